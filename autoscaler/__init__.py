@@ -1,0 +1,1 @@
+"""The online controller, its simulator and the what-if reports."""

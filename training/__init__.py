@@ -1,0 +1,1 @@
+"""Offline jobs: telemetry in, backtested and gated models out."""
