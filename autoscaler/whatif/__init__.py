@@ -1,0 +1,1 @@
+"""What-if: scenarios, rival autoscalers, runs over the simulator, reports."""

@@ -1,0 +1,260 @@
+"""report.html: one self-contained page. It loads nothing: scripts, styles and data are inside it.
+
+A reader who stops after the first screen has the sentence and the table; below are the plots, then
+how each number is defined and how the rivals were set.
+"""
+
+import math
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from bokeh.resources import Resources
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from autoscaler.whatif.plots import COLOURS, plot_parts
+from autoscaler.whatif.results import (
+    CLAIRVOYANT,
+    FORESERVE,
+    TABLE_HEADER,
+    Comparison,
+    RunResult,
+    headline,
+    percent,
+    seconds,
+    table_row,
+    usd,
+)
+
+DEFINITIONS = (
+    (
+        "GPU-hours",
+        "Accelerators of every replica from the moment it is asked for until it is gone: starting "
+        "and draining ones are paid for too. Over all the hours driven, warm-up included.",
+    ),
+    ("Cost", "GPU-hours times the price of each accelerator class."),
+    ("× clairvoyant", "GPU-hours over those of the clairvoyant plan."),
+    (
+        "SLO attainment",
+        "Share of the requests that arrived after the warm-up and met every objective of their SLO. "
+        "A request that was never served missed it. Rounded down.",
+    ),
+    (
+        "TTFT",
+        "Time to first token: from arrival to the first token, all waiting included, also for a "
+        "replica that was still starting.",
+    ),
+    (
+        "TPOT",
+        "Time per output token of one request: last token minus first token, over output tokens "
+        "minus one. Requests with fewer than 8 output tokens are judged on TTFT alone.",
+    ),
+    ("p95", "95 of 100 requests were at least this fast."),
+    (
+        "Scale-ups, scale-downs",
+        "Times that the number of replicas asked for was raised, and lowered.",
+    ),
+    (
+        "Forecast band",
+        "From the 10 % to the 95 % quantile of the mean rate one lead time ahead. A lead time is "
+        "what a start rarely exceeds, plus one control interval.",
+    ),
+)
+BAND_COLUMN = TABLE_HEADER.index("SLO attainment") + 1  # Jinja's loop.index starts at 1
+
+
+def write_report(comparison: Comparison, path: Path, *, attribution: tuple[str, ...] = ()) -> None:
+    """Write the page, its folder too. `attribution`: sentences for the foot of the page."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(render(comparison, attribution=attribution), encoding="utf-8")
+
+
+def render(comparison: Comparison, *, attribution: tuple[str, ...] = ()) -> str:
+    """Return the page as text."""
+    # text from scenarios ends up in the page: everything is escaped unless marked as ours
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    template = environment.from_string(_asset("report.html.j2"))
+    script, plots = plot_parts(comparison)
+    bokeh = Resources(mode="inline", components=["bokeh"])
+    return template.render(
+        scenario={"name": comparison.scenario["name"]},
+        css=Markup(_asset("report.css")),  # noqa: S704  (ours)
+        js=Markup(_asset("report.js")),  # noqa: S704
+        bokeh=Markup("\n".join(bokeh.js_raw)),  # noqa: S704  (the library)
+        script=Markup(script),  # noqa: S704  (data are JSON, < is escaped by Bokeh)
+        plots={name: Markup(div) for name, div in plots.items()},  # noqa: S704
+        headline=headline(comparison),
+        period=_period(comparison),
+        objective=_objective(comparison),
+        header=TABLE_HEADER,
+        attainment_column=BAND_COLUMN,
+        attainment=percent(comparison.attainment),
+        rows=[_row(comparison, run) for run in comparison.runs],
+        ours=comparison.run(FORESERVE) is not None,
+        legend_items=_legend(comparison),
+        notes=comparison.notes,
+        tuning=_tuning(comparison),
+        definitions=DEFINITIONS,
+        engine=_engine(comparison.scenario),
+        scenario_text=yaml.safe_dump(dict(comparison.scenario), sort_keys=False),
+        attribution=attribution,
+        **_hours(comparison),
+        **_services(comparison),
+    )
+
+
+def _asset(name: str) -> str:
+    folder = resources.files("autoscaler.whatif") / "templates"
+    return (folder / name).read_text(encoding="utf-8")
+
+
+def _row(comparison: Comparison, run: RunResult) -> dict[str, Any]:
+    kinds = {FORESERVE: "ours", CLAIRVOYANT: "bound"}
+    return {
+        "cells": table_row(comparison, run),
+        "colour": COLOURS[run.name],
+        "met": comparison.met(run),
+        "kind": kinds.get(run.name, "rival"),
+    }
+
+
+def _legend(comparison: Comparison) -> list[tuple[str, str]]:
+    return [(COLOURS[run.name], run.label) for run in comparison.runs]
+
+
+def _period(comparison: Comparison) -> str:
+    at = comparison.runs[0].series.ts_seconds
+    tick = float(comparison.scenario["tickSeconds"])
+    since, until = (pd.Timestamp(s, unit="s") for s in (at.min() - tick, at.max()))
+    hours = (until - since).total_seconds() / 3600
+    services = ", ".join(comparison.attainments)
+    return f"{services}: {hours:g} hours from {since:%A %d %B %Y %H:%M} UTC"
+
+
+def _objective(comparison: Comparison) -> str:
+    parts = []
+    for service, share in comparison.attainments.items():
+        target = comparison.ttft_targets_seconds.get(service, math.inf)
+        first = f", first token within {seconds(target)}" if math.isfinite(target) else ""
+        parts.append(f"{percent(share)} of requests within the SLO{first}")
+    return f"Asked for: {'; '.join(dict.fromkeys(parts))}."
+
+
+def _tuning(comparison: Comparison) -> list[str]:
+    tuned = [r for r in comparison.runs if r.tuned]
+    fixed = [r for r in comparison.runs if not r.tuned and r.name != FORESERVE]
+    out = []
+    if tuned:
+        each = "; ".join(f"{r.label}: {r.setting} ({r.tried} runs)" for r in tuned)
+        out.append(
+            "Each rival got its best setting with hindsight: its target was bisected on the very "
+            "hours that are judged, to the cheapest that meets the attainment (or, where none "
+            f"does, the one that comes closest). Nobody has that knowledge beforehand. {each}."
+        )
+    if fixed:
+        each = "; ".join(f"{r.label}: {r.setting}" for r in fixed)
+        out.append(f"As the scenario sets it: {each}.")
+    if comparison.run(FORESERVE) is not None:
+        out.append(
+            "Foreserve ran once, with its defaults and the policies as given, and knew only what "
+            "came before each moment. All of them saw the same requests, the same engines, the "
+            "same start-up times and the same first fleet."
+        )
+    return out
+
+
+def _engine(scenario: Mapping[str, Any]) -> str:
+    error = float(scenario["engineErrorRatio"])
+    return (
+        "The engines are simulated: continuous batching with chunked prefill. Their step times are "
+        f"not those that the planner works with: each coefficient was drawn (seed {scenario['seed']}) "
+        f"with a relative error of {error * 100:.0f} % around the profile or the fit, as a measurement "
+        "would be off."
+    )
+
+
+def _hours(comparison: Comparison) -> dict[str, Any]:
+    """Return Foreserve's hours beside the clairvoyant plan's and the best rival's."""
+    ours, bound, rival = (
+        comparison.run(FORESERVE),
+        comparison.run(CLAIRVOYANT),
+        comparison.best_rival(),
+    )
+    if ours is None:
+        return {"hours": [], "hours_header": (), "hours_caption": ""}
+    others = [run for run in (bound, rival) if run is not None]
+    tables = [hourly(run) for run in (ours, *others)]
+    rows = [
+        (
+            f"{hour:%a %H:%M}",
+            f"{tables[0].requests[hour]:,.0f}",
+            percent(tables[0].slo_attainment_ratio[hour]),
+            *(usd(table.cost_usd[hour]) for table in tables),
+            tables[0].reasons[hour],
+        )
+        for hour in tables[0].index
+    ]
+    header = (
+        "Hour (UTC)",
+        "Requests ended",
+        "SLO attainment",
+        *(f"Cost, {run.label}" for run in (ours, *others)),
+        "What decided, share of ticks",
+    )
+    caption = (
+        "What Foreserve spent and served in each hour, beside the other plans with the same start-up "
+        "times, and which step of its decision had the last word."
+    )
+    return {"hours": rows, "hours_header": header, "hours_caption": caption}
+
+
+def hourly(run: RunResult) -> pd.DataFrame:
+    """Return a row an hour: requests ended, slo_attainment_ratio, cost_usd, reasons (in words)."""
+    ticks = run.series
+    hour = pd.to_datetime((ticks.ts_seconds - 1e-6) // 3600 * 3600, unit="s")
+    known = ticks.slo_attainment_ratio.notna()
+    met = (ticks.slo_attainment_ratio * ticks.finished_requests).where(known, 0.0)
+    ended = ticks.finished_requests.where(known, 0.0)
+    out = pd.DataFrame(
+        {
+            "requests": ended.groupby(hour).sum(),
+            "met": met.groupby(hour).sum(),
+            "cost_usd": ticks.cost_usd.groupby(hour).sum(),
+        }
+    )
+    out["slo_attainment_ratio"] = out.met / out.requests.where(out.requests > 0)
+    if "reason" in ticks:
+        out["reasons"] = ticks.reason.groupby(hour).agg(_shares)
+    else:
+        out["reasons"] = ""
+    return out.drop(columns="met")
+
+
+def _shares(reasons: pd.Series) -> str:
+    shares = reasons.value_counts(normalize=True)
+    return ", ".join(f"{name} {share * 100:.0f} %" for name, share in shares.head(3).items())
+
+
+def _services(comparison: Comparison) -> dict[str, Any]:
+    """Return a row per service and autoscaler; nothing where there is only one service."""
+    if len(comparison.attainments) == 1:
+        return {"services": [], "services_header": ()}
+    rows = [
+        (
+            service,
+            run.label,
+            f"{m.requests:,}",
+            usd(m.cost_usd),
+            percent(m.slo_attainment_ratio),
+            seconds(m.ttft_p95_seconds),
+        )
+        for service in comparison.attainments
+        for run in comparison.runs
+        for m in (run.services[service],)
+    ]
+    header = ("Service", "Autoscaler", "Requests", "Cost", "SLO attainment", "p95 TTFT")
+    return {"services": rows, "services_header": header}
