@@ -1,0 +1,230 @@
+"""From learned coefficients to attainment, required replicas and the capacity of a replica.
+
+Everything here is elementwise and batched: coefficients, rates, lengths and targets broadcast, and no
+loop runs over services. Attainment is that of a steady state at the given rate: zero at and beyond
+saturation. Where no load as high was ever seen, the model is extrapolating: the load counts as up to
+CAUTION higher, so capacity errs to the safe side.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+from models.latency_tails import (
+    Tails,
+    tails,
+    tpot_quantile,
+    tpot_share,
+    ttft_quantile,
+    ttft_share,
+)
+from models.slo import SloTargets
+from models.step_time import Coefficients, Work, mean_field, request_work
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+LEVELS = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+QUANTILE_NAMES = tuple(f"{metric}_{level}" for metric in ("ttft", "tpot") for level in LEVELS)
+CAUTION = 0.15  # of the load, for each unit of saturation beyond what was seen
+OSL_SIGMA = 0.8  # spread (log) of output lengths, for end-to-end targets only
+RATE_BISECTIONS = 40
+PREFILL, DECODE, BOTH = "Prefill", "Decode", "Both"  # as autoscaler.core.types.Role
+
+
+@dataclass(frozen=True, slots=True)
+class TargetArrays:
+    """What must be held: seconds, shape (N,) or any that broadcasts; infinity where there is none.
+
+    `role` is the phase that the variants serve: Prefill answers for TTFT alone, Decode for TPOT alone.
+    """
+
+    ttft_seconds: FloatArray
+    tpot_seconds: FloatArray
+    e2e_seconds: FloatArray
+    role: str = BOTH
+
+    def __post_init__(self) -> None:
+        """Refuse a role that does not exist."""
+        if self.role not in (BOTH, PREFILL, DECODE):
+            raise ValueError(f"role {self.role!r}; allowed: {BOTH}, {PREFILL}, {DECODE}")
+
+    @classmethod
+    def of(cls, targets: Sequence[SloTargets], role: str = BOTH) -> Self:
+        """Return the targets of N services as arrays of shape (N,)."""
+        return cls(
+            np.array([t.ttft_seconds for t in targets], dtype=np.float64),
+            np.array([t.tpot_seconds for t in targets], dtype=np.float64),
+            np.array([t.e2e_seconds for t in targets], dtype=np.float64),
+            role,
+        )
+
+    def expand(self) -> Self:
+        """Return the same with a last axis of length 1, to broadcast against (N, K) demand."""
+        return type(self)(
+            self.ttft_seconds[..., None],
+            self.tpot_seconds[..., None],
+            self.e2e_seconds[..., None],
+            self.role,
+        )
+
+
+def attainment(
+    c: Coefficients,
+    arrival_rate_rps: FloatArray,
+    replicas: FloatArray,
+    isl_tokens: FloatArray,
+    osl_tokens: FloatArray,
+    targets: TargetArrays,
+) -> FloatArray:
+    """Return the expected share of requests that meet all targets, in [0, 1]; shapes broadcast.
+
+    `arrival_rate_rps` is the variant's, over all its replicas. NaN where an input is NaN. Zero
+    replicas serve nothing: 0 with load, 1 without.
+    """
+    work = _work(c, isl_tokens, osl_tokens, targets.role)
+    return _attainment(c, work, arrival_rate_rps, replicas, targets)
+
+
+def required_replicas(
+    c: Coefficients,
+    rates_rps: FloatArray,
+    weights: FloatArray,
+    isl_tokens: FloatArray,
+    osl_tokens: FloatArray,
+    targets: TargetArrays,
+    attainment_target: FloatArray,
+    max_replicas: IntArray,
+) -> IntArray:
+    """Return (N,) the fewest replicas whose expected attainment over the demand meets the target.
+
+    The demand is K points a service: `rates_rps` and `weights` (N, K) (probabilities, any scale). A
+    point counts by its requests, weight * rate: the newsvendor's expectation over requests. No demand
+    needs 0 replicas; more than `max_replicas` needed gives max_replicas + 1; NaN inputs give -1.
+    """
+    wide = c.expand()
+    work = _work(
+        wide,
+        np.asarray(isl_tokens, dtype=np.float64)[..., None],
+        np.asarray(osl_tokens, dtype=np.float64)[..., None],
+        targets.role,
+    )
+    goals = targets.expand()
+    share = weights * rates_rps
+    total = share.sum(axis=-1)
+    share = share / np.where(total > 0, total, 1.0)[..., None]
+
+    def enough(count: IntArray) -> NDArray[np.bool_]:
+        replicas = np.maximum(count, 1).astype(np.float64)[..., None]
+        got = _attainment(wide, work, rates_rps, replicas, goals)
+        met: NDArray[np.bool_] = (share * got).sum(axis=-1) >= attainment_target
+        return met
+
+    low = np.zeros(rates_rps.shape[0], dtype=np.int64)  # too few
+    high = np.asarray(max_replicas, dtype=np.int64) + 1  # enough, or more than allowed
+    while (high - low > 1).any():
+        middle = np.maximum((low + high) // 2, 1)
+        met = enough(middle)
+        inside = high - low > 1
+        high = np.where(inside & met, middle, high)
+        low = np.where(inside & ~met, middle, low)
+    known = np.isfinite(total + c.base_seconds + isl_tokens + osl_tokens + attainment_target)
+    return np.where(known, np.where(total > 0, high, 0), -1)
+
+
+def replica_capacity_rps(
+    c: Coefficients,
+    isl_tokens: FloatArray,
+    osl_tokens: FloatArray,
+    targets: TargetArrays,
+    attainment_target: FloatArray,
+    replicas: FloatArray | float = 1.0,
+) -> FloatArray:
+    """Return the most requests/s per replica that meet the target when `replicas` share the load.
+
+    0 where not even an idle replica meets it; NaN where an input is NaN.
+    """
+    count = np.asarray(replicas, dtype=np.float64)
+    work = _work(c, isl_tokens, osl_tokens, targets.role)
+    top = 1.0 / work.saturation_seconds
+    low, high = np.zeros_like(top * count), top * np.ones_like(count)
+    for _ in range(RATE_BISECTIONS):
+        middle = 0.5 * (low + high)
+        met = _attainment(c, work, middle * count, count, targets) >= attainment_target
+        low, high = np.where(met, middle, low), np.where(met, high, middle)
+    return np.where(np.isfinite(top), low, np.nan)
+
+
+def predicted_latency(
+    c: Coefficients,
+    arrival_rate_rps: FloatArray,
+    replicas: FloatArray,
+    isl_tokens: FloatArray,
+    osl_tokens: FloatArray,
+    horizon_seconds: float = 60.0,
+) -> dict[str, FloatArray]:
+    """Return ttft_p50, ttft_p95, ttft_p99, tpot_p50, ... in seconds; shapes broadcast.
+
+    Beyond saturation there is no steady state: what is given is the mean over an overload that lasts
+    `horizon_seconds`, from an empty queue.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        work = request_work(c, isl_tokens, osl_tokens)
+        rate = arrival_rate_rps / replicas
+        batch = mean_field(c, work, rate, replicas)
+        t = tails(c, work, batch, rate, replicas, horizon_seconds)
+        out = {f"ttft_{k}": ttft_quantile(t, np.asarray(q)) for k, q in LEVELS.items()}
+        out.update({f"tpot_{k}": tpot_quantile(t, np.asarray(q)) for k, q in LEVELS.items()})
+    return out
+
+
+def _work(c: Coefficients, isl_tokens: FloatArray, osl_tokens: FloatArray, role: str) -> Work:
+    return request_work(c, isl_tokens, osl_tokens, prefill=role != DECODE, decode=role != PREFILL)
+
+
+def _attainment(
+    c: Coefficients,
+    work: Work,
+    arrival_rate_rps: FloatArray,
+    replicas: FloatArray,
+    targets: TargetArrays,
+) -> FloatArray:
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        count = np.maximum(replicas, 1.0)
+        rate = arrival_rate_rps / count
+        beyond = np.maximum(rate * work.saturation_seconds - c.seen_load_ratio, 0.0)
+        rate = rate * (1.0 + CAUTION * beyond)
+        batch = mean_field(c, work, rate, count)
+        t = tails(c, work, batch, rate, count)
+        share = np.where(t.saturated, 0.0, 1.0)
+        if targets.role != DECODE:
+            share = share * ttft_share(t, targets.ttft_seconds)
+        if targets.role != PREFILL:
+            share = share * tpot_share(t, targets.tpot_seconds)
+        if targets.role == BOTH and np.isfinite(targets.e2e_seconds).any():
+            share = share * _e2e_share(t, work, targets.e2e_seconds)
+        nothing = np.where(arrival_rate_rps > 0, 0.0, 1.0)
+        share = np.where(replicas >= 1.0, share, nothing)
+        bad = np.isnan(arrival_rate_rps + rate + c.base_seconds)
+    return np.where(bad, np.nan, np.clip(share, 0.0, 1.0))
+
+
+def _e2e_share(t: Tails, work: Work, seconds: FloatArray) -> FloatArray:
+    """Share with TTFT + output * TPOT <= `seconds`: the decode is lognormal, as output lengths are.
+
+    TTFT enters by its median prompt and mean wait: most of its spread is small beside a decode's.
+    """
+    before = (
+        t.start_seconds
+        + t.prompt_median_seconds
+        + t.queue_chance * t.queue_seconds
+        + t.slot_chance * t.slot_seconds
+    )
+    tpot = t.tpot_floor_seconds + t.tpot_excess_seconds
+    median = work.osl_tokens * tpot * np.exp(-0.5 * OSL_SIGMA**2)
+    room = np.maximum(seconds - before, 1e-12)
+    share: FloatArray = ndtr(np.log(room / median) / OSL_SIGMA)
+    return share

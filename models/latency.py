@@ -1,0 +1,158 @@
+"""The latency model of a fleet: TTFT and TPOT percentiles as a function of load, mix and replicas.
+
+One set of physical coefficients per (service, variant), fitted to its own serving windows
+(models.latency_fit); `models.capacity` turns them into attainment and replicas. This version has no
+learned residual correction on top: on the sweeps that it was checked with, the physical core alone
+is within measurement noise of unseen loads, and a correction that does not pay out of sample is not
+kept.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from models.capacity import QUANTILE_NAMES, predicted_latency
+from models.latency_fit import default_columns, fit_windows
+from models.latency_windows import usable_windows
+from models.progress import Progress
+from models.step_time import N_COEFFICIENTS, Coefficients
+
+FloatArray = NDArray[np.float64]
+FILE = "latency.json"
+FORMAT = 1
+WINDOW_SECONDS = 60.0  # how long an overload lasts that `predict` speaks of: about one window
+TYPICAL = {
+    "ready_replicas": 1.0,
+    "arrival_rate_rps": 0.0,
+    "isl_tokens": 1000.0,
+    "osl_tokens": 200.0,
+}
+
+
+class LatencyModelError(ValueError):
+    """A latency model that cannot be read; the message says what and what is allowed."""
+
+
+class LatencyModel:
+    """Coefficients of every (service, variant) that had serving telemetry.
+
+    Attributes
+    ----------
+    keys : the (service, variant) pairs, sorted.
+    scores : per "service/variant": windows used and median absolute errors (ratios) in and out of
+        sample per percentile.
+    """
+
+    def __init__(
+        self,
+        keys: Sequence[tuple[str, str]],
+        columns: FloatArray,
+        scores: Mapping[str, dict[str, Any]],
+    ) -> None:
+        """`columns` has shape (F, N): a row per field of Coefficients, a column per key."""
+        self.keys: tuple[tuple[str, str], ...] = tuple((s, v) for s, v in keys)
+        self.scores: dict[str, dict[str, Any]] = dict(scores)
+        self._columns = np.asarray(columns, dtype=np.float64).reshape(N_COEFFICIENTS, -1)
+        self._at = {key: n for n, key in enumerate(self.keys)}
+
+    @classmethod
+    def fit(cls, serving: pd.DataFrame, *, progress: Progress | None = None) -> Self:
+        """Fit every pair in a validated serving frame (models.frames.validate_serving).
+
+        A pair without a single usable window (load, replicas and a latency) is left out.
+        """
+        groups = serving.groupby(["service", "variant"], sort=True)
+        keys, columns = [], []
+        scores: dict[str, dict[str, Any]] = {}
+        for n, ((service, variant), frame) in enumerate(groups):
+            windows = usable_windows(frame)
+            name = f"{service}/{variant}"
+            if len(windows) == 0:
+                scores[name] = {"windows": 0, "notes": "no window shows load, replicas and latency"}
+            else:
+                fitted, scores[name] = fit_windows(windows)
+                keys.append((str(service), str(variant)))
+                columns.append(fitted)
+            if progress is not None:
+                progress("latency models", n + 1, len(groups))
+        stacked = np.stack(columns, axis=1) if columns else np.empty((N_COEFFICIENTS, 0))
+        return cls(keys, stacked, scores)
+
+    def knows(self, service: str, variant: str) -> bool:
+        """Return whether the pair was fitted."""
+        return (service, variant) in self._at
+
+    def coefficients(self, keys: Sequence[tuple[str, str]]) -> Coefficients:
+        """Return coefficients of shape (N,), NaN for a pair that is not known."""
+        padded = np.concatenate([self._columns, np.full((N_COEFFICIENTS, 1), np.nan)], axis=1)
+        at = np.array([self._at.get((s, v), -1) for s, v in keys], dtype=np.int64)
+        return Coefficients.from_columns(padded[:, at])
+
+    def predict(self, windows: pd.DataFrame) -> pd.DataFrame:
+        """Return `windows` with ttft_p50/p95/p99_seconds and tpot_p50/p95/p99_seconds, without NaN.
+
+        `windows` needs service, variant, ready_replicas, arrival_rate_rps, isl_tokens and osl_tokens.
+        A pair that was not fitted gets the median of its variant's services, then of all, then the
+        prior; a missing number gets one replica, no load, or the median length of the table.
+        """
+        pairs = list(zip(windows.service.astype(str), windows.variant.astype(str), strict=True))
+        c = self._with_fallback(pairs)
+        numbers = {name: _filled(windows[name], value) for name, value in TYPICAL.items()}
+        got = predicted_latency(
+            c,
+            numbers["arrival_rate_rps"],
+            np.maximum(numbers["ready_replicas"], 1.0),
+            np.maximum(numbers["isl_tokens"], 1.0),
+            np.maximum(numbers["osl_tokens"], 1.0),
+            horizon_seconds=WINDOW_SECONDS,
+        )
+        return windows.assign(**{f"{name}_seconds": got[name] for name in QUANTILE_NAMES})
+
+    def _with_fallback(self, pairs: Sequence[tuple[str, str]]) -> Coefficients:
+        columns = self.coefficients(pairs).columns()
+        for n in np.flatnonzero(np.isnan(columns[0])).tolist():
+            same = [k for k, (_, variant) in enumerate(self.keys) if variant == pairs[n][1]]
+            pool = self._columns[:, same] if same else self._columns
+            columns[:, n] = np.median(pool, axis=1) if pool.shape[1] else default_columns()
+        return Coefficients.from_columns(columns)
+
+    def to_files(self) -> dict[str, bytes]:
+        """Return the model as file names and bytes; the same model gives the same bytes."""
+        document = {
+            "format": FORMAT,
+            "fields": list(Coefficients.__dataclass_fields__),
+            "keys": [list(key) for key in self.keys],
+            "columns": self._columns.tolist(),
+            "scores": self.scores,
+        }
+        return {FILE: json.dumps(document, sort_keys=True, allow_nan=False).encode()}
+
+    @classmethod
+    def from_files(cls, files: Mapping[str, bytes]) -> Self:
+        """Return the model of `to_files`; raise LatencyModelError if they are not such files."""
+        if FILE not in files:
+            raise LatencyModelError(f"latency model: file '{FILE}' is missing")
+        document = json.loads(files[FILE])
+        fields = list(Coefficients.__dataclass_fields__)
+        if document.get("format") != FORMAT or document.get("fields") != fields:
+            raise LatencyModelError(
+                f"latency model: '{FILE}' has format {document.get('format')!r} and fields "
+                f"{document.get('fields')!r}; allowed: format {FORMAT} with {fields}. Train again."
+            )
+        columns = np.array(document["columns"], dtype=np.float64).reshape(N_COEFFICIENTS, -1)
+        return cls([(s, v) for s, v in document["keys"]], columns, document["scores"])
+
+
+def _filled(column: pd.Series, otherwise: float) -> FloatArray:
+    """Return the column with NaN, infinity and negatives replaced by its median or `otherwise`."""
+    values = pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
+    good = np.isfinite(values) & (values >= 0)
+    if column.name in ("isl_tokens", "osl_tokens"):
+        good &= values > 0
+        if good.any():
+            otherwise = float(np.median(values[good]))
+    return np.where(good, values, otherwise)

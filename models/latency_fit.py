@@ -1,0 +1,176 @@
+"""Fit the physical coefficients of one (service, variant) to its own serving windows.
+
+Robust least squares (soft L1) on the logarithms of the TTFT and TPOT percentiles and of `running`.
+What the telemetry cannot tell apart (one constant length pair, say, fits any split between prompt and
+base time) is held by weak priors on ratios of coefficients, taken from published step times.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
+
+from models.latency_tails import tails, tpot_quantile, ttft_quantile
+from models.latency_windows import (
+    QUANTILE_COLUMNS,
+    Cells,
+    Limits,
+    Windows,
+    backlogged,
+    limits_of,
+    to_cells,
+)
+from models.step_time import NO_LIMIT, Coefficients, mean_field, request_work
+
+FloatArray = NDArray[np.float64]
+
+# Free parameters: logarithms, routing as a logit; prior mean and standard deviation. Ratios to the
+# base time of a step: Llama-2-70B on 4 boards of A100 and H100, Llama-3.1-8B on one H100 and
+# Qwen2.5-14B (public step-time tables) lie within a factor of 3 of these.
+PRIOR = (
+    ("base", np.log(0.02), 1.5),
+    ("per_sequence", np.log(6e-3), 1.2),  # of base
+    ("per_context_token", np.log(4e-6), 1.5),  # of base
+    ("per_prompt_token", np.log(4e-3), 1.0),  # of base
+    ("steps_per_token", np.log(1.0 / 3000.0), 0.7),  # token budgets of 512 to 16,384 are usual
+    ("overhead", np.log(0.2), 1.0),  # of base: HTTP, tokenizer, scheduler
+    ("isl_sigma", np.log(0.7), 0.5),  # chat and code traces: 0.5 to 1.2
+    ("wait_scale", 0.0, 0.6),
+    ("tpot_spread", 0.0, 0.8),
+    ("routing", 1.5, 1.5),  # 0.8: gateways send to the least loaded, not perfectly
+)
+PRIOR_MEAN = np.array([mean for _, mean, _ in PRIOR])
+PRIOR_SIGMA = np.array([sigma for _, _, sigma in PRIOR])
+LOG_STEP = 0.01  # of the numeric Jacobian
+SOFT = 0.15  # log error beyond which a residual counts linearly
+PRIOR_WEIGHT = 0.3  # of a prior's standard deviation against a log error of 1
+RUNNING_WEIGHT = 0.7
+QUANTILE_WEIGHT = np.array([1.0, 0.7, 0.5, 1.0, 0.7, 0.5])  # of log errors, as QUANTILE_COLUMNS
+WINDOW_SECONDS = 60.0  # an overload that a steady window can hide lasts about as long
+MAX_EVALUATIONS = 30
+CLIP = 12.0
+MIN_STEADY = 12  # windows: with fewer, those with a backlog are used too
+
+
+def fit_windows(windows: Windows) -> tuple[FloatArray, dict[str, Any]]:
+    """Return the coefficients (F,) that fit all `windows` and how well the fit did.
+
+    The scores: the fit on the first 80 % of the windows against the last 20 % (out of sample), and
+    the final fit against everything (in sample).
+    """
+    limits = limits_of(windows)
+    steady = ~backlogged(windows)
+    if steady.sum() < MIN_STEADY:
+        steady[:] = True
+    used = windows.take(steady)
+    split = int(0.8 * len(used))
+    x = None
+    scores: dict[str, Any] = {"windows": len(windows), "steady_windows": len(used)}
+    if split >= MIN_STEADY:
+        early = to_cells(used.take(np.arange(split)), limits.prefix_cache_hit_ratio)
+        late = to_cells(used.take(np.arange(split, len(used))), limits.prefix_cache_hit_ratio)
+        x = fit_cells(early, limits)
+        scores["out_of_sample"] = errors(x, late, limits)
+    cells = to_cells(used, limits.prefix_cache_hit_ratio)
+    x = fit_cells(cells, limits, x)
+    scores["in_sample"] = errors(x, cells, limits)
+    c = unpack(x, limits)
+    work = request_work(c, used.isl_tokens, used.osl_tokens)
+    load = np.quantile(used.rate_rps * work.saturation_seconds, 0.98)
+    columns = c.columns()[:, 0]
+    columns[-1] = min(1.0, float(load))
+    return columns, scores
+
+
+def default_columns() -> FloatArray:
+    """Return coefficients (F,) of an engine of which nothing is known: the priors' centre."""
+    return unpack(PRIOR_MEAN, Limits(NO_LIMIT, NO_LIMIT, 0.0)).columns()[:, 0]
+
+
+def errors(x: FloatArray, cells: Cells, limits: Limits) -> dict[str, float]:
+    """Return the median absolute error of each percentile, as a ratio of what was measured."""
+    predicted = _log_quantiles(unpack(x, limits), cells)
+    out = {}
+    for j, (name, _) in enumerate(QUANTILE_COLUMNS):
+        off = np.abs(np.expm1(predicted[:, j] - cells.log_latency[:, j]))
+        if np.isfinite(off).any():
+            out[name] = round(float(np.nanmedian(off)), 4)
+    return out
+
+
+def unpack(x: FloatArray, limits: Limits) -> Coefficients:
+    """Return coefficients of shape (..., 1) from free parameters x (..., 10)."""
+    base, seq, ctx, prompt, steps, over, sigma, wait, spread = np.moveaxis(
+        np.exp(np.clip(x[..., :9], -30.0, 10.0)), -1, 0
+    )
+    full = np.ones_like(base)
+    rows = (
+        base,
+        base * seq,
+        base * ctx,
+        base * prompt,
+        steps,
+        base * over,
+        full * limits.max_sequences,
+        full * limits.kv_tokens,
+        sigma,
+        wait,
+        spread,
+        1.0 / (1.0 + np.exp(-np.clip(x[..., 9], -CLIP, CLIP))),
+        full,
+        full * limits.prefix_cache_hit_ratio,
+        full,
+    )
+    return Coefficients(*(row[..., None] for row in rows))
+
+
+def fit_cells(cells: Cells, limits: Limits, start: FloatArray | None = None) -> FloatArray:
+    """Return the free parameters (10,) that fit `cells` best, from `start` where one is known."""
+    mean = _prior_mean(cells)
+    start = mean if start is None else start
+
+    def residuals(x: FloatArray) -> FloatArray:
+        return np.concatenate(
+            [_log_errors(x, cells, limits), PRIOR_WEIGHT * (x - mean) / PRIOR_SIGMA], axis=-1
+        )
+
+    def jacobian(x: FloatArray) -> FloatArray:
+        steps = LOG_STEP * np.eye(len(x))
+        return ((residuals(x + steps) - residuals(x - steps)) / (2.0 * LOG_STEP)).T
+
+    found = least_squares(
+        residuals, start, jac=jacobian, loss="soft_l1", f_scale=SOFT, max_nfev=MAX_EVALUATIONS
+    )
+    return np.asarray(found.x, dtype=np.float64)
+
+
+def _prior_mean(cells: Cells) -> FloatArray:
+    """Return the priors' centre, with the step's base at the lowest TPOT seen."""
+    mean = PRIOR_MEAN.copy()
+    tpot = cells.log_latency[:, 3]
+    if np.isfinite(tpot).any():
+        mean[0] = np.nanquantile(tpot, 0.05) + np.log(0.95)
+    return mean
+
+
+def _log_errors(x: FloatArray, cells: Cells, limits: Limits) -> FloatArray:
+    """Return (..., 7 * C) weighted log errors; where nothing was measured the error is zero."""
+    c = unpack(x, limits)
+    work = request_work(c, cells.isl_tokens, cells.osl_tokens, cells.hit_ratio)
+    batch = mean_field(c, work, cells.rate_rps, cells.replicas)
+    latency = QUANTILE_WEIGHT * (_log_quantiles(c, cells) - cells.log_latency)
+    running = np.log((batch.running + 0.02) / (cells.running + 0.02))
+    every = np.concatenate([latency, RUNNING_WEIGHT * running[..., None]], axis=-1)
+    weighted = every * cells.weight[:, None]
+    return np.nan_to_num(weighted.reshape(*weighted.shape[:-2], -1), nan=0.0)
+
+
+def _log_quantiles(c: Coefficients, cells: Cells) -> FloatArray:
+    """Return (..., C, 6): the logarithm of each percentile at the level that it stands for."""
+    work = request_work(c, cells.isl_tokens, cells.osl_tokens, cells.hit_ratio)
+    batch = mean_field(c, work, cells.rate_rps, cells.replicas)
+    t = tails(c, work, batch, cells.rate_rps, cells.replicas, WINDOW_SECONDS)
+    ttft = [ttft_quantile(t, cells.level[:, j]) for j in range(3)]
+    tpot = [tpot_quantile(t, cells.level[:, j]) for j in range(3)]
+    return np.log(np.stack([*ttft, *tpot], axis=-1))

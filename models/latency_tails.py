@@ -1,0 +1,194 @@
+"""From a replica's mean field to the distributions of TTFT and TPOT.
+
+TTFT = overhead + rest of the running step + own prompt + wait. The own prompt is lognormal, as prompt
+lengths are. The wait is behind other prompts (a single server per replica, M/G/1: Pollaczek-Khinchine
+for the mean of those who wait, with least-load routing the chance to wait shrinks with the neighbours
+and the queue's part of the wait is shared by R) and for a place in the batch (M/M/c with Sakasegawa's
+exponent, Queueing Systems 1977). Both waits are an atom at zero and an exponential tail, which is the
+heavy-traffic limit (Kingman 1962).
+
+TPOT = what a lone request sees + neighbours: a compound sum over neighbours, matched by its first two
+moments with a gamma distribution (Wilson and Hilferty's cube-root approximation, PNAS 1931; a shape
+far below one leaves most requests undisturbed, as seen). Near saturation its variance grows by
+1 / (1 - load), the negative-binomial limit of a birth-death batch whose departures slow down.
+
+Every piece is stochastically increasing in the load and decreasing in the replicas, so that the
+share within a target is monotone. A queue that is overloaded for a limited time has a finite mean:
+the coordinate transformation of Kimber and Hollis (TRRL LR909, 1979), used with `horizon_seconds`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
+
+from models.step_time import Batch, Coefficients, Work
+
+FloatArray = NDArray[np.float64]
+TINY = 1e-12
+BISECTIONS = 22  # of the logarithm of TTFT: a bracket of e^9 shrinks to 2e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Tails:
+    """Parameters of both distributions; every field broadcasts against the others."""
+
+    start_seconds: FloatArray  # TTFT of a prompt without tokens
+    prompt_median_seconds: FloatArray
+    prompt_sigma: FloatArray
+    queue_chance: FloatArray
+    queue_seconds: FloatArray  # mean wait of those who wait for other prompts
+    slot_chance: FloatArray
+    slot_seconds: FloatArray  # mean wait of those who wait for a place in the batch
+    tpot_floor_seconds: FloatArray
+    tpot_excess_seconds: FloatArray  # mean above the floor
+    tpot_shape: FloatArray  # of the gamma distribution
+    saturated: NDArray[np.bool_]
+
+
+def tails(
+    c: Coefficients,
+    work: Work,
+    batch: Batch,
+    rate_rps: FloatArray,
+    replicas: FloatArray,
+    horizon_seconds: float | None = None,
+) -> Tails:
+    """Return the distributions at `rate_rps` per replica. `horizon_seconds`: see the module."""
+    o = batch.neighbours
+    growth = 1.0 + work.decode_seconds * o / c.base_seconds  # of a step's part beside prompts
+    spread = np.exp(c.isl_sigma**2)
+    busy = o / (1.0 + o)
+    start = c.overhead_seconds + c.base_seconds * growth + 0.5 * busy * batch.tpot_seconds
+    per_token = c.per_prompt_token_seconds + c.base_seconds * growth * c.steps_per_token
+    queue_chance, queue_seconds = _prompt_queue(c, work, batch, rate_rps, replicas, horizon_seconds)
+    slot_chance, slot_seconds = _slot_queue(c, work, batch, rate_rps, replicas, horizon_seconds)
+    shape = (
+        o
+        * (1.0 - batch.decode_load)
+        * work.neighbour_seconds**2
+        / (c.tpot_spread * _neighbour_square(work, spread))
+    )
+    return Tails(
+        start_seconds=start,
+        prompt_median_seconds=per_token * work.prompt_tokens / np.sqrt(spread),
+        prompt_sigma=c.isl_sigma,
+        queue_chance=queue_chance,
+        queue_seconds=queue_seconds,
+        slot_chance=slot_chance,
+        slot_seconds=slot_seconds,
+        tpot_floor_seconds=work.alone_seconds,
+        tpot_excess_seconds=work.neighbour_seconds * o,
+        tpot_shape=shape,
+        saturated=rate_rps * work.saturation_seconds >= FULL_LOAD,
+    )
+
+
+FULL_LOAD = 0.999  # of saturation: the theory's wait is beyond any target there
+
+
+def _neighbour_square(work: Work, spread: FloatArray) -> FloatArray:
+    """Mean square of what one neighbour adds to a token: half of its stay overlaps with mine."""
+    prompt = work.prompt_seconds / work.osl_tokens
+    return (2.0 / 3.0) * work.decode_seconds**2 + prompt**2 * spread + TINY
+
+
+def _prompt_queue(
+    c: Coefficients,
+    work: Work,
+    batch: Batch,
+    rate_rps: FloatArray,
+    replicas: FloatArray,
+    horizon_seconds: float | None,
+) -> tuple[FloatArray, FloatArray]:
+    """Return (chance to wait, mean wait of those who do) behind other prompts of the replica."""
+    rate = rate_rps * c.burst_ratio
+    for_prompts = np.maximum(1.0 - rate * work.osl_tokens * work.decode_seconds, TINY)
+    use = rate * work.serial_prompt_seconds / for_prompts
+    share = batch.neighbours / np.maximum(batch.running, batch.neighbours + TINY)
+    clipped = np.minimum(use, 1.0)
+    chance = clipped * share ** (1.0 - clipped)
+    residual = (
+        0.5 * c.wait_scale * np.exp(c.isl_sigma**2) * work.serial_prompt_seconds / for_prompts
+    )
+    return chance, residual * (1.0 + _queue_length(use, residual, replicas, horizon_seconds))
+
+
+def _slot_queue(
+    c: Coefficients,
+    work: Work,
+    batch: Batch,
+    rate_rps: FloatArray,
+    replicas: FloatArray,
+    horizon_seconds: float | None,
+) -> tuple[FloatArray, FloatArray]:
+    """Return (chance to wait, mean wait of those who do) for a place in the batch."""
+    rate = rate_rps * c.burst_ratio
+    left = np.maximum(1.0 - rate * work.osl_tokens * work.neighbour_seconds, TINY)
+    use = rate * c.base_seconds * work.osl_tokens / (work.slots * left)
+    clipped = np.minimum(use, 1.0)
+    chance = clipped ** (np.sqrt(2.0 * (work.slots * replicas + 1.0)) - 1.0)
+    turn = c.wait_scale * work.osl_tokens * batch.tpot_seconds / work.slots
+    return chance, turn * (1.0 / replicas + _queue_length(use, turn, replicas, horizon_seconds))
+
+
+def _queue_length(
+    use: FloatArray, service: FloatArray, replicas: FloatArray, horizon_seconds: float | None
+) -> FloatArray:
+    """Mean queue over R in units of `service`: u / (1 - u) / R; finite over a limited horizon."""
+    if horizon_seconds is None:
+        return np.where(use < FULL_LOAD, use / np.maximum(1.0 - use, TINY), np.inf) / replicas
+    short = service / (replicas * horizon_seconds)
+    half = 0.5 * (1.0 - use + short)
+    return use / (half + np.sqrt(half * half + use * short)) / replicas
+
+
+def ttft_share(t: Tails, seconds: FloatArray) -> FloatArray:
+    """Share of requests with TTFT <= `seconds`, in [0, 1]."""
+    room = np.maximum(seconds - t.start_seconds, TINY)
+    own = ndtr(np.log(room / np.maximum(t.prompt_median_seconds, TINY)) / t.prompt_sigma)
+    slack = np.maximum(room - t.prompt_median_seconds, 0.0)
+    waits = t.queue_chance * np.exp(-slack / np.maximum(t.queue_seconds, TINY))
+    places = t.slot_chance * np.exp(-slack / np.maximum(t.slot_seconds, TINY))
+    share: FloatArray = own * (1.0 - waits) * (1.0 - places)
+    return share
+
+
+def tpot_share(t: Tails, seconds: FloatArray) -> FloatArray:
+    """Share of requests with TPOT <= `seconds`, in [0, 1]."""
+    room = np.maximum(seconds - t.tpot_floor_seconds, 0.0)
+    shape = np.maximum(t.tpot_shape, 1e-6)
+    ratio = np.cbrt(room / np.maximum(t.tpot_excess_seconds, TINY))
+    share: FloatArray = ndtr(3.0 * np.sqrt(shape) * (ratio - 1.0 + 1.0 / (9.0 * shape)))
+    return np.where(seconds < t.tpot_floor_seconds, 0.0, share)
+
+
+def ttft_quantile(t: Tails, quantile: FloatArray) -> FloatArray:
+    """TTFT in seconds at `quantile` in (0, 1), by bisection of its logarithm; shapes broadcast."""
+    z = ndtri(np.clip(quantile, 1e-6, 1.0 - 1e-6))
+    own = t.prompt_median_seconds * np.exp(z * t.prompt_sigma)
+    low = np.log(t.start_seconds + own)
+    wait = t.queue_seconds * _log_ratio(t.queue_chance, 0.3 * (1.0 - quantile))
+    place = t.slot_seconds * _log_ratio(t.slot_chance, 0.3 * (1.0 - quantile))
+    wide = t.prompt_median_seconds * np.exp(ndtri(0.7 + 0.3 * quantile) * t.prompt_sigma)
+    high = np.log(t.start_seconds + wide + wait + place)
+    for _ in range(BISECTIONS):
+        middle = 0.5 * (low + high)
+        below = ttft_share(t, np.exp(middle)) < quantile
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    middle = np.exp(0.5 * (low + high))
+    return np.asarray(middle, dtype=np.float64)
+
+
+def _log_ratio(chance: FloatArray, miss: FloatArray) -> FloatArray:
+    return np.log(np.maximum(chance / miss, 1.0))
+
+
+def tpot_quantile(t: Tails, quantile: FloatArray) -> FloatArray:
+    """TPOT in seconds at `quantile` in (0, 1); shapes broadcast."""
+    shape = np.maximum(t.tpot_shape, 1e-6)
+    z = ndtri(np.clip(quantile, 1e-6, 1.0 - 1e-6))
+    root = np.maximum(1.0 - 1.0 / (9.0 * shape) + z / (3.0 * np.sqrt(shape)), 0.0)
+    seconds: FloatArray = t.tpot_floor_seconds + t.tpot_excess_seconds * root**3
+    return seconds
