@@ -1,0 +1,1 @@
+"""A seeded, pure simulator of a vLLM fleet: requests in, the observations of PROTOCOL section 3 out."""
