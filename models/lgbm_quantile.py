@@ -1,0 +1,110 @@
+"""LightGBM quantile regression: one booster a quantile over all services, leads as a feature.
+
+Deterministic: fixed seeds, row-wise histograms, a fixed number of threads. Crossed quantiles are
+sorted (Chernozhukov, Fernández-Val & Galichon, Econometrica 78 (2010): sorting never hurts).
+"""
+
+from collections.abc import Callable
+from typing import Self
+
+import lightgbm as lgb
+import numpy as np
+from numpy.typing import NDArray
+
+from models.quantiles import QUANTILES, FloatArray
+
+FloatMatrix = NDArray[np.float32]
+ROUNDS = 120
+MIN_ROWS = 400  # fewer rows than this teach a tree nothing
+THREADS = 2
+PARAMETERS: dict[str, object] = {
+    "objective": "quantile",
+    "learning_rate": 0.06,
+    "num_leaves": 24,
+    "feature_fraction": 0.6,
+    "bagging_fraction": 0.7,
+    "bagging_freq": 1,
+    "lambda_l2": 1.0,
+    "max_bin": 127,
+    "feature_pre_filter": False,
+    "seed": 20,
+    "deterministic": True,
+    "force_row_wise": True,
+    "num_threads": THREADS,
+    "verbosity": -1,
+}
+MIN_LEAF_ROWS = 60
+MIN_LEAF_TAIL_ROWS = 1.5  # rows beyond the quantile that a leaf should hold
+
+
+class LgbmQuantile:
+    """N rows, F features, Q = len(QUANTILES). The target is a log ratio (features.Known.z)."""
+
+    def __init__(self, boosters: tuple[lgb.Booster, ...]) -> None:
+        if len(boosters) != len(QUANTILES):
+            raise ValueError(f"{len(QUANTILES)} boosters are needed, got {len(boosters)}")
+        self._boosters = boosters
+
+    @classmethod
+    def fit(
+        cls,
+        matrix: FloatMatrix,
+        target: FloatArray,
+        weight: FloatArray,
+        *,
+        done: Callable[[int], None] | None = None,
+    ) -> Self:
+        """Learn from (N, F) features, (N,) targets and weights. Raises ValueError below MIN_ROWS rows."""
+        if target.size < MIN_ROWS:
+            raise ValueError(f"{target.size} rows are too few to fit on; at least {MIN_ROWS}")
+        if not (np.isfinite(target).all() and np.isfinite(weight).all()):
+            raise ValueError("targets and weights must be finite: leave rows with gaps out")
+        shared = {k: PARAMETERS[k] for k in ("max_bin", "feature_pre_filter", "verbosity")}
+        data = lgb.Dataset(matrix, target, weight=weight, params=PARAMETERS | shared)
+        boosters = []
+        for i, quantile in enumerate(QUANTILES):
+            tail = min(quantile, 1 - quantile)
+            least = max(MIN_LEAF_ROWS, round(MIN_LEAF_TAIL_ROWS / tail))
+            own = {"alpha": quantile, "min_data_in_leaf": least}
+            boosters.append(lgb.train(PARAMETERS | own, data, num_boost_round=ROUNDS))
+            if done is not None:
+                done(i + 1)
+        return cls(tuple(boosters))
+
+    def predict(self, matrix: FloatMatrix) -> FloatArray:
+        """Return quantiles of the log ratio, shape (N, Q), never crossing."""
+        if matrix.shape[0] == 0:
+            return np.empty((0, len(QUANTILES)))
+        columns = [np.asarray(b.predict(matrix, num_threads=THREADS)) for b in self._boosters]
+        return np.sort(np.stack(columns, axis=1), axis=1)
+
+    def to_files(self) -> dict[str, bytes]:
+        """Return LightGBM's text format, a file a quantile."""
+        return {
+            file_name(q): b.model_to_string().encode()
+            for q, b in zip(QUANTILES, self._boosters, strict=True)
+        }
+
+    @classmethod
+    def from_files(cls, files: dict[str, bytes], features: int) -> Self:
+        """Read what `to_files` wrote; ValueError if a file is missing, damaged or of other features."""
+        boosters = []
+        for quantile in QUANTILES:
+            name = file_name(quantile)
+            if name not in files:
+                raise ValueError(f"load model: file '{name}' is missing")
+            try:
+                booster = lgb.Booster(model_str=files[name].decode(), params={"verbosity": -1})
+            except (lgb.basic.LightGBMError, UnicodeDecodeError) as error:
+                raise ValueError(f"load model: file '{name}' is not a LightGBM model") from error
+            if booster.num_feature() != features:
+                raise ValueError(
+                    f"load model: file '{name}' has {booster.num_feature()} features, not {features}"
+                )
+            boosters.append(booster)
+        return cls(tuple(boosters))
+
+
+def file_name(quantile: float) -> str:
+    """Name of one quantile's file."""
+    return f"lgbm-q{round(quantile * 100):02d}.txt"

@@ -1,0 +1,160 @@
+"""Rolling-origin backtest: forecasts at given cutoffs from nothing but the load up to each.
+
+    day D-1           | day D (UTC)
+    ...history........|..c1....c2......c3...
+                      ^ the model of every cutoff of day D is fitted on the steps that end by here
+
+The refit points are midnights: they depend on no other cutoff, no later row and no other service.
+What is newer than the last midnight reaches a forecast through its features.
+"""
+
+import numpy as np
+import pandas as pd
+
+from models.features import DAY_SECONDS, Grid, IntArray
+from models.frames import LOAD_NUMBERS, FrameError, LoadSeries
+from models.load_model import LoadModel
+from models.progress import Progress
+from models.quantiles import QUANTILES, FloatArray
+
+MAX_BEYOND_STEPS = 100_000  # a cutoff so far behind the last row is a mistake in its clock
+MIN_FIT_STEPS = 8  # with less before midnight, the day's first cutoffs are fitted on what they know
+
+
+def backtest(
+    series: LoadSeries,
+    cutoffs: pd.DataFrame,
+    *,
+    horizon_steps: int,
+    target: str,
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Forecast every cutoff (columns service, cutoff: the last timestamp that may be known).
+
+    Returns service, cutoff, h (1..horizon_steps), quantile, yhat: complete, without NaN, never
+    crossing, >= 0. Raises FrameError on an unknown service, a cutoff outside the load, or one before
+    which its service has no known value.
+    """
+    if horizon_steps < 1:
+        raise FrameError(f"horizon_steps must be at least 1, got {horizon_steps}")
+    if target not in LOAD_NUMBERS:
+        raise FrameError(f"target '{target}' is unknown; allowed: {', '.join(LOAD_NUMBERS)}")
+    row, step = _locate(series, cutoffs)
+    series = _padded(series, int(step.max(initial=0)) + 1)
+    values = series.values[:, :, LOAD_NUMBERS.index(target)]
+    origin = _last_known(values, row, step, cutoffs, Grid(series.step_seconds).window_steps)
+    until = _fit_steps(series, values, step)
+    yhat = np.full((len(cutoffs), horizon_steps, len(QUANTILES)), np.nan)
+    done = 0
+    for fit_until in np.unique(until):
+        model = _fit(series, int(fit_until), target, horizon_steps)
+        for at in np.unique(origin[until == fit_until]):
+            here = np.flatnonzero((until == fit_until) & (origin == at))
+            yhat[here] = _forecast(model, series, values, row[here], int(at))
+            done += here.size
+            if progress is not None:
+                progress("backtest: cutoffs", done, len(cutoffs))
+    return _frame(cutoffs, yhat)
+
+
+def _locate(series: LoadSeries, cutoffs: pd.DataFrame) -> tuple[IntArray, IntArray]:
+    """Row of the service and last known step of each cutoff."""
+    missing = [c for c in ("service", "cutoff") if c not in cutoffs.columns]
+    if missing:
+        raise FrameError(f"cutoffs: column '{missing[0]}' is missing; required: service, cutoff")
+    if not isinstance(cutoffs.cutoff.dtype, pd.DatetimeTZDtype) or cutoffs.cutoff.isna().any():
+        raise FrameError(
+            "cutoffs: column 'cutoff' must hold timestamps with a time zone, none null"
+        )
+    index = {name: i for i, name in enumerate(series.services)}
+    row = cutoffs.service.map(index)
+    if row.isna().any():
+        raise FrameError(
+            f"cutoffs: service '{cutoffs.service[row.isna()].iloc[0]}' is not in the load"
+        )
+    seconds = cutoffs.cutoff.astype("datetime64[ns, UTC]").astype("int64").to_numpy() / 1e9
+    slot = (np.asarray(seconds, dtype=np.float64) - series.start_seconds) / series.step_seconds
+    step = np.floor(slot + 1e-6).astype(np.int64)
+    outside = np.flatnonzero((step < 0) | (step > series.values.shape[1] + MAX_BEYOND_STEPS))
+    if outside.size:
+        raise FrameError(
+            f"cutoffs: {cutoffs.cutoff.iloc[int(outside[0])]} is outside the load; "
+            "allowed: from its first ts to a little after its last"
+        )
+    return row.to_numpy().astype(np.int64), step
+
+
+def _padded(series: LoadSeries, steps: int) -> LoadSeries:
+    """Return `series` with gaps up to `steps`: a cutoff may lie behind the last row."""
+    services, known, numbers = series.values.shape
+    if steps <= known:
+        return series
+    gap = np.full((services, steps - known, numbers), np.nan)
+    values = np.concatenate([series.values, gap], axis=1)
+    return LoadSeries(series.services, series.start_seconds, series.step_seconds, values)
+
+
+def _last_known(
+    values: FloatArray, row: IntArray, step: IntArray, cutoffs: pd.DataFrame, window_steps: int
+) -> IntArray:
+    """Return the step to forecast each cutoff from: its own, or the last known before a long gap."""
+    origin = step.copy()
+    for s in np.unique(row):
+        here = row == s
+        known = np.flatnonzero(np.isfinite(values[s]))
+        at = np.searchsorted(known, step[here], side="right") - 1
+        if (at < 0).any():
+            raise FrameError(
+                f"cutoffs: service '{cutoffs.service[here].iloc[0]}' has no known value up to "
+                f"{cutoffs.cutoff[here][at < 0].iloc[0]}"
+            )
+        stale = step[here] - known[at] >= window_steps
+        origin[here] = np.where(stale, known[at], step[here])
+    return origin
+
+
+def _fit_steps(series: LoadSeries, values: FloatArray, step: IntArray) -> IntArray:
+    """How many steps the model of each cutoff may learn from: those that end by the last midnight.
+
+    On a day before whose midnight there is next to nothing, those up to the day's first cutoff.
+    """
+    end = series.start_seconds + (step + 1) * series.step_seconds
+    day = np.floor(end / DAY_SECONDS + 1e-9)
+    midnight = (day * DAY_SECONDS - series.start_seconds) / series.step_seconds
+    until: IntArray = np.floor(midnight + 1e-6).astype(np.int64)
+    known = np.isfinite(values).any(axis=0)
+    for d in np.unique(day):
+        here = np.asarray(day == d)
+        if known[: max(0, int(until[here][0]))].sum() < MIN_FIT_STEPS:
+            until[here] = step[here].min() + 1
+    return until
+
+
+def _fit(series: LoadSeries, until: int, target: str, horizon_steps: int) -> LoadModel:
+    past = LoadSeries(
+        series.services, series.start_seconds, series.step_seconds, series.values[:, :until]
+    )
+    return LoadModel.fit(past, target=target, leads_steps=range(1, horizon_steps + 1))
+
+
+def _forecast(
+    model: LoadModel, series: LoadSeries, values: FloatArray, row: IntArray, at: int
+) -> FloatArray:
+    """Quantiles (R, H, Q) of services `row` from the steps up to and including `at`."""
+    names = [series.services[r] for r in row]
+    past = values[row, max(0, at + 1 - model.history_steps) : at + 1]
+    end = series.start_seconds + (at + 1) * series.step_seconds
+    return model.forecast(names, past, end).values
+
+
+def _frame(cutoffs: pd.DataFrame, yhat: FloatArray) -> pd.DataFrame:
+    rows, horizon, quantiles = yhat.shape
+    return pd.DataFrame(
+        {
+            "service": np.repeat(cutoffs.service.to_numpy(dtype=object), horizon * quantiles),
+            "cutoff": cutoffs.cutoff.repeat(horizon * quantiles).to_numpy(),
+            "h": np.tile(np.repeat(np.arange(1, horizon + 1), quantiles), rows),
+            "quantile": np.tile(np.array(QUANTILES), rows * horizon),
+            "yhat": yhat.ravel(),
+        }
+    )
