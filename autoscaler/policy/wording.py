@@ -31,16 +31,20 @@ def allowed(node: JsonSchema, root: JsonSchema) -> str:
         return _literal(node["const"])
     if "enum" in node:
         return "one of " + ", ".join(_literal(v) for v in node["enum"])
-    fields = ", ".join(node.get("properties", {}))
-    words = {
-        "string": PATTERN_WORDS.get(node.get("pattern", ""), "a text"),
-        "number": "a number" + _bounds(node),
-        "integer": "an integer" + _bounds(node),
-        "boolean": "true or false",
-        "array": "a list" + _entries(node),
-        "object": f"a mapping of {fields}" if fields else "a mapping",
-    }
-    return words[node["type"]]
+    match node["type"]:
+        case "string":
+            words = PATTERN_WORDS.get(node.get("pattern", ""), "a text")
+        case "number":
+            words = "a number" + _bounds(node)
+        case "integer":
+            words = "an integer" + _bounds(node)
+        case "boolean":
+            words = "true or false"
+        case "array":
+            words = "a list" + _entries(node, root)
+        case _:
+            words = "a mapping" + _contents(node, root)
+    return words
 
 
 def resolve(node: JsonSchema, root: JsonSchema) -> JsonSchema:
@@ -106,6 +110,15 @@ def _bounds(node: JsonSchema) -> str:
     return f" {' and '.join(words)}" if words else ""
 
 
-def _entries(node: JsonSchema) -> str:
+def _entries(node: JsonSchema, root: JsonSchema) -> str:
     low, high = node.get("minItems", 0), node.get("maxItems")
-    return f" of {low} to {high} entries" if high is not None else ""
+    size = f" of {low} to {high} entries" if high is not None else ""
+    item = resolve(node["items"], root)
+    return size if "properties" in item else f"{size}, each {allowed(item, root)}"
+
+
+def _contents(node: JsonSchema, root: JsonSchema) -> str:
+    if "properties" in node:
+        return " of " + ", ".join(node["properties"])
+    values = node.get("additionalProperties")
+    return f" from names to {allowed(values, root)}" if isinstance(values, dict) else ""
