@@ -136,7 +136,9 @@ def to_series(frame: pd.DataFrame, where: str, *, step_seconds: float | None = N
             f"{where}: column 'ts', row {row}: {frame.ts.iloc[row]} is off the grid of "
             f"{step:g} s that starts at {frame.ts.min()}"
         )
-    services, code = np.unique(frame.service.to_numpy(dtype=object).astype(str), return_inverse=True)
+    services, code = np.unique(
+        frame.service.to_numpy(dtype=object).astype(str), return_inverse=True
+    )
     values = np.full((len(services), int(at.max()) + 1, len(LOAD_NUMBERS)), np.nan)
     values[code, at] = frame[list(LOAD_NUMBERS)].to_numpy(dtype=np.float64)
     return LoadSeries(tuple(str(s) for s in services), start, float(step), values)
@@ -193,7 +195,8 @@ def _utc(frame: pd.DataFrame, where: str, column: str) -> pd.Series:
             f"{where}: column '{column}' holds {series.dtype}; allowed: timestamps with a time zone "
             "(a naive time could be any zone: write it as UTC)"
         )
-    return series.dt.tz_convert("UTC").astype("datetime64[ns, UTC]")
+    out: pd.Series = series.dt.tz_convert("UTC").astype("datetime64[ns, UTC]")
+    return out
 
 
 def _strings(frame: pd.DataFrame, where: str, column: str) -> pd.Series:

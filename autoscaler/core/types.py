@@ -228,4 +228,6 @@ class Observation:
     now_seconds: float
     interval_seconds: float
     services: Mapping[str, ServiceObservation]
-    pools: Mapping[str, int]  # accelerator class -> accelerators usable in all; absent: no limit known
+    pools: Mapping[
+        str, int
+    ]  # accelerator class -> accelerators usable in all; absent: no limit known

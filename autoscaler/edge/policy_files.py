@@ -14,7 +14,12 @@ def load_policies(paths: Sequence[Path]) -> Policies:
 
     Raises PolicyError naming the file: unreadable, larger than MAX_FILE_BYTES, not UTF-8, or wrong.
     """
-    return parse_policies([(str(path), _read(path)) for path in paths])
+    return parse_policies(read_documents(paths))
+
+
+def read_documents(paths: Sequence[Path]) -> list[tuple[str, str]]:
+    """Return (file name, text) of each file, as `parse_policies` takes them; PolicyError as above."""
+    return [(str(path), _read(path)) for path in paths]
 
 
 def _read(path: Path) -> str:

@@ -1,0 +1,54 @@
+"""The `foreserve` command: wires packages together and nothing else.
+
+Exit status: 0 success, 2 wrong usage or bad input (one line on stderr), 1 a failure at run time.
+"""
+
+import sys
+
+import typer
+
+from autoscaler.cli import backtest, decide, latency, replay, train
+from autoscaler.cli.common import EXIT_INPUT, EXIT_RUN_TIME, fail, set_up_logging
+from autoscaler.edge.decision_log import LogError
+from autoscaler.policy import PolicyError
+from models.artifact import ArtifactError
+from models.frames import FrameError
+from models.latency import LatencyModelError
+from training.registry import RegistryError
+
+BAD_INPUT = (FrameError, PolicyError, ArtifactError, LogError, LatencyModelError)
+
+app = typer.Typer(
+    name="foreserve",
+    help="A predictive autoscaler for vLLM on Kubernetes: replicas ahead of demand.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for module in (train, backtest, latency, decide, replay):
+    module.add_to(app)
+
+
+def main() -> None:
+    """Run the command line; the entry point of the `foreserve` script."""
+    set_up_logging()
+    sys.exit(run())
+
+
+def run() -> int:
+    """Run the command and return its exit status."""
+    try:
+        app()
+    except BAD_INPUT as error:
+        return fail(str(error), EXIT_INPUT)
+    except BrokenPipeError:
+        return fail("the reader of the output has gone away", EXIT_RUN_TIME)
+    except (RegistryError, OSError, MemoryError) as error:
+        return fail(str(error) or type(error).__name__, EXIT_RUN_TIME)
+    except KeyboardInterrupt:
+        return fail("interrupted", 130)
+    except SystemExit as done:  # typer ends every command with one
+        return done.code if isinstance(done.code, int) else EXIT_RUN_TIME
+    return 0

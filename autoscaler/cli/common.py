@@ -1,0 +1,76 @@
+"""What every command shares: errors as one line with the right status, progress, reading, writing."""
+
+import json
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from models.progress import Progress as Report
+
+EXIT_RUN_TIME = 1  # failed while running
+EXIT_INPUT = 2  # wrong usage or bad input
+
+log = logging.getLogger("foreserve")
+
+
+def set_up_logging() -> None:
+    """Log plain lines to stderr; stdout belongs to results."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
+
+
+def fail(message: str, status: int) -> int:
+    """Print one line to stderr and return the status."""
+    line = " ".join(message.split())
+    sys.stderr.write(f"foreserve: {line}\n")
+    return status
+
+
+@contextmanager
+def progress_report() -> Iterator[Report]:
+    """Yield a Progress callback: bars on a terminal, a log line per finished part otherwise."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _log_progress
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+    )
+    with Progress(*columns, TimeElapsedColumn(), console=console) as bars:
+        tasks: dict[str, Any] = {}
+
+        def report(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield report
+
+
+def _log_progress(what: str, done: int, total: int) -> None:
+    if done >= total:
+        log.info("%s: done (%d)", what, total)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON document for machines; NaN is null."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(no_nan(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def no_nan(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """Return the same with NaN and infinity as None."""
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if isinstance(value, Mapping):
+        return {k: no_nan(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [no_nan(v) for v in value]
+    return value

@@ -1,0 +1,108 @@
+"""`foreserve decide`: the controller's core as a filter, observations in, decisions out."""
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, BinaryIO, TextIO
+
+import typer
+
+from autoscaler.cli.common import log
+from autoscaler.edge.artifacts import load_models
+from autoscaler.edge.decision_log import DecisionLog, Header
+from autoscaler.edge.decisions import decisions_to_dict, dump_line
+from autoscaler.edge.history import read_history
+from autoscaler.edge.policy_files import read_documents
+from autoscaler.edge.wire import MAX_LINE_CHARACTERS, WireError, parse_observation
+from autoscaler.loop import Controller, StepError
+from autoscaler.policy import parse_policies
+
+EXAMPLE = """
+Read one JSON observation a line, write one JSON decision a line. No clock, no network.
+
+**Example**
+
+    foreserve decide --models models/ --policies policies.yaml --history load.parquet \\
+                     --log decisions.jsonl < observations.jsonl
+"""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("decide", help=EXAMPLE)(decide)
+
+
+def decide(
+    models: Annotated[Path, typer.Option(help="Registry folder written by `train`.")],
+    policies: Annotated[list[Path], typer.Option(help="YAML with policies and pools; repeatable.")],
+    history: Annotated[Path | None, typer.Option(help="load.parquet up to now.")] = None,
+    log_file: Annotated[
+        Path | None, typer.Option("--log", help="Write the decision log here, for `replay`.")
+    ] = None,
+) -> None:
+    """Decide for every line of stdin."""
+    documents = read_documents(policies)
+    declared = parse_policies(documents)
+    serving = load_models(models)
+    step = serving.load.step_seconds if serving.load is not None else None
+    keep = serving.load.history_steps if serving.load is not None else 0
+    past = None if history is None else read_history(history, set(declared.services), step, keep)
+    controller = Controller(declared, serving, past)
+    header = Header(serving.generation, tuple(documents))
+    with contextlib.ExitStack() as stack:
+        decision_log = None
+        if log_file is not None:
+            file = stack.enter_context(log_file.open("w", encoding="utf-8"))
+            decision_log = DecisionLog(file, header)
+        filter_lines(controller, sys.stdin.buffer, sys.stdout, decision_log)
+
+
+def filter_lines(
+    controller: Controller, source: BinaryIO, sink: TextIO, decision_log: DecisionLog | None
+) -> None:
+    """Answer every line; a line that cannot be used gets an error object and the filter goes on."""
+    unknown: set[str] = set()
+    for number, text in _lines(source):
+        try:
+            observation = parse_observation(text, number)
+            step = controller.step(observation)
+        except WireError as error:
+            sink.write(_error(error.line, error.field, error.message))
+            sink.flush()
+            continue
+        except StepError as error:
+            sink.write(_error(number, error.field, str(error)))
+            sink.flush()
+            continue
+        if decision_log is not None:
+            decision_log.append(observation, step.forecasts.outlooks, step.decisions)
+        sink.write(dump_line(decisions_to_dict(step.decisions)))
+        sink.flush()
+        for name in sorted(set(observation.services) - set(controller.policies.services) - unknown):
+            unknown.add(name)
+            log.warning("%s: telemetry but no policy: not decided", name)
+
+
+def _lines(source: BinaryIO) -> Iterator[tuple[int, str]]:
+    """Yield numbered lines; one beyond the limit is cut there, so that it is refused, not buffered."""
+    number = 0
+    while True:
+        raw = source.readline(MAX_LINE_CHARACTERS + 1)
+        if not raw:
+            return
+        number += 1
+        if len(raw) > MAX_LINE_CHARACTERS:
+            while not raw.endswith(b"\n"):
+                raw = source.readline(1 << 20)
+                if not raw:
+                    break
+            yield number, "\0" * (MAX_LINE_CHARACTERS + 1)
+            continue
+        if raw.strip():
+            yield number, raw.decode("utf-8", errors="replace")
+
+
+def _error(line: int, field: str, message: str) -> str:
+    return json.dumps({"error": {"line": line, "field": field, "message": message}}) + "\n"

@@ -1,0 +1,53 @@
+"""`foreserve train`: telemetry folder in, models out."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autoscaler.cli.common import log, progress_report, write_json
+from autoscaler.edge.artifacts import read_generation
+from models.artifact import CURRENT, Generation
+
+EXAMPLE = """
+Learn load, latency and lead time of every service; promote what beats what is there.
+
+**Example**
+
+    foreserve train --telemetry telemetry/ --models models/ --json train.json
+"""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("train", help=EXAMPLE)(train)
+
+
+def train(
+    telemetry: Annotated[
+        Path, typer.Option(help="Folder with load, serving and startups Parquet.")
+    ],
+    models: Annotated[Path, typer.Option(help="Registry folder; made if absent.")],
+    json: Annotated[Path | None, typer.Option(help="Write the summary here.")] = None,
+    engine: Annotated[str, typer.Option(help="Where fits run: `local`.")] = "local",
+) -> None:
+    """Train and promote."""
+    from training.train import train as run_training
+
+    if engine != "local":
+        raise typer.BadParameter(f"{engine!r}; allowed: local", param_hint="--engine")
+    with progress_report() as report:
+        trained = run_training(
+            telemetry, models, incumbent=current_generation(models), progress=report
+        )
+    for part, verdict in trained.summary["promotion"].items():
+        word = "promoted" if verdict["promoted"] else "kept the incumbent"
+        log.info("%s: %s (%s)", part, word, verdict["why"])
+    log.info("%s: generation %s serves", models, trained.generation)
+    if json is not None:
+        write_json(json, trained.summary)
+
+
+def current_generation(models: Path) -> Generation | None:
+    """Return what serves now; None for a folder that holds nothing yet."""
+    return read_generation(models) if (models / CURRENT).exists() else None

@@ -1,0 +1,198 @@
+"""One service at one moment: what is known, what is coming, and whether anything may be decided."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from autoscaler.core import budget, guard
+from autoscaler.core.demand import (
+    demand_points,
+    envelope,
+    measured_rate_rps,
+    unmodelled_points,
+)
+from autoscaler.core.outcome import (
+    FloatArray,
+    Forecasts,
+    Outlook,
+    Sample,
+    ServiceState,
+    StartLead,
+)
+from autoscaler.core.types import Observation, Policy, Reason, ScheduleWindow, ServiceObservation
+
+RECENT_SECONDS = 60.0  # over which the measured rate is a rate and not an accident
+MEMORY_SECONDS = 300.0  # of samples kept
+DRAIN_SECONDS = (
+    30.0  # a replica that drains still serves; given up too early it is missed this long
+)
+IDLE_REQUESTS = 0.5  # fewer expected until a restart would be ready: nothing to serve
+UNKNOWN_START = StartLead(typical_seconds=150.0, upper_seconds=300.0)  # data/README: cold caches
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Demand points, shape (K,) each, in requests per second, and the mix they come in."""
+
+    future: FloatArray
+    hold: FloatArray
+    present: FloatArray
+    reactive_rps: float  # 0: no reason to overrule the forecast
+    isl_tokens: float
+    osl_tokens: float
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """Everything the tick knows of one service before it plans."""
+
+    policy: Policy
+    state: ServiceState
+    observed: ServiceObservation | None
+    current: Mapping[str, int]
+    pinned: Reason | None  # this service is left as it is, or falls back
+    outlook: Outlook | None
+    horizon_seconds: float
+    demand: Demand | None  # None: nothing to size from
+    attained_ratio: float
+    attainment_target: float
+    windows: tuple[ScheduleWindow, ...]
+    idle: bool
+
+
+def assess(
+    policy: Policy, forecasts: Forecasts, state: ServiceState, observation: Observation
+) -> Situation:
+    """Return the service's situation with its state brought up to date."""
+    now = observation.now_seconds
+    observed = observation.services.get(policy.service)
+    silent = observed is None or not math.isfinite(observed.arrival_rate_rps)
+    current, missing = _current(policy, observed, state)
+    if not silent and not missing:
+        assert observed is not None  # noqa: S101 - narrowing: silent covers None
+        state = _remember(policy, state, observed, observation)
+    leads = [forecasts.starts.get((policy.service, v.name), UNKNOWN_START) for v in policy.variants]
+    horizon = max(lead.upper_seconds for lead in leads) + observation.interval_seconds
+    outlook = forecasts.outlooks.get(policy.service)
+    windows = tuple(guard.active_windows(policy, now))
+    rate = measured_rate_rps(state.samples, now, RECENT_SECONDS)
+    attained = budget.attained_ratio(state.budget, policy.attainment, rate)
+    demand = _demand(observed, outlook, leads, observation, windows, rate, policy)
+    return Situation(
+        policy=policy,
+        state=state,
+        observed=observed,
+        current=current,
+        pinned=_pinned(policy, state, now, stale=silent or missing),
+        outlook=outlook,
+        horizon_seconds=horizon,
+        demand=demand,
+        attained_ratio=attained,
+        attainment_target=budget.attainment_target(attained, policy.attainment),
+        windows=windows,
+        idle=_idle(policy, observed, demand, rate, horizon),
+    )
+
+
+def _current(
+    policy: Policy, observed: ServiceObservation | None, state: ServiceState
+) -> tuple[dict[str, int], bool]:
+    """Return desired counts as observed, else as last decided, and whether a variant is silent."""
+    seen = {} if observed is None else observed.variants
+    current, missing = {}, False
+    for v in policy.variants:
+        if v.name in seen:
+            current[v.name] = seen[v.name].desired
+        else:
+            missing = True
+            if v.name in state.desired:
+                current[v.name] = state.desired[v.name]
+    return current, missing
+
+
+def _remember(
+    policy: Policy, state: ServiceState, observed: ServiceObservation, observation: Observation
+) -> ServiceState:
+    now = observation.now_seconds
+    waiting = sum(v.waiting for v in observed.variants.values() if math.isfinite(v.waiting))
+    sample = Sample(now, observation.interval_seconds, observed.arrival_rate_rps, waiting)
+    samples = tuple(s for s in state.samples if s.end_seconds > now - MEMORY_SECONDS)
+    finished, attained = budget.observed_attainment(observed, policy.targets)
+    return replace(
+        state,
+        last_telemetry_seconds=now,
+        samples=(*samples, sample),
+        budget=budget.record(state.budget, now, policy.window_hours, finished, attained),
+    )
+
+
+def _pinned(policy: Policy, state: ServiceState, now: float, *, stale: bool) -> Reason | None:
+    if policy.behavior.freeze:
+        return Reason.FROZEN
+    if not stale:
+        return None
+    silent_seconds = now - state.last_telemetry_seconds
+    if silent_seconds > policy.fallback.after_seconds and policy.fallback.replicas is not None:
+        return Reason.FALLBACK
+    return Reason.STALE_TELEMETRY
+
+
+def _demand(
+    observed: ServiceObservation | None,
+    outlook: Outlook | None,
+    leads: list[StartLead],
+    observation: Observation,
+    windows: tuple[ScheduleWindow, ...],
+    rate: float,
+    policy: Policy,
+) -> Demand | None:
+    isl, osl = _mix(observed, outlook)
+    if not (math.isfinite(isl) and math.isfinite(osl)):
+        return None
+    typical = min(lead.typical_seconds for lead in leads)
+    upper = max(lead.upper_seconds for lead in leads)
+    interval = observation.interval_seconds
+    factor = max((w.load_multiplier for w in windows), default=1.0)
+    reactive = 0.0
+    if observed is not None and math.isfinite(rate) and guard.in_trouble(policy, observed):
+        reactive = rate + guard.backlog_requests(observed) / RECENT_SECONDS
+    if outlook is None:
+        if not math.isfinite(rate):
+            return None
+        points = unmodelled_points(rate)
+        return Demand(points, points, points, reactive, isl, osl)
+    now = observation.now_seconds
+    spans = (
+        (typical, upper + interval),
+        (0.0, upper + interval + typical + DRAIN_SECONDS),
+        (0.0, typical),
+    )
+    future, hold, present = (
+        factor * demand_points(envelope(outlook, now, a, b), outlook.quantiles) for a, b in spans
+    )
+    return Demand(future, hold, present, reactive, isl, osl)
+
+
+def _mix(observed: ServiceObservation | None, outlook: Outlook | None) -> tuple[float, float]:
+    """Return mean input and output tokens a request: as forecast, else as just measured."""
+    isl = outlook.isl_tokens if outlook is not None else math.nan
+    osl = outlook.osl_tokens if outlook is not None else math.nan
+    if observed is not None:
+        isl = isl if math.isfinite(isl) else observed.isl_tokens
+        osl = osl if math.isfinite(osl) else observed.osl_tokens
+    return isl, osl
+
+
+def _idle(
+    policy: Policy,
+    observed: ServiceObservation | None,
+    demand: Demand | None,
+    rate: float,
+    horizon: float,
+) -> bool:
+    """Whether a service that may scale to zero has nothing to serve, now or until a restart."""
+    if not policy.behavior.scale_to_zero or observed is None or demand is None or rate > 0:
+        return False
+    busy = any(v.running > 0 or v.waiting > 0 for v in observed.variants.values())
+    expected = float(demand.hold[len(demand.hold) // 2]) * horizon
+    return not busy and expected < IDLE_REQUESTS

@@ -1,0 +1,112 @@
+"""The SLO's error budget: how much of it is spent, and how safe the next plan should be.
+
+The budget of a window is (1 - attainment) times the requests of the window. It is whole at the start:
+until a window's worth of requests has been seen, the missing part counts as served exactly at the
+target. The plan's own target follows what was attained: a surplus lets it run leaner, a deficit makes
+it safer, in proportion (GAIN), within limits, so that 99 % asked for means about 99 %.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+from autoscaler.core.outcome import BudgetHour
+from autoscaler.core.types import ServiceObservation
+from models.slo import SloTargets
+
+GAIN = 2.0
+LEANEST = 2.5  # at most this many times the allowed share of misses is planned for
+SAFEST = 0.25  # at least this part of it: certainty costs without end
+HOURS_OF_GRACE = 4.0  # requests at the recent rate that count as served at target, at the start
+SECONDS_PER_HOUR = 3600.0
+
+
+def record(
+    hours: tuple[BudgetHour, ...],
+    now_seconds: float,
+    window_hours: float,
+    finished: float,
+    attained_ratio: float,
+) -> tuple[BudgetHour, ...]:
+    """Return the window's hours with one interval's finished requests added."""
+    hour = int(now_seconds // SECONDS_PER_HOUR)
+    kept = tuple(h for h in hours if h.hour > hour - window_hours)
+    if not (math.isfinite(finished) and math.isfinite(attained_ratio)) or finished <= 0:
+        return kept
+    missed = finished * (1.0 - attained_ratio)
+    if kept and kept[-1].hour == hour:
+        last = kept[-1]
+        return (*kept[:-1], BudgetHour(hour, last.finished + finished, last.missed + missed))
+    return (*kept, BudgetHour(hour, finished, missed))
+
+
+def attained_ratio(hours: Sequence[BudgetHour], attainment: float, recent_rate_rps: float) -> float:
+    """Return the share of requests that met the SLO in the window, the grace counted at target."""
+    rate = recent_rate_rps if math.isfinite(recent_rate_rps) else 0.0
+    grace = max(1.0, rate * HOURS_OF_GRACE * SECONDS_PER_HOUR)
+    finished = sum(h.finished for h in hours)
+    missed = sum(h.missed for h in hours)
+    return 1.0 - (missed + grace * (1.0 - attainment)) / (finished + grace)
+
+
+def left_ratio(attained: float, attainment: float) -> float:
+    """Return the share of the error budget left over: 1 nothing missed, 0 spent, negative overspent."""
+    return 1.0 - (1.0 - attained) / (1.0 - attainment)
+
+
+def attainment_target(attained: float, attainment: float) -> float:
+    """Return what the next plan should aim at, given what the window attained."""
+    allowed = 1.0 - attainment
+    miss = allowed + GAIN * (attained - attainment)
+    return 1.0 - min(max(miss, SAFEST * allowed), LEANEST * allowed, 0.5)
+
+
+def observed_attainment(
+    observation: ServiceObservation, targets: SloTargets
+) -> tuple[float, float]:
+    """Return (finished requests, share of them within the SLO) over all variants; NaN if unknown.
+
+    Where no share is measured, it is read off the latency percentiles.
+    """
+    finished = missed = 0.0
+    for v in observation.variants.values():
+        if not (math.isfinite(v.finished_requests) and v.finished_requests > 0):
+            continue
+        share = v.slo_attainment_ratio
+        if not math.isfinite(share):
+            ttft = (v.ttft_p50_seconds, v.ttft_p95_seconds, v.ttft_p99_seconds)
+            tpot = (v.tpot_p50_seconds, v.tpot_p95_seconds, v.tpot_p99_seconds)
+            share = min(
+                share_within(ttft, targets.ttft_seconds), share_within(tpot, targets.tpot_seconds)
+            )
+        if math.isfinite(share):
+            finished += v.finished_requests
+            missed += v.finished_requests * (1.0 - share)
+    if finished <= 0:
+        return math.nan, math.nan
+    return finished, 1.0 - missed / finished
+
+
+def share_within(percentiles: tuple[float, float, float], target_seconds: float) -> float:
+    """Share of requests within a target, from p50, p95 and p99: linear in the log of latency.
+
+    1 without a target, NaN without a percentile; at most 0.995 and at least 0.25, since nothing is
+    known beyond the percentiles.
+    """
+    if math.isinf(target_seconds):
+        return 1.0
+    levels = (0.5, 0.95, 0.99)
+    known = [
+        (math.log(s), q) for s, q in zip(percentiles, levels, strict=True) if s > 0 and s < math.inf
+    ]
+    if not known:
+        return math.nan
+    at = math.log(target_seconds)
+    if at >= known[-1][0]:
+        return 0.995 if known[-1][1] >= 0.99 else (1.0 + known[-1][1]) / 2
+    if at < known[0][0]:
+        return 0.25
+    for (x0, q0), (x1, q1) in itertools.pairwise(known):
+        if x0 <= at < x1:
+            return q0 + (q1 - q0) * (at - x0) / (x1 - x0)
+    return known[-1][1]

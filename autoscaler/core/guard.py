@@ -1,0 +1,143 @@
+"""Reality overrules: stabilization, rate limits, schedules, the reactive signals. Small pure steps."""
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from autoscaler.core.types import Policy, ScalingRules, ScheduleWindow, ServiceObservation, Variant
+
+MAX_PERIOD_SECONDS = 1800.0  # the longest rate-limit period that a policy may name
+WAITING_PER_REPLICA = 1.0  # a queue longer than this, beside missed SLOs, is a backlog
+CONCURRENCY_PER_REPLICA = (
+    8.0  # where nothing is learned: modest for any accelerator that serves LLMs
+)
+CALM_RATIO = 0.5  # latency below this share of the target may give one replica back
+
+Holds = tuple[tuple[float, int], ...]
+Changes = tuple[tuple[float, Mapping[str, int]], ...]
+
+
+def stabilized(
+    past: Holds, now_seconds: float, value: int, window_seconds: float
+) -> tuple[Holds, int]:
+    """Return the updated window and its maximum: a scale-down waits until the window agrees."""
+    kept = tuple((t, n) for t, n in past if t > now_seconds - window_seconds)
+    kept = (*kept, (now_seconds, value))
+    return kept, max(n for _, n in kept)
+
+
+def remember_change(changes: Changes, now_seconds: float, desired: Mapping[str, int]) -> Changes:
+    """Return the history of desired counts, long enough for any rate-limit period."""
+    if changes and changes[-1][1] == desired:
+        return changes
+    start = now_seconds - MAX_PERIOD_SECONDS
+    recent = [c for c in changes if c[0] > start]
+    before = [c for c in changes if c[0] <= start]
+    return (*before[-1:], *recent, (now_seconds, dict(desired)))
+
+
+def count_at(changes: Changes, seconds: float, variant: str, default: int) -> int:
+    """Return the desired count that was in force at a time; the oldest known before that."""
+    value = default
+    for t, desired in reversed(changes):
+        value = desired.get(variant, value)
+        if t <= seconds:
+            break
+    return value
+
+
+def bounds(
+    policy: Policy, variant: Variant, current: int, changes: Changes, now_seconds: float
+) -> tuple[int, int]:
+    """Return the least and the most replicas that the rate limits allow now, within min and max."""
+    high = _limit(policy.behavior.scale_up, variant.name, current, changes, now_seconds, up=True)
+    low = _limit(policy.behavior.scale_down, variant.name, current, changes, now_seconds, up=False)
+    least = min(max(variant.min_replicas, low), variant.max_replicas)
+    most = min(variant.max_replicas, max(high, least))
+    return least, most
+
+
+def _limit(
+    rules: ScalingRules, name: str, current: int, changes: Changes, now_seconds: float, *, up: bool
+) -> int:
+    if not rules.limits:
+        return 1_000_000 if up else 0
+    allowed = []
+    for limit in rules.limits:
+        base = count_at(changes, now_seconds - limit.period_seconds, name, current)
+        step = base * limit.value / 100.0 if limit.percent else limit.value
+        allowed.append(math.ceil(base + step) if up else math.floor(base - step))
+    # the most generous limit counts, as in HPA; what runs is never taken back by a limit
+    return max(current, *allowed) if up else min(current, *allowed)
+
+
+def active_windows(policy: Policy, now_seconds: float) -> list[ScheduleWindow]:
+    """Return the schedule's windows that cover this moment."""
+    return [w for w in policy.schedule if _covers(w, now_seconds)]
+
+
+def _covers(window: ScheduleWindow, seconds: float) -> bool:
+    if window.from_seconds is not None and window.until_seconds is not None:
+        return window.from_seconds <= seconds < window.until_seconds
+    local = datetime.fromtimestamp(seconds, UTC).astimezone(ZoneInfo(window.time_zone))
+    second = local.hour * 3600 + local.minute * 60 + local.second
+    days = window.days or tuple(range(7))
+    if window.start_second < window.end_second:
+        return local.weekday() in days and window.start_second <= second < window.end_second
+    # past midnight: the day that counts is the one on which the window began
+    yesterday = (local - timedelta(days=1)).weekday()
+    started_today = local.weekday() in days and second >= window.start_second
+    return started_today or (yesterday in days and second < window.end_second)
+
+
+def in_trouble(policy: Policy, observation: ServiceObservation) -> bool:
+    """Whether requests wait and miss their objectives now: the queue is a backlog, not a batch."""
+    for v in observation.variants.values():
+        waiting = math.isnan(v.waiting) or v.waiting > WAITING_PER_REPLICA * max(1, v.ready)
+        late = v.ttft_p95_seconds > policy.targets.ttft_seconds
+        slow = v.tpot_p95_seconds > policy.targets.tpot_seconds
+        missed = v.slo_attainment_ratio < policy.attainment
+        if waiting and (late or slow or missed):
+            return True
+        if v.ready == 0 and v.waiting > 0:
+            return True
+    return False
+
+
+def backlog_requests(observation: ServiceObservation) -> float:
+    """Return the requests that wait, beyond one a ready replica; NaN counts as none known."""
+    waiting = 0.0
+    for v in observation.variants.values():
+        if math.isfinite(v.waiting):
+            waiting += max(0.0, v.waiting - WAITING_PER_REPLICA * v.ready)
+    return waiting
+
+
+def unmodelled_replicas(policy: Policy, observation: ServiceObservation, current: int) -> int:
+    """Return a count from measured concurrency and latency, where no latency model exists.
+
+    Concurrency over CONCURRENCY_PER_REPLICA; more while latency is beyond its target, in proportion;
+    one fewer only while it is far below and nothing waits.
+    """
+    concurrency, pressure, waiting = 0.0, 0.0, 0.0
+    for v in observation.variants.values():
+        concurrency += sum(x for x in (v.running, v.waiting) if math.isfinite(x))
+        waiting += v.waiting if math.isfinite(v.waiting) else 0.0
+        for measured, target in (
+            (v.ttft_p95_seconds, policy.targets.ttft_seconds),
+            (v.tpot_p95_seconds, policy.targets.tpot_seconds),
+        ):
+            if math.isfinite(measured) and math.isfinite(target):
+                pressure = max(pressure, measured / target)
+    wanted = math.ceil(concurrency / CONCURRENCY_PER_REPLICA)
+    if pressure > 1.0:
+        return max(wanted, math.ceil(current * min(pressure, 2.0)), current + 1)
+    if pressure < CALM_RATIO and waiting == 0:
+        return max(wanted, current - 1, 1)
+    return max(wanted, current)
+
+
+def schedule_floor(windows: Sequence[ScheduleWindow]) -> int:
+    """Return the highest floor among active windows; 0 without one."""
+    return max((w.min_replicas or 0 for w in windows), default=0)

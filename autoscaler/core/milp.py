@@ -1,0 +1,185 @@
+"""All services at once, where limits bind: a mixed-integer programme solved by HiGHS.
+
+    min   sum  usd_v n_v + start_v u_v  +  sum  penalty_s z_s
+    s.t.  sum_v n_v / future_v + z_s >= 1                    every phase of every service
+          sum_v k_v / hold_v >= min(1, sum_v current_v / hold_v) - z_s     keep what is needed
+          sum_v r_v / present_v >= min(1, sum_v ready_v / present_v) - z_s  make before break
+          k_v <= n_v, k_v <= current_v;  r_v <= n_v, r_v <= ready_v;  u_v >= n_v - current_v
+          accelerators per class and namespace, $/h per service and pool
+          lower_v <= n_v <= upper_v integer, the rest continuous
+
+z_s is the share of service s that does not fit. Its penalty exceeds what any plan could save by
+leaving the service short, and each priority tier's exceeds all the tiers below it together, up to
+TIERS tiers (beyond, the lowest share one): who degrades is the priorities' choice.
+
+Bounded by nodes and gap, not by the clock, so that the answer is the same on every machine
+(HiGHS: Huangfu and Hall, Math. Prog. Comp. 10, 2018; through scipy.optimize.milp).
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.sparse import coo_array
+
+from autoscaler.core.needs import Limits, ServiceNeed
+
+MAX_NODES = 20_000
+GAP_RATIO = 1e-4
+TIERS = 4
+TIER_STEP = 30.0
+
+
+class _Rows:
+    """Collects sparse rows `low <= a x <= high`."""
+
+    def __init__(self) -> None:
+        self.row: list[int] = []
+        self.column: list[int] = []
+        self.value: list[float] = []
+        self.low: list[float] = []
+        self.high: list[float] = []
+
+    def add(self, terms: Mapping[int, float], low: float, high: float) -> None:
+        at = len(self.low)
+        for column, value in terms.items():
+            self.row.append(at)
+            self.column.append(column)
+            self.value.append(value)
+        self.low.append(low)
+        self.high.append(high)
+
+    def constraint(self, columns: int) -> LinearConstraint:
+        shape = (len(self.low), columns)
+        matrix = coo_array((self.value, (self.row, self.column)), shape=shape).tocsr()
+        return LinearConstraint(matrix, np.array(self.low), np.array(self.high))
+
+
+class _Layout:
+    """Where each variable stands: n, u, k, r of every variant, then z of every service."""
+
+    def __init__(self, needs: tuple[ServiceNeed, ...]) -> None:
+        self.first: dict[str, int] = {}
+        at = 0
+        for need in needs:
+            self.first[need.service] = at
+            at += len(need.variants)
+        self.variants = at
+        self.columns = 4 * at + len(needs)
+
+    def n(self, service: str, i: int) -> int:
+        return self.first[service] + i
+
+    def u(self, service: str, i: int) -> int:
+        return self.variants + self.n(service, i)
+
+    def k(self, service: str, i: int) -> int:
+        return 2 * self.variants + self.n(service, i)
+
+    def r(self, service: str, i: int) -> int:
+        return 3 * self.variants + self.n(service, i)
+
+
+def solve(
+    needs: tuple[ServiceNeed, ...], limits: Limits
+) -> tuple[Mapping[str, tuple[int, ...]], str, float] | None:
+    """Return (replicas per service, "optimal" or "incumbent", gap), or None without any plan."""
+    layout = _Layout(needs)
+    cost, low, high, integral = _variables(needs, layout)
+    rows = _Rows()
+    for s, need in enumerate(needs):
+        _service_rows(rows, need, layout, short=4 * layout.variants + s)
+    _shared_rows(rows, needs, layout, limits)
+    result = milp(
+        cost,
+        integrality=integral,
+        bounds=Bounds(low, high),
+        constraints=rows.constraint(layout.columns),
+        options={"node_limit": MAX_NODES, "mip_rel_gap": GAP_RATIO},
+    )
+    if result.x is None:
+        return None
+    whole = np.rint(result.x[: layout.variants]).astype(int)
+    plan = {
+        need.service: tuple(
+            int(whole[layout.n(need.service, i)]) for i in range(len(need.variants))
+        )
+        for need in needs
+    }
+    gap = float(result.mip_gap) if result.mip_gap is not None else 0.0
+    return plan, "optimal" if result.status == 0 else "incumbent", gap
+
+
+def _variables(
+    needs: tuple[ServiceNeed, ...], layout: _Layout
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    cost = np.zeros(layout.columns)
+    low = np.zeros(layout.columns)
+    high = np.full(layout.columns, np.inf)
+    integral = np.zeros(layout.columns)
+    penalty = _penalties(needs)
+    for s, need in enumerate(needs):
+        for i, v in enumerate(need.variants):
+            n, u = layout.n(need.service, i), layout.u(need.service, i)
+            cost[n], low[n], high[n], integral[n] = v.usd_per_hour, v.lower, v.upper, 1
+            cost[u] = v.start_usd
+            high[layout.k(need.service, i)] = v.current
+            high[layout.r(need.service, i)] = v.ready
+        cost[4 * layout.variants + s] = penalty[s]
+        high[4 * layout.variants + s] = 1.0
+    return cost, low, high, integral
+
+
+def _penalties(needs: tuple[ServiceNeed, ...]) -> list[float]:
+    """Return the price of leaving all of a service unserved, in $ of the next hour."""
+    tiers = sorted({need.priority for need in needs})
+    rank = {p: max(0, i - max(0, len(tiers) - TIERS)) for i, p in enumerate(tiers)}
+    prices = []
+    for need in needs:
+        alone = max((v.usd_per_hour + v.start_usd) * v.future for v in need.variants)
+        prices.append(10.0 * max(alone, 1.0) * TIER_STEP ** rank[need.priority])
+    return prices
+
+
+def _service_rows(rows: _Rows, need: ServiceNeed, layout: _Layout, *, short: int) -> None:
+    name = need.service
+    for phase in need.phases():
+        cover = {layout.n(name, i): 1.0 / need.variants[i].future for i in phase}
+        rows.add({**cover, short: 1.0}, 1.0, np.inf)
+        keep = {layout.k(name, i): 1.0 / need.variants[i].hold for i in phase}
+        rows.add({**keep, short: 1.0}, need.hold_floor(phase, starting=True), np.inf)
+        ready = {layout.r(name, i): 1.0 / need.variants[i].present for i in phase}
+        rows.add({**ready, short: 1.0}, need.hold_floor(phase, starting=False), np.inf)
+    for i, v in enumerate(need.variants):
+        n = layout.n(name, i)
+        rows.add({n: 1.0, layout.u(name, i): -1.0}, -np.inf, v.current)
+        rows.add({layout.k(name, i): 1.0, n: -1.0}, -np.inf, 0.0)
+        rows.add({layout.r(name, i): 1.0, n: -1.0}, -np.inf, 0.0)
+    if np.isfinite(need.budget_usd_per_hour):
+        spend = {layout.n(name, i): v.usd_per_hour for i, v in enumerate(need.variants)}
+        rows.add(spend, -np.inf, need.budget_usd_per_hour)
+
+
+def _shared_rows(
+    rows: _Rows, needs: tuple[ServiceNeed, ...], layout: _Layout, limits: Limits
+) -> None:
+    by_class: dict[str, dict[int, float]] = {}
+    by_namespace: dict[tuple[str, str], dict[int, float]] = {}
+    by_pool: dict[str, dict[int, float]] = {}
+    for need in needs:
+        for i, v in enumerate(need.variants):
+            n = layout.n(need.service, i)
+            by_class.setdefault(v.accelerator_class, {})[n] = float(v.accelerators)
+            pool = limits.class_pool.get(v.accelerator_class)
+            if pool is not None:
+                by_namespace.setdefault((pool, need.namespace), {})[n] = float(v.accelerators)
+                by_pool.setdefault(pool, {})[n] = v.usd_per_hour
+    for name, count in limits.class_accelerators.items():
+        if name in by_class:
+            rows.add(by_class[name], -np.inf, float(count))
+    for key, quota in limits.namespace_accelerators.items():
+        if key in by_namespace:
+            rows.add(by_namespace[key], -np.inf, float(quota))
+    for pool, usd in limits.pool_budget_usd_per_hour.items():
+        if pool in by_pool and np.isfinite(usd):
+            rows.add(by_pool[pool], -np.inf, usd)

@@ -1,0 +1,214 @@
+"""What the planner is asked: per service and variant, how much is needed and what is allowed.
+
+Covering: a variant that alone would need `required` replicas covers 1 / required of the service with
+each. A service is covered when these shares add up to 1, for each phase of a request (a variant in
+the Both role serves either phase).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from autoscaler.core.types import Reason, Role
+
+COVER_SLACK = 1e-9  # float noise in sums of shares
+
+
+@dataclass(frozen=True, slots=True)
+class VariantNeed:
+    """One variant's part in its service's plan. Replicas alone: if it had to serve everything.
+
+    `future` at the lead time, `hold` the most up to the lead time plus a restart, `present` the most
+    before anything ordered now could be ready; each at least 1.
+    """
+
+    name: str
+    role: Role
+    accelerator_class: str
+    accelerators: int  # per replica
+    usd_per_hour: float  # per replica
+    start_usd: float  # what a start costs before it serves
+    current: int  # ready + starting
+    ready: int
+    lower: int
+    upper: int
+    future: int
+    hold: int
+    present: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceNeed:
+    """One service's needs. A higher priority is served first when not everything fits."""
+
+    service: str
+    namespace: str
+    priority: int
+    budget_usd_per_hour: float
+    variants: tuple[VariantNeed, ...]
+    idle: bool = False  # nothing to serve and allowed to have no replica
+
+    def phases(self) -> tuple[tuple[int, ...], ...]:
+        """Index sets of the variants that must together cover each phase of a request."""
+        if self.idle:
+            return ()
+        roles = [v.role for v in self.variants]
+        if all(r is Role.BOTH for r in roles):
+            return (tuple(range(len(roles))),)
+        return tuple(
+            tuple(i for i, r in enumerate(roles) if r in (phase, Role.BOTH))
+            for phase in (Role.PREFILL, Role.DECODE)
+        )
+
+    def hold_floor(self, phase: tuple[int, ...], *, starting: bool) -> float:
+        """Share of the coming load that replicas which exist must go on covering."""
+        have = 0.0
+        for i in phase:
+            v = self.variants[i]
+            have += v.current / v.hold if starting else v.ready / v.present
+        return min(1.0, have)
+
+    def covered(self, replicas: tuple[int, ...]) -> float:
+        """Return the least covered phase's share of the future requirement, at most 1."""
+        shares = (
+            sum(replicas[i] / self.variants[i].future for i in phase) for phase in self.phases()
+        )
+        return min([1.0, *shares])
+
+    def usd_per_hour(self, replicas: tuple[int, ...]) -> float:
+        """Return what these replicas cost."""
+        return sum(n * v.usd_per_hour for n, v in zip(replicas, self.variants, strict=True))
+
+    def objective_usd(self, replicas: tuple[int, ...]) -> float:
+        """Dollars of the next hour: the replicas, and the starts that they need."""
+        starts = sum(
+            max(0, n - v.current) * v.start_usd
+            for n, v in zip(replicas, self.variants, strict=True)
+        )
+        return self.usd_per_hour(replicas) + starts
+
+    def satisfied(self, replicas: tuple[int, ...]) -> bool:
+        """Whether the future is covered and nothing needed meanwhile is given up."""
+        if self.covered(replicas) < 1 - COVER_SLACK:
+            return False
+        for phase in self.phases():
+            keep_all = sum(
+                min(replicas[i], self.variants[i].current) / self.variants[i].hold for i in phase
+            )
+            keep_ready = sum(
+                min(replicas[i], self.variants[i].ready) / self.variants[i].present for i in phase
+            )
+            if keep_all < self.hold_floor(phase, starting=True) - COVER_SLACK:
+                return False
+            if keep_ready < self.hold_floor(phase, starting=False) - COVER_SLACK:
+                return False
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What all services together may use. Absent: unlimited."""
+
+    class_accelerators: Mapping[str, int]  # class -> accelerators
+    class_pool: Mapping[str, str]  # class -> pool
+    pool_budget_usd_per_hour: Mapping[str, float]
+    namespace_accelerators: Mapping[tuple[str, str], int]  # (pool, namespace) -> accelerators
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A service's part of the plan."""
+
+    replicas: tuple[int, ...]
+    shortfall_ratio: float
+    limited_by: Reason | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the planner answers, and how sure it is that nothing is cheaper."""
+
+    services: Mapping[str, Planned]
+    status: str  # separable | optimal | incumbent | greedy
+    gap_ratio: float = 0.0
+
+
+class Usage:
+    """Running totals against the limits; the only mutable thing in planning, local to one call."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.accelerators: dict[str, int] = {}
+        self.namespace: dict[tuple[str, str], int] = {}
+        self.pool_usd: dict[str, float] = {}
+
+    def add(self, need: ServiceNeed, variant: VariantNeed, replicas: int) -> None:
+        """Count `replicas` of a variant."""
+        used = replicas * variant.accelerators
+        name = variant.accelerator_class
+        self.accelerators[name] = self.accelerators.get(name, 0) + used
+        pool = self.limits.class_pool.get(name)
+        if pool is not None:
+            key = (pool, need.namespace)
+            self.namespace[key] = self.namespace.get(key, 0) + used
+            self.pool_usd[pool] = self.pool_usd.get(pool, 0.0) + replicas * variant.usd_per_hour
+
+    def blocked(self, need: ServiceNeed, variant: VariantNeed) -> Reason | None:
+        """Say what forbids one more replica of this variant, if anything does."""
+        name = variant.accelerator_class
+        limit = self.limits.class_accelerators.get(name)
+        if limit is not None and self.accelerators.get(name, 0) + variant.accelerators > limit:
+            return Reason.QUOTA
+        pool = self.limits.class_pool.get(name)
+        if pool is None:
+            return None
+        key = (pool, need.namespace)
+        quota = self.limits.namespace_accelerators.get(key)
+        if quota is not None and self.namespace.get(key, 0) + variant.accelerators > quota:
+            return Reason.QUOTA
+        budget = self.limits.pool_budget_usd_per_hour.get(pool, math.inf)
+        if self.pool_usd.get(pool, 0.0) + variant.usd_per_hour > budget * (1 + COVER_SLACK):
+            return Reason.BUDGET
+        return None
+
+    def fits(self) -> bool:
+        """Whether nothing exceeds its limit."""
+        limits = self.limits
+        return (
+            all(self.accelerators.get(c, 0) <= n for c, n in limits.class_accelerators.items())
+            and all(self.namespace.get(k, 0) <= n for k, n in limits.namespace_accelerators.items())
+            and all(
+                self.pool_usd.get(p, 0.0) <= usd * (1 + COVER_SLACK)
+                for p, usd in limits.pool_budget_usd_per_hour.items()
+            )
+        )
+
+
+def usage_of(
+    needs: tuple[ServiceNeed, ...], replicas: Mapping[str, tuple[int, ...]], limits: Limits
+) -> Usage:
+    """Return the totals of a whole plan."""
+    usage = Usage(limits)
+    for need in needs:
+        for variant, n in zip(need.variants, replicas[need.service], strict=True):
+            usage.add(need, variant, n)
+    return usage
+
+
+def why_short(need: ServiceNeed, replicas: tuple[int, ...], usage: Usage) -> Reason | None:
+    """Return what keeps a service below its requirement; None if nothing does."""
+    if need.covered(replicas) >= 1 - COVER_SLACK:
+        return None
+    reasons: list[Reason] = []
+    spent = need.usd_per_hour(replicas)
+    for variant, n in zip(need.variants, replicas, strict=True):
+        if n >= variant.upper:
+            reasons.append(Reason.MAX)
+        elif spent + variant.usd_per_hour > need.budget_usd_per_hour * (1 + COVER_SLACK):
+            reasons.append(Reason.BUDGET)
+        else:
+            reasons.append(usage.blocked(need, variant) or Reason.QUOTA)
+    for reason in (Reason.QUOTA, Reason.BUDGET, Reason.MAX):  # what an operator can change first
+        if reason in reasons:
+            return reason
+    return Reason.MAX

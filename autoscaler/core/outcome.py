@@ -1,0 +1,118 @@
+"""What a tick is told about the future, what it remembers, and what it answers. All values."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoscaler.core.types import Reason
+from models.latency import LatencyModel
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """The predicted load of one service.
+
+    `arrival_rate_rps` has shape (L, Q): quantiles of the mean rate over each step, non-decreasing
+    along both the quantile axis and never negative. Lead l is the middle of a step, in seconds after
+    `cutoff_seconds`; rates between leads are interpolated, beyond the last one held.
+    """
+
+    cutoff_seconds: float
+    leads_seconds: FloatArray  # (L,)
+    quantiles: FloatArray  # (Q,)
+    arrival_rate_rps: FloatArray  # (L, Q)
+    isl_tokens: float
+    osl_tokens: float
+    trusted: bool  # False: the backtest found nothing better than the last value
+
+
+@dataclass(frozen=True, slots=True)
+class StartLead:
+    """Seconds from a decision to a ready replica: what is typical, and what rarely is exceeded."""
+
+    typical_seconds: float
+    upper_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Forecasts:
+    """Everything learned that a tick needs. A service without an outlook has no load model (yet)."""
+
+    outlooks: Mapping[str, Outlook]
+    latency: LatencyModel
+    starts: Mapping[tuple[str, str], StartLead]  # (service, variant)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What one interval measured of a service, kept for the reactive guard."""
+
+    end_seconds: float
+    interval_seconds: float
+    arrival_rate_rps: float
+    waiting: float
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetHour:
+    """Requests that ended in one hour, and those of them that missed an objective."""
+
+    hour: int  # hours since the epoch
+    finished: float
+    missed: float
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceState:
+    """What a service's next tick must know of the earlier ones."""
+
+    desired: Mapping[str, int] = field(default_factory=dict)  # the last decision, per variant
+    last_telemetry_seconds: float = -math.inf
+    samples: tuple[Sample, ...] = ()
+    changes: tuple[tuple[float, Mapping[str, int]], ...] = ()  # (seconds, desired after it)
+    holds: Mapping[str, tuple[tuple[float, int], ...]] = field(default_factory=dict)
+    budget: tuple[BudgetHour, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The controller's memory between ticks; a fresh one is `State()`."""
+
+    services: Mapping[str, ServiceState] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceDecision:
+    """What one service should have, and the numbers behind it. NaN: does not apply."""
+
+    variants: Mapping[str, int]  # ready + starting wanted, draining not counted
+    reason: Reason
+    detail: str  # the reason in words, with its numbers
+    horizon_seconds: float  # how far ahead the plan looked: upper lead time + one interval
+    quantile: float  # of the predicted load that the planned replicas carry within the SLO
+    forecast_arrival_rate_rps: float  # that load: the highest rate carried within the SLO, or p99
+    forecast_median_rps: float  # at the horizon
+    forecast_upper_rps: float  # 0.95 quantile at the horizon
+    required_replicas: int  # of the variants as planned, before limits; of one variant if alone
+    attainment_target_ratio: float  # what the plan aimed at, after the error budget
+    predicted_attainment_ratio: float
+    predicted_ttft_p95_seconds: float
+    predicted_tpot_p95_seconds: float
+    error_budget_left_ratio: float  # of the window; negative when overspent
+    shortfall_ratio: float  # share of the requirement that did not fit
+    cost_usd_per_hour: float
+    trusted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """The answer of one tick."""
+
+    now_seconds: float
+    services: Mapping[str, ServiceDecision]
+    plan_status: str  # separable | optimal | incumbent | greedy

@@ -1,0 +1,61 @@
+"""The heart: one pure function from what is known to what should run. Start reading here.
+
+assess      each service: what was measured, what is coming, how much error budget is left
+size        replicas that each variant alone would need (newsvendor over the whole distribution)
+guard       stabilization, rate limits, minimum and maximum, schedule: bounds for the plan
+plan        least cost over all services, variants, accelerators, quotas and budgets
+report      decisions with their numbers and a reason
+"""
+
+from dataclasses import replace
+
+from autoscaler.core import guard
+from autoscaler.core.assess import assess
+from autoscaler.core.choose import Choice, choose_pinned, choose_planned
+from autoscaler.core.outcome import Decisions, Forecasts, ServiceDecision, ServiceState, State
+from autoscaler.core.planner import plan_replicas
+from autoscaler.core.prices import Prices, limits_left
+from autoscaler.core.report import report
+from autoscaler.core.requirements import Requirements, need_of
+from autoscaler.core.sizing import size_all
+from autoscaler.core.types import Observation, Policies
+
+
+def tick(
+    policies: Policies, forecasts: Forecasts, state: State, observation: Observation
+) -> tuple[State, Decisions]:
+    """Return the next state and one decision for every policy. Same input, same output."""
+    now = observation.now_seconds
+    prices = Prices(policies.pools)
+    situations = {
+        name: assess(policy, forecasts, state.services.get(name, ServiceState()), observation)
+        for name, policy in sorted(policies.services.items())
+    }
+    sizes = size_all([s for s in situations.values() if s.demand is not None], forecasts)
+    choices: dict[str, Choice] = {}
+    required: dict[str, Requirements] = {}
+    for name, situation in situations.items():
+        if situation.pinned is not None:
+            choices[name] = choose_pinned(situation, sizes, observation)
+        else:
+            required[name] = need_of(situation, sizes, forecasts, prices, now)
+    in_use = [(situations[name], choice.counts) for name, choice in choices.items()]
+    limits = limits_left(policies.pools, observation.pools, in_use)
+    plan = plan_replicas(tuple(r.need for r in required.values()), limits)
+    for name, requirements in required.items():
+        choices[name] = choose_planned(situations[name], requirements, plan.services[name])
+    decisions = report(situations, choices, sizes, prices)
+    states = {
+        name: _after(situation.state, required.get(name), decisions[name], now)
+        for name, situation in situations.items()
+    }
+    return State(states), Decisions(now, decisions, plan.status)
+
+
+def _after(
+    state: ServiceState, required: Requirements | None, decision: ServiceDecision, now: float
+) -> ServiceState:
+    desired = dict(decision.variants)
+    changes = guard.remember_change(state.changes, now, desired)
+    holds = state.holds if required is None else required.holds
+    return replace(state, desired=desired, changes=changes, holds=holds)

@@ -1,0 +1,92 @@
+"""The registry's reading side: fetch a generation's bytes, check them, build the models."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.artifact import (
+    CURRENT,
+    MANIFEST,
+    ArtifactError,
+    Generation,
+    read_versioned,
+    verify,
+)
+from models.latency import LatencyModel
+from models.lead_time import LeadTimeModel
+from models.load_model import LoadModel
+
+MAX_FILE_BYTES = 512 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ServingModels:
+    """What the online controller serves from."""
+
+    generation: str
+    load: LoadModel | None  # None: no load model could be trained
+    latency: LatencyModel
+    lead_time: LeadTimeModel
+
+
+def read_generation(models: Path) -> Generation:
+    """Return the current generation's verified bytes, or raise ArtifactError."""
+    current = models / CURRENT
+    if not current.is_file():
+        raise ArtifactError(
+            f"{models}: no {CURRENT}; allowed: a folder written by `foreserve train`"
+        )
+    pointer = read_versioned(_text(current), str(current))
+    name = pointer.get("generation")
+    if not isinstance(name, str) or not name.startswith("g-") or Path(name).name != name:
+        raise ArtifactError(
+            f"{current}: generation {name!r}; allowed: the name of a folder beside it"
+        )
+    folder = models / name
+    manifest = read_versioned(_text(folder / MANIFEST), str(folder / MANIFEST))
+    files = {}
+    for file in manifest["files"]:
+        path = folder / file
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise ArtifactError(
+                f"{folder / MANIFEST}: file {file!r}; allowed: names inside the folder"
+            )
+        files[file] = _bytes(path)
+        verify(file, files[file], manifest, str(path))
+    return Generation(name, files, manifest.get("summary", {}))
+
+
+def load_models(models: Path) -> ServingModels:
+    """Return the models of the current generation, or raise ArtifactError."""
+    generation = read_generation(models)
+    return serving_models(generation, str(models))
+
+
+def serving_models(generation: Generation, where: str) -> ServingModels:
+    """Build the models of a generation, or raise ArtifactError."""
+    try:
+        load = generation.part("load")
+        return ServingModels(
+            generation=generation.name,
+            load=LoadModel.from_files(load) if load else None,
+            latency=LatencyModel.from_files(generation.part("latency")),
+            lead_time=LeadTimeModel.from_files(generation.part("lead_time")),
+        )
+    except ArtifactError:
+        raise
+    except (ValueError, KeyError) as error:
+        raise ArtifactError(f"{where}: generation {generation.name} is damaged: {error}") from error
+
+
+def _text(path: Path) -> str:
+    return _bytes(path).decode("utf-8", errors="replace")
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ArtifactError(f"{path}: {path.stat().st_size} bytes; allowed: {MAX_FILE_BYTES}")
+        return path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(
+            f"{path}: {error.strerror}; allowed: a readable file (train again)"
+        ) from error

@@ -1,0 +1,172 @@
+"""The decision log: JSON lines from which every decision can be made again, to the same bytes.
+
+    {"kind":"header", "format_version", "generation", "documents": [[file, text], ...]}
+    {"kind":"tick", "observation", "outlooks" (null: as in the tick before), "decision"}
+
+The header names the models and holds the policies as they were written; a tick holds what the core
+was given. Nothing is rounded on the way in: what is logged is what was decided on.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from autoscaler.core.outcome import Decisions, Outlook
+from autoscaler.core.types import Observation
+from autoscaler.edge.decisions import decisions_to_dict, dump_line
+from autoscaler.edge.wire import WireError, observation_to_dict, parse_observation
+
+FORMAT_VERSION = 1
+
+
+class LogError(ValueError):
+    """A decision log that cannot be read; the message says which line and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What was decided with: the models' generation and the policies as written."""
+
+    generation: str
+    documents: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One logged tick: the core's input, and the line as it stands in the log."""
+
+    number: int
+    line: str
+    observation: Observation
+    outlooks: Mapping[str, Outlook] | None
+
+
+class DecisionLog:
+    """Appends ticks to an open file, each flushed before the decision is given out."""
+
+    def __init__(self, file: TextIO, header: Header) -> None:
+        self._file = file
+        self._last: Mapping[str, Outlook] | None = None
+        file.write(
+            dump_line(
+                {
+                    "kind": "header",
+                    "format_version": FORMAT_VERSION,
+                    "generation": header.generation,
+                    "documents": [list(d) for d in header.documents],
+                }
+            )
+        )
+        file.flush()
+
+    def append(
+        self, observation: Observation, outlooks: Mapping[str, Outlook], decisions: Decisions
+    ) -> None:
+        """Write one tick."""
+        changed = outlooks is not self._last
+        self._last = outlooks
+        self._file.write(tick_line(observation, outlooks if changed else None, decisions))
+        self._file.flush()
+
+
+def tick_line(
+    observation: Observation, outlooks: Mapping[str, Outlook] | None, decisions: Decisions
+) -> str:
+    """Return the log's line for one tick."""
+    shown = None if outlooks is None else {k: _outlook_to_dict(o) for k, o in outlooks.items()}
+    return dump_line(
+        {
+            "kind": "tick",
+            "observation": observation_to_dict(observation),
+            "outlooks": shown,
+            "decision": decisions_to_dict(decisions),
+        }
+    )
+
+
+def read_log(path: Path) -> tuple[Header, Iterator[Entry]]:
+    """Return the header and the ticks in order; LogError names the line that cannot be read."""
+    try:
+        file = path.open(encoding="utf-8")
+    except OSError as error:
+        raise LogError(f"{path}: {error.strerror}; allowed: a decision log") from error
+    first = file.readline()
+    content = _object(first, path, 1)
+    if content.get("kind") != "header" or content.get("format_version") != FORMAT_VERSION:
+        file.close()
+        raise LogError(
+            f"{path}: line 1: not a header of format {FORMAT_VERSION}; "
+            "allowed: what `foreserve decide --log` writes"
+        )
+    documents = tuple((str(name), str(text)) for name, text in content["documents"])
+    return Header(str(content["generation"]), documents), _entries(file, path)
+
+
+def _entries(file: TextIO, path: Path) -> Iterator[Entry]:
+    with file:
+        for number, line in enumerate(file, start=2):
+            content = _object(line, path, number)
+            try:
+                observation = parse_observation(json.dumps(content["observation"]), number)
+                outlooks = content["outlooks"]
+                yield Entry(
+                    number,
+                    line,
+                    observation,
+                    None
+                    if outlooks is None
+                    else {k: _outlook_from_dict(o) for k, o in outlooks.items()},
+                )
+            except (KeyError, TypeError, ValueError, WireError) as error:
+                raise LogError(f"{path}: line {number}: not a logged tick ({error})") from error
+
+
+def _object(line: str, path: Path, number: int) -> dict[str, Any]:
+    try:
+        content = json.loads(line)
+    except ValueError as error:
+        raise LogError(f"{path}: line {number}: not JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise LogError(f"{path}: line {number}: not a JSON object")
+    return content
+
+
+def _outlook_to_dict(outlook: Outlook) -> dict[str, Any]:
+    return {
+        "cutoff_seconds": outlook.cutoff_seconds,
+        "leads_seconds": outlook.leads_seconds.tolist(),
+        "quantiles": outlook.quantiles.tolist(),
+        "arrival_rate_rps": outlook.arrival_rate_rps.tolist(),
+        "isl_tokens": _null(outlook.isl_tokens),
+        "osl_tokens": _null(outlook.osl_tokens),
+        "trusted": outlook.trusted,
+    }
+
+
+def _outlook_from_dict(content: Mapping[str, Any]) -> Outlook:
+    return Outlook(
+        cutoff_seconds=float(content["cutoff_seconds"]),
+        leads_seconds=_array(content["leads_seconds"]),
+        quantiles=_array(content["quantiles"]),
+        arrival_rate_rps=_array(content["arrival_rate_rps"]),
+        isl_tokens=_nan(content["isl_tokens"]),
+        osl_tokens=_nan(content["osl_tokens"]),
+        trusted=bool(content["trusted"]),
+    )
+
+
+def _array(values: Sequence[Any]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.array(values, dtype=np.float64)
+
+
+def _null(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _nan(value: float | None) -> float:
+    return math.nan if value is None else float(value)

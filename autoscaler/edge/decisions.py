@@ -1,0 +1,40 @@
+"""Decisions as JSON: PROTOCOL.md section 3, with the further numbers behind each of them."""
+
+import json
+import math
+from dataclasses import fields
+from typing import Any
+
+from autoscaler.core.outcome import Decisions, ServiceDecision
+
+RATIO_DECIMALS = 9  # of what is computed; enough to replay, short enough to read
+
+
+def decisions_to_dict(decisions: Decisions) -> dict[str, Any]:
+    """Return the protocol's object; NaN becomes null."""
+    return {
+        "now_seconds": decisions.now_seconds,
+        "services": {name: _service(d) for name, d in decisions.services.items()},
+        "plan_status": decisions.plan_status,
+    }
+
+
+def dump_line(content: dict[str, Any]) -> str:
+    """Return one line of JSON, the same for the same content on every machine."""
+    return json.dumps(content, allow_nan=False, separators=(",", ":"), ensure_ascii=False) + "\n"
+
+
+def _service(decision: ServiceDecision) -> dict[str, Any]:
+    out: dict[str, Any] = {
+        "variants": {name: {"replicas": n} for name, n in decision.variants.items()}
+    }
+    for field in fields(decision):
+        if field.name != "variants":
+            out[field.name] = _plain(getattr(decision, field.name))
+    return out
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - a field of any JSON type
+    if isinstance(value, float):
+        return round(value, RATIO_DECIMALS) if math.isfinite(value) else None
+    return value

@@ -1,0 +1,175 @@
+"""From a stream of observations to outlooks: a bounded history, and a forecast once a step.
+
+Pure state machine: time is what observations say. Intervals (15 s) gather into steps of the load
+model (60 s); a step with nothing measured is a gap. History is bounded by what the features need.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from autoscaler.core.outcome import FloatArray, Outlook
+from autoscaler.core.types import Observation
+from models.frames import LoadSeries
+from models.load_model import LoadModel
+from models.quantiles import QUANTILES, LoadForecast
+
+MIX_HALF_LIFE_SECONDS = 1800.0  # how fast the mean lengths follow the traffic
+DECIMALS = 6  # of rates: what is logged is exactly what was decided on
+STEP_COVER = 0.5  # of a step must be measured for it to count
+
+
+class History:
+    """The recent load of all services on the model's grid, and the step that is being gathered."""
+
+    def __init__(self, services: Sequence[str], step_seconds: float, steps: int) -> None:
+        self.services = tuple(services)
+        self.step_seconds = step_seconds
+        self.steps = steps
+        self.requests = np.full((len(services), steps), np.nan, dtype=np.float32)
+        self.isl_tokens = np.full(len(services), np.nan)
+        self.osl_tokens = np.full(len(services), np.nan)
+        self.end_seconds = math.nan  # end of the last complete step
+        self._row = {name: i for i, name in enumerate(self.services)}
+        self._sum = np.zeros(len(services))  # requests in the open step
+        self._span = np.zeros(len(services))  # seconds of it that were measured
+
+    def seed(self, series: LoadSeries) -> None:
+        """Take over what was recorded before the controller started."""
+        if series.step_seconds != self.step_seconds:
+            raise ValueError(
+                f"history has steps of {series.step_seconds:g} s; "
+                f"allowed: {self.step_seconds:g} s, as the load model was trained on"
+            )
+        tail = series.values[:, -self.steps :, :]
+        for i, name in enumerate(series.services):
+            row = self._row.get(name)
+            if row is None:
+                continue
+            self.requests[row, -tail.shape[1] :] = tail[i, :, 0]
+            self.isl_tokens[row], self.osl_tokens[row] = _mix(tail[i], self.step_seconds)
+        self.end_seconds = series.end_seconds
+
+    def observe(self, observation: Observation) -> bool:
+        """Add one interval; return whether a step was completed by it."""
+        now, interval = observation.now_seconds, observation.interval_seconds
+        if math.isnan(self.end_seconds):
+            first = now - interval
+            self.end_seconds = math.floor(first / self.step_seconds) * self.step_seconds
+        completed = False
+        missed = int((now - interval - self.end_seconds) // self.step_seconds)
+        if missed > self.steps:  # away for longer than the history is: nothing of it is recent
+            self.requests[:] = np.nan
+            self.end_seconds += (missed - 1) * self.step_seconds
+        while now - interval >= self.end_seconds + self.step_seconds - 1e-6:
+            self._close()
+            completed = True
+        self._gather(observation)
+        if now >= self.end_seconds + self.step_seconds - 1e-6:
+            self._close()
+            completed = True
+        return completed
+
+    def _gather(self, observation: Observation) -> None:
+        for name, seen in observation.services.items():
+            row = self._row.get(name)
+            if row is None or not math.isfinite(seen.arrival_rate_rps):
+                continue
+            self._sum[row] += seen.arrival_rate_rps * observation.interval_seconds
+            self._span[row] += observation.interval_seconds
+            weight = seen.arrival_rate_rps * observation.interval_seconds
+            self._blend(self.isl_tokens, row, seen.isl_tokens, weight)
+            self._blend(self.osl_tokens, row, seen.osl_tokens, weight)
+
+    def _blend(self, means: FloatArray, row: int, value: float, weight: float) -> None:
+        """Move a mean towards a value, by its share of the requests of a half-life."""
+        if not math.isfinite(value) or weight <= 0:
+            return
+        if math.isnan(means[row]):
+            means[row] = value
+            return
+        recent = self._recent_rate(row) * MIX_HALF_LIFE_SECONDS
+        means[row] += (value - means[row]) * min(1.0, weight / max(recent, weight))
+
+    def _recent_rate(self, row: int) -> float:
+        tail = self.requests[row, -30:]
+        known = tail[np.isfinite(tail)]
+        return float(known.mean()) / self.step_seconds if len(known) else 0.0
+
+    def _close(self) -> None:
+        """Complete the open step; too little of it measured makes it a gap."""
+        covered = self._span >= STEP_COVER * self.step_seconds
+        with np.errstate(divide="ignore", invalid="ignore"):
+            full = np.where(covered, self._sum * self.step_seconds / self._span, np.nan)
+        self.requests[:, :-1] = self.requests[:, 1:]
+        self.requests[:, -1] = full
+        self._sum[:] = 0.0
+        self._span[:] = 0.0
+        self.end_seconds += self.step_seconds
+
+
+def _mix(values: FloatArray, step_seconds: float) -> tuple[float, float]:
+    """Return mean input and output tokens a request over the last hour that has any."""
+    steps = max(1, round(3600.0 / step_seconds))
+    for end in range(values.shape[0], 0, -steps):
+        window = values[max(0, end - steps) : end]
+        ok = np.isfinite(window).all(axis=1)
+        requests, isl, osl = window[ok].sum(axis=0)
+        if requests > 0:
+            return float(isl / requests), float(osl / requests)
+    return math.nan, math.nan
+
+
+class Forecaster:
+    """Keeps outlooks current: forecasts again whenever a step completes."""
+
+    def __init__(self, services: Sequence[str], model: LoadModel | None) -> None:
+        self.model = model
+        steps = model.history_steps if model is not None else 60
+        step_seconds = model.step_seconds if model is not None else 60.0
+        self.history = History(services, step_seconds, steps)
+        self._outlooks: dict[str, Outlook] = {}
+
+    def seed(self, series: LoadSeries) -> None:
+        """Take over recorded history and forecast from it."""
+        self.history.seed(series)
+        self._forecast()
+
+    def observe(self, observation: Observation) -> Mapping[str, Outlook]:
+        """Add one interval and return the outlooks that hold now."""
+        if self.history.observe(observation):
+            self._forecast()
+        return self._outlooks
+
+    def _forecast(self) -> None:
+        if self.model is None:
+            return
+        h = self.history
+        forecast = self.model.forecast(h.services, h.requests.astype(np.float64), h.end_seconds)
+        self._outlooks = outlooks_of(forecast, h, self.model)
+
+
+def outlooks_of(forecast: LoadForecast, history: History, model: LoadModel) -> dict[str, Outlook]:
+    """Return an outlook for each service that has a forecast; rates rounded to DECIMALS."""
+    step = forecast.step_seconds
+    leads: FloatArray = (
+        forecast.leads_steps.astype(np.float64) - 0.5
+    ) * step  # a step's mean stands for its middle
+    rates = np.round(np.asarray(forecast.values, dtype=np.float64) / step, DECIMALS)
+    quantiles = np.array(QUANTILES)
+    outlooks = {}
+    for i, name in enumerate(forecast.services):
+        if not np.isfinite(rates[i]).all():
+            continue
+        score = model.scores.get(name, {})
+        outlooks[name] = Outlook(
+            cutoff_seconds=forecast.cutoff_seconds,
+            leads_seconds=leads,
+            quantiles=quantiles,
+            arrival_rate_rps=rates[i],
+            isl_tokens=round(float(history.isl_tokens[i]), DECIMALS),
+            osl_tokens=round(float(history.osl_tokens[i]), DECIMALS),
+            trusted=bool(score.get("trusted", False)),
+        )
+    return outlooks

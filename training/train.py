@@ -1,0 +1,130 @@
+"""Telemetry in, models out: learn each part, compare it with what serves, write the registry."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.artifact import Generation
+from models.frames import FrameError, LoadSeries, to_series
+from models.latency import LatencyModel
+from models.lead_time import LeadTimeModel
+from models.load_model import LoadModel
+from models.progress import Progress
+from training.gate import Verdict, judge_load, summary_of
+from training.registry import write_generation
+from training.telemetry import Telemetry, read_telemetry
+
+DAY_SECONDS = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a training run did: the generation that now serves, and the account of it."""
+
+    generation: str
+    summary: Mapping[str, Any]
+
+
+def train(
+    telemetry_dir: Path,
+    models_dir: Path,
+    *,
+    incumbent: Generation | None = None,
+    progress: Progress | None = None,
+) -> Trained:
+    """Learn from a telemetry folder and promote what beats what is there.
+
+    Raises FrameError on telemetry that cannot be used and RegistryError if the registry cannot be
+    written; in both cases what served before still serves.
+    """
+    telemetry = read_telemetry(telemetry_dir)
+    where = str(telemetry_dir / "load.parquet")
+    series = to_series(telemetry.load, where)
+    try:
+        load = LoadModel.fit(series, target="requests", progress=progress)
+    except ValueError as error:
+        raise FrameError(f"{where}: {error}") from error
+    latency = LatencyModel.fit(telemetry.serving, progress=progress)
+    lead_time = LeadTimeModel.fit(telemetry.startups, end_seconds=series.end_seconds)
+    load_files, load_verdict = _gated_load(load, series, incumbent)
+    files = {
+        **_named("load", load_files),
+        **_named("latency", latency.to_files()),
+        **_named("lead_time", lead_time.to_files()),
+    }
+    summary = {
+        "trained_until_seconds": _trained_until(series, incumbent, load_verdict),
+        "step_seconds": series.step_seconds,
+        "missing_files": list(telemetry.missing),
+        "promotion": {
+            "load": summary_of(load_verdict),
+            "latency": _renewed(telemetry.serving.empty),
+            "lead_time": _renewed(telemetry.startups.empty),
+        },
+        "services": _services(telemetry, load, latency, lead_time),
+    }
+    previous = None if incumbent is None else incumbent.name
+    name = write_generation(models_dir, files, summary, previous)
+    return Trained(name, {"generation": name, "previous": previous, **summary})
+
+
+def _gated_load(
+    challenger: LoadModel, series: LoadSeries, incumbent: Generation | None
+) -> tuple[dict[str, bytes], Verdict]:
+    """Return the files of the load model that should serve, and why it is that one."""
+    files = challenger.to_files()
+    old_files = {} if incumbent is None else incumbent.part("load")
+    if incumbent is None or not old_files:
+        return files, Verdict(promoted=True, why="nothing served before")
+    seen_until = float(incumbent.summary.get("trained_until_seconds", np.inf))
+    if seen_until > series.end_seconds - DAY_SECONDS:
+        return files, Verdict(
+            promoted=True, why="the incumbent has seen the last day: newer data wins"
+        )
+    old = LoadModel.from_files(old_files)
+    if old.step_seconds != challenger.step_seconds:
+        return files, Verdict(promoted=True, why="the telemetry's interval has changed")
+    losses = {
+        s: score["pinball_loss_ratio"].get(score["winner"], np.nan)
+        for s, score in challenger.scores.items()
+    }
+    verdict = judge_load(losses, old, series)
+    return (files if verdict.promoted else dict(old_files)), verdict
+
+
+def _trained_until(series: LoadSeries, incumbent: Generation | None, verdict: Verdict) -> float:
+    if verdict.promoted or incumbent is None:
+        return series.end_seconds
+    return float(incumbent.summary["trained_until_seconds"])
+
+
+def _renewed(empty: bool) -> dict[str, Any]:
+    why = "no telemetry: the prior serves" if empty else "describes the fleet as it is now"
+    return summary_of(Verdict(promoted=True, why=why))
+
+
+def _services(
+    telemetry: Telemetry, load: LoadModel, latency: LatencyModel, lead_time: LeadTimeModel
+) -> dict[str, Any]:
+    names = set(telemetry.load.service) | set(telemetry.serving.service)
+    return {
+        name: {
+            "load": load.scores.get(name, {"note": "no load telemetry"}),
+            "latency": _of_service(latency.scores, name),
+            "lead_time": _of_service(lead_time.scores, name),
+        }
+        for name in sorted(names)
+    }
+
+
+def _of_service(scores: Mapping[str, Any], service: str) -> dict[str, Any]:
+    """Return variant -> score from scores keyed by service/variant."""
+    prefix = f"{service}/"
+    return {k.removeprefix(prefix): v for k, v in scores.items() if k.startswith(prefix)}
+
+
+def _named(part: str, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    return {f"{part}/{name}": data for name, data in files.items()}
