@@ -83,17 +83,18 @@ def _null_if_nan(value: float) -> float | None:
 def _decoded(line: str) -> object:
     if len(line) > MAX_LINE_CHARACTERS:
         raise _FieldError("", f"{len(line)} characters; allowed: up to {MAX_LINE_CHARACTERS}")
-    literals: list[str] = []
+    constants: list[tuple[str, float]] = []
 
     def constant(literal: str) -> float:
-        literals.append(literal)
-        return float(literal)
+        constants.append((literal, float(literal)))
+        return constants[-1][1]
 
     try:
         data: object = json.loads(line, object_pairs_hook=_object, parse_constant=constant)
-        if literals:  # NaN and Infinity are no JSON, wherever they stand
-            field = next(_not_finite(data, ""), "")
-            raise _FieldError(field, f"{literals[0]} is not JSON; a missing number is null")
+        if constants:  # NaN and Infinity are no JSON, wherever they stand
+            literal, value = constants[0]
+            field = next(_paths_of(value, data, ""), "")
+            raise _FieldError(field, f"{literal} is not JSON; a missing number is null")
     except RecursionError:
         raise _FieldError("", "nested too deeply; allowed: one JSON object") from None
     except ValueError as error:  # not JSON, or an integer of thousands of digits
@@ -112,15 +113,15 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return data
 
 
-def _not_finite(value: object, path: str) -> Iterator[str]:
-    """Yield the paths of numbers that are not finite, in order."""
-    if isinstance(value, dict):
-        for key, entry in value.items():
-            yield from _not_finite(entry, f"{path}.{key}" if path else key)
-    elif isinstance(value, list):
-        for i, entry in enumerate(value):
-            yield from _not_finite(entry, f"{path}[{i}]")
-    elif isinstance(value, float) and not math.isfinite(value):
+def _paths_of(wanted: object, data: object, path: str) -> Iterator[str]:
+    """Yield the paths in `data` at which the very object `wanted` stands."""
+    if isinstance(data, dict):
+        for key, entry in data.items():
+            yield from _paths_of(wanted, entry, f"{path}.{key}" if path else key)
+    elif isinstance(data, list):
+        for i, entry in enumerate(data):
+            yield from _paths_of(wanted, entry, f"{path}[{i}]")
+    elif data is wanted:
         yield path
 
 

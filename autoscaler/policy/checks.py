@@ -9,7 +9,6 @@ from zoneinfo import ZoneInfo
 from autoscaler.policy.errors import Place, Problem, listed, nearest, refused, shown
 from autoscaler.policy.schema import (
     AcceleratorPool,
-    Quota,
     ScalingPolicy,
     ScheduleWindowSpec,
     VariantSpec,
@@ -161,25 +160,22 @@ def _weekly(place: Place, path: str, window: ScheduleWindowSpec) -> Iterator[Pro
 
 def _pool(place: Place, pool: AcceleratorPool) -> Iterator[Problem]:
     for i, c in enumerate(pool.spec.classes):
-        if c.quota is not None:
-            yield from _quota(place, f"spec.classes[{i}].quota", c.quota)
-        if c.quota is not None and c.quota.from_nodes and not c.node_selector:
+        if c.quota is None:
+            continue
+        path = f"spec.classes[{i}]"
+        values = {
+            "count": c.quota.count,
+            "fromNodes": c.quota.from_nodes,
+            "kueueClusterQueue": c.quota.kueue_cluster_queue,
+        }
+        given = [name for name, value in values.items() if value is not None]
+        if len(given) != 1:
+            has = " and ".join(given) or "no entry"
+            text = f"has {has}; required: exactly one of {', '.join(values)}"
+            yield Problem(place, f"{path}.quota", text)
+        elif c.quota.from_nodes and not c.node_selector:
             text = "missing; required: a mapping of node labels, where quota is fromNodes"
-            yield Problem(place, f"spec.classes[{i}].nodeSelector", text)
-
-
-def _quota(place: Place, path: str, quota: Quota) -> Iterator[Problem]:
-    values = {
-        "count": quota.count,
-        "fromNodes": quota.from_nodes,
-        "kueueClusterQueue": quota.kueue_cluster_queue,
-    }
-    given = [name for name, value in values.items() if value is not None]
-    if len(given) != 1:
-        text = (
-            f"has {' and '.join(given) or 'no entry'}; required: exactly one of {', '.join(values)}"
-        )
-        yield Problem(place, path, text)
+            yield Problem(place, f"{path}.nodeSelector", text)
 
 
 def _unique(
