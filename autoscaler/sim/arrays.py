@@ -3,7 +3,7 @@
 import numpy as np
 
 from autoscaler.sim.engine import EngineProfile
-from autoscaler.sim.replica import COUNT, IDLE, NEVER, NONE, REPLICA, REQUEST, Ledger, Replicas
+from autoscaler.sim.replica import IDLE, NEVER, NONE, REPLICA, REQUEST, TALLY, Ledger, Replicas
 from autoscaler.sim.workload import Requests
 
 
@@ -61,7 +61,7 @@ def new_ledger(requests: Requests, start_seconds: float, seed: int) -> Ledger:
     request["first"] = request["end"] = np.nan
     request["input"], request["output"] = offered.input_tokens, offered.output_tokens
     request["following"] = request["slot"] = NONE
-    count = np.zeros(1, dtype=COUNT)
-    count["gate_head"] = count["gate_tail"] = NONE
-    count["seed"] = seed
-    return Ledger(request, np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64), count)
+    tally = np.zeros(1, dtype=TALLY)
+    tally["gate_head"] = tally["gate_tail"] = NONE
+    tally["seed"] = seed
+    return Ledger(request, np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64), tally)

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +23,7 @@ from autoscaler.sim.replica import (
     NONE,
     POWER_OF_TWO,
     ROUND_ROBIN,
+    Record,
     serve,
 )
 from autoscaler.sim.telemetry import NAN, Verdict, judge, latencies
@@ -126,7 +126,7 @@ class Fleet:
     @property
     def preemptions(self) -> int:
         """Running requests that lost their KV blocks so far."""
-        return int(self._q.count["preemptions"][0])
+        return int(self._q.tally["preemptions"][0])
 
     def scale(self, variant: str, replicas: int) -> None:
         """Ask for `replicas` ready or starting replicas of a variant, at most its max_replicas.
@@ -161,7 +161,7 @@ class Fleet:
         """Let `seconds` go by and return what telemetry shows of them (PROTOCOL section 3)."""
         if not (math.isfinite(seconds) and seconds > 0):
             raise SimulationError(f"advance by {seconds} s; more than 0 is allowed")
-        before, until = self._q.count[0].copy(), self._now + seconds
+        before, until = self._q.tally[0].copy(), self._now + seconds
         ready_seconds = np.zeros(len(self._variants))
         gate_seconds = 0.0
         while self._now < until:
@@ -212,7 +212,7 @@ class Fleet:
     def verdict(self, since_seconds: float, until_seconds: float) -> Verdict:
         """Judge the requests that arrived in [since, until): those without a last token are missed."""
         edges = np.array([since_seconds, until_seconds]) - self._start
-        arrived = self._q.request["arrive"][: int(self._q.count["arrived"][0])]
+        arrived = self._q.request["arrive"][: int(self._q.tally["arrived"][0])]
         low, high = np.searchsorted(arrived, edges)
         return judge(self._q, int(low), int(high), self._targets)
 
@@ -270,9 +270,13 @@ class Fleet:
         return np.array(slots, dtype=np.int64)
 
     def _observe(
-        self, seconds: float, before: Any, ready_seconds: NDArray[np.float64], gate_seconds: float
+        self,
+        seconds: float,
+        before: Record,
+        ready_seconds: NDArray[np.float64],
+        gate_seconds: float,
     ) -> ServiceObservation:
-        q, after = self._q, self._q.count[0]
+        q, after = self._q, self._q.tally[0]
         arrived = slice(int(before["arrived"]), int(after["arrived"]))
         started = q.first_log[before["firsts"] : after["firsts"]]
         ended = q.end_log[before["ends"] : after["ends"]]
@@ -300,7 +304,9 @@ class Fleet:
                 running=float(state["running_area"].sum()) / seconds,
                 waiting=(float(state["waiting_area"].sum()) + gate_seconds * (number == 0))
                 / seconds,
-                kv_cache_usage_ratio=used / ready_seconds[number] if ready_seconds[number] else NAN,
+                kv_cache_usage_ratio=used / float(ready_seconds[number])
+                if ready_seconds[number]
+                else NAN,
                 **asdict(seen),
             )
             clear_areas(self._f, slots)

@@ -14,6 +14,8 @@ size. A step costs O(1). Where nothing but decoding can happen until the next en
 are one leap, timed by the closed form of an arithmetic series and cut short if a request comes.
 All kernels live in this file: numba's cache watches one file at a time.
 """
+# mypy: disable-error-code="no-any-return"
+# (numba compiles field access on records; to Python's type system they are opaque)
 
 from typing import Any, NamedTuple
 
@@ -24,6 +26,7 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 NONE = -1
+Record = Any  # one row of a structured array
 IDLE = np.inf
 NEVER = np.iinfo(np.int64).max
 LEAST_LOAD, ROUND_ROBIN, POWER_OF_TWO = 0, 1, 2
@@ -72,7 +75,7 @@ REQUEST = np.dtype(
         ("slot", "i8"),  # where it was sent, or NONE
     ]
 )
-COUNT = np.dtype(
+TALLY = np.dtype(
     [
         ("arrived", "i8"),
         ("firsts", "i8"),
@@ -104,11 +107,11 @@ class Ledger(NamedTuple):
     request: NDArray[Any]  # (N,) of REQUEST
     first_log: IntArray  # (N,) requests in order of first token
     end_log: IntArray  # (N,) requests in order of end
-    count: NDArray[Any]  # (1,) of COUNT
+    tally: NDArray[Any]  # (1,) of TALLY
 
 
 @njit(nogil=True)
-def _touch(s: Any, now: float) -> None:
+def _touch(s: Record, now: float) -> None:
     """Integrate what a replica holds up to `now`."""
     seconds = now - s.touched
     s.running_area += seconds * (s.joined + (1 if s.chunked != NONE else 0))
@@ -123,7 +126,7 @@ def _blocks(tokens: int, block: int) -> int:
 
 
 @njit(nogil=True)
-def _crossing_key(request: Any, end_step: int, block: int) -> int:
+def _crossing_key(request: Record, end_step: int, block: int) -> int:
     """Step count (modulo block) at which a decoding request needs a new block.
 
     At its end the cache holds input + output - 1 tokens; counting back, it holds a multiple of the
@@ -148,7 +151,7 @@ def _leave(f: Replicas, q: Ledger, r: int, k: int, held_tokens: int) -> None:
 @njit(nogil=True)
 def _retire(f: Replicas, q: Ledger, r: int, now: float) -> None:
     """End the sequences whose last token came with the step that ends now."""
-    s, c = f.state[r], q.count[0]
+    s, c = f.state[r], q.tally[0]
     k, soonest = 0, NEVER
     while k < s.decoding:
         if f.end_step[r, k] > s.steps:
@@ -189,7 +192,7 @@ def _preempt(f: Replicas, q: Ledger, r: int) -> None:
     if s.tail == NONE:
         s.tail = victim
     s.waiting += 1
-    q.count[0].preemptions += 1
+    q.tally[0].preemptions += 1
 
 
 @njit(nogil=True)
@@ -241,7 +244,7 @@ def _schedule_prompts(f: Replicas, q: Ledger, r: int, preempted: bool) -> tuple[
 
 
 @njit(nogil=True)
-def _leap_seconds(s: Any, steps: int) -> float:
+def _leap_seconds(s: Record, steps: int) -> float:
     """Seconds of the next `steps` steps if they only decode: each reads one more token a sequence."""
     growth = s.per_context * s.decoding
     first = s.base + s.per_sequence * s.decoding + s.per_context * (s.context + s.decoding)
@@ -249,7 +252,7 @@ def _leap_seconds(s: Any, steps: int) -> float:
 
 
 @njit(nogil=True)
-def _leap_steps(s: Any, seconds: float) -> int:
+def _leap_steps(s: Record, seconds: float) -> int:
     """Whole steps that fit into `seconds`: _leap_seconds solved for its steps, a quadratic."""
     growth = s.per_context * s.decoding
     linear = _leap_seconds(s, 1) - growth / 2
@@ -264,8 +267,12 @@ def _later_blocks(f: Replicas, r: int, steps: int) -> int:
     """Blocks that the second to the last of the next `steps` decode-only steps take."""
     s = f.state[r]
     needed = ((steps - 1) // s.block) * s.decoding
-    for b in range((steps - 1) % s.block):
-        needed += f.crossing[r, (s.steps + 1 + b) % s.block]
+    at = (s.steps + 1) % s.block
+    for _ in range((steps - 1) % s.block):
+        needed += f.crossing[r, at]
+        at += 1
+        if at == s.block:
+            at = 0
     return needed
 
 
@@ -320,7 +327,7 @@ def _settle(f: Replicas, r: int, steps: int) -> None:
 @njit(nogil=True)
 def _end_step(f: Replicas, q: Ledger, r: int, now: float) -> None:
     """Hand out the tokens of the step or leap that ends now."""
-    s, c = f.state[r], q.count[0]
+    s, c = f.state[r], q.tally[0]
     _touch(s, now)
     if s.leap > 0:
         _settle(f, r, s.leap)
@@ -365,8 +372,8 @@ def _pause(f: Replicas, r: int, now: float) -> None:
 
 @njit(nogil=True)
 def _pick(f: Replicas, q: Ledger, ready: IntArray, routing: int, i: int) -> int:
-    """The slot among `ready` that request i is sent to."""
-    n, c = len(ready), q.count[0]
+    """Choose the slot among `ready` that request i is sent to."""
+    n, c = len(ready), q.tally[0]
     turn = c.turn % n
     c.turn = turn + 1
     if routing == ROUND_ROBIN:
@@ -389,7 +396,7 @@ def _pick(f: Replicas, q: Ledger, ready: IntArray, routing: int, i: int) -> int:
 
 @njit(nogil=True)
 def _send(f: Replicas, q: Ledger, r: int, i: int, now: float) -> None:
-    """Queue request i at replica r: an idle one starts, a leap ends with the step under way."""
+    """Queue request i at replica r: an idle one wakes, a leap ends with the step under way."""
     s, request = f.state[r], q.request[i]
     request.slot = r
     if _blocks(request.input + request.output - 1, s.block) > s.blocks:
@@ -404,7 +411,10 @@ def _send(f: Replicas, q: Ledger, r: int, i: int, now: float) -> None:
     s.waiting += 1
     s.load += 1
     if s.busy_until == IDLE:
-        _start_step(f, q, r, now)
+        s.leap, s.busy_until = (
+            0,
+            now,
+        )  # an empty step that ends now: what is sent now shares the next
     elif s.leap > 1 and s.waiting == 1:  # behind others that wait for an end it waits as well
         s.leap = min(s.leap, _leap_steps(s, now - s.leap_from) + 1)
         s.busy_until = s.leap_from + _leap_seconds(s, s.leap)
@@ -413,7 +423,7 @@ def _send(f: Replicas, q: Ledger, r: int, i: int, now: float) -> None:
 @njit(nogil=True)
 def _hold(q: Ledger, i: int) -> None:
     """Queue request i at the gateway."""
-    c = q.count[0]
+    c = q.tally[0]
     q.request[i].following = NONE
     if c.gate_tail == NONE:
         c.gate_head = i
@@ -426,7 +436,7 @@ def _hold(q: Ledger, i: int) -> None:
 @njit(nogil=True)
 def _release(f: Replicas, q: Ledger, ready: IntArray, routing: int, now: float) -> None:
     """Send what the gateway holds, oldest first, to the replicas that are ready."""
-    c = q.count[0]
+    c = q.tally[0]
     while c.gate_waiting > 0:
         i = c.gate_head
         c.gate_head = q.request[i].following
@@ -444,24 +454,26 @@ def serve(
     `ready` takes requests; `alive` (ready and draining) works. Arrivals before `until` are routed, steps
     that end by `until` are done. Returns the integral of the gateway's queue, in request-seconds.
     """
-    c = q.count[0]
+    c = q.tally[0]
     held, last = 0.0, now
     if len(ready) > 0:
         _release(f, q, ready, routing, now)
-    while c.arrived < len(q.request) and q.request[c.arrived].arrive < until:
+    while True:
         i = c.arrived
-        c.arrived += 1
-        at = q.request[i].arrive
-        held += (at - last) * c.gate_waiting
-        last = at
-        if len(ready) == 0:
-            _hold(q, i)
-            continue
+        comes = i < len(q.request) and q.request[i].arrive < until
+        at = q.request[i].arrive if comes else until
         for r in alive:
             if f.state[r].busy_until <= at:
                 _run(f, q, r, at)
-        _send(f, q, _pick(f, q, ready, routing, i), i, at)
+        held += (at - last) * c.gate_waiting
+        last = at
+        if not comes:
+            break
+        c.arrived += 1
+        if len(ready) == 0:
+            _hold(q, i)
+        else:
+            _send(f, q, _pick(f, q, ready, routing, i), i, at)
     for r in alive:
-        _run(f, q, r, until)
         _pause(f, r, until)
-    return held + (until - last) * c.gate_waiting
+    return held

@@ -70,22 +70,27 @@ def latencies(q: Ledger, started: IntArray, ended: IntArray, targets: SloTargets
     A request too short for its TPOT to be judged counts as within that target and is left out of the
     TPOT percentiles.
     """
-    ttft = percentiles(_ttft(q, started), (0.5, 0.95, 0.99))
+    ttft50, ttft95, ttft99 = percentiles(_ttft(q, started), (0.5, 0.95, 0.99))
     if not len(ended):
-        return Latencies(*ttft, finished_requests=0.0)
+        return Latencies(ttft50, ttft95, ttft99, finished_requests=0.0)
     waited, tpot, judged = _parts(q, ended)
     quick = waited <= targets.ttft_seconds
     smooth = ~judged | (tpot <= targets.tpot_seconds)
     rows = q.request[ended]
     whole = quick & smooth & (rows["end"] - rows["arrive"] <= targets.e2e_seconds)
     n = len(ended)
+    tpot50, tpot95, tpot99 = percentiles(tpot[judged], (0.5, 0.95, 0.99))
     return Latencies(
-        *ttft,
-        *percentiles(tpot[judged], (0.5, 0.95, 0.99)),
+        ttft50,
+        ttft95,
+        ttft99,
+        tpot50,
+        tpot95,
+        tpot99,
         finished_requests=float(n),
-        ttft_within_slo_ratio=np.count_nonzero(quick) / n,
-        tpot_within_slo_ratio=np.count_nonzero(smooth) / n,
-        slo_attainment_ratio=np.count_nonzero(whole) / n,
+        ttft_within_slo_ratio=int(np.count_nonzero(quick)) / n,
+        tpot_within_slo_ratio=int(np.count_nonzero(smooth)) / n,
+        slo_attainment_ratio=int(np.count_nonzero(whole)) / n,
     )
 
 

@@ -52,7 +52,7 @@ class Requests:
         )
 
 
-def draw_requests(
+def draw_requests(  # noqa: PLR0913 - each is a fact of the load
     rate_rps: FloatArray,
     isl: FloatArray,
     osl: FloatArray,
