@@ -19,6 +19,7 @@ MAX_NOW_SECONDS = 1e11  # the year 5138: larger values are milliseconds
 MAX_INTERVAL_SECONDS = 86_400.0
 MAX_NUMBER = 1e300  # finite, with room to add up
 MAX_SHOWN_CHARACTERS = 80  # of a value echoed in a message
+MAX_FIELD_CHARACTERS = 1000  # of a path: names come from outside
 COUNTS = ("ready", "starting", "draining", "desired")
 VARIANT_NUMBERS = tuple(f.name for f in fields(VariantObservation) if f.name not in COUNTS)
 SERVICE_NUMBERS = ("arrival_rate_rps", "isl_tokens", "osl_tokens")
@@ -29,7 +30,7 @@ class WireError(ValueError):
 
     def __init__(self, line: int, field: str, message: str) -> None:
         self.line = line
-        self.field = field
+        self.field = field = field[:MAX_FIELD_CHARACTERS]
         self.message = message
         super().__init__(f"line {line}: {field}: {message}" if field else f"line {line}: {message}")
 

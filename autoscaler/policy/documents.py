@@ -132,7 +132,9 @@ class _Scan:
             if scalar is None:
                 self._refuse(event, "a key is a collection or an alias; allowed: text")
             elif scalar in keys:
-                self._refuse(event, f"key {scalar!r} appears twice; allowed: once in a mapping")
+                self._refuse(
+                    event, f"key {scalar[:80]!r} appears twice; allowed: once in a mapping"
+                )
             else:
                 keys.add(scalar)
         self.open[-1].key_next = not self.open[-1].key_next

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 MAX_SHOWN_CHARACTERS = 80  # of a value echoed in a message
+MAX_PATH_CHARACTERS = 200  # an unknown field may be named anything
 MAX_SHOWN_NAMES = 12  # of a list of known names
 
 
@@ -36,7 +37,7 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        parts = (str(self.place), self.path, self.message)
+        parts = (str(self.place), self.path[:MAX_PATH_CHARACTERS], self.message)
         return one_line(": ".join(part for part in parts if part))
 
 

@@ -263,6 +263,11 @@ def test_the_length_of_a_line_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
     assert error('{"abcd": 1}') == ("", "11 characters; allowed: up to 10")
 
 
+def test_names_from_outside_are_cut() -> None:
+    field, _ = error(json.dumps({**FULL, "services": {"x" * 10_000: 1}}))
+    assert field == "services." + "x" * (1000 - len("services."))
+
+
 counts = st.integers(0, 10_000)
 numbers = st.floats(0.0, 1e12) | st.just(math.nan)
 variants = st.builds(

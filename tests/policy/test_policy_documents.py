@@ -1,8 +1,13 @@
 """YAML itself: scalars as kubectl reads them, duplicate keys, bounds."""
 
-import pytest
+import importlib.util
+import sys
+from types import ModuleType
 
-from autoscaler.policy import PolicyError
+import pytest
+import yaml
+
+from autoscaler.policy import PolicyError, documents
 from autoscaler.policy.documents import MAX_DEPTH, read_documents
 
 
@@ -115,3 +120,24 @@ def test_depth_is_bounded_exactly() -> None:
 
 def test_anchors_end_with_their_document() -> None:
     assert "undefined alias" in message("a: &x 1\n---\nb: *x\n")
+
+
+@pytest.fixture
+def without_libyaml(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.delattr(yaml, "CSafeLoader")
+    spec = importlib.util.spec_from_file_location("documents_without_libyaml", documents.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_without_libyaml_the_same_is_read_and_refused(without_libyaml: ModuleType) -> None:
+    assert without_libyaml._Base is yaml.SafeLoader
+    for text, value in SCALARS:
+        assert list(without_libyaml.read_documents("f", f"a: {text}")) == [(1, {"a": value})]
+    for text, _ in BAD:
+        with pytest.raises(PolicyError):
+            list(without_libyaml.read_documents("f", text))

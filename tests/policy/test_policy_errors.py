@@ -466,3 +466,4 @@ def test_long_values_are_cut() -> None:
     text = message(edited(POLICY, "spec.behavior.mode", "x" * 1000))
     assert len(text) < 250
     assert "xxx... is not allowed; allowed: one of Recommend, Scale, Keda" in text
+    assert len(message(edited(POLICY, "spec." + "x" * 10_000, 1))) < 500
