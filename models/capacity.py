@@ -199,7 +199,9 @@ def _attainment(
         rate = rate * (1.0 + CAUTION * beyond)
         batch = mean_field(c, work, rate, count)
         t = tails(c, work, batch, rate, count)
-        share = np.where(t.saturated, 0.0, 1.0)
+        share = np.where(
+            t.saturated, 0.0, 1.0
+        )  # no target of infinity is met by a queue that grows
         if targets.role != DECODE:
             share = share * ttft_share(t, targets.ttft_seconds)
         if targets.role != PREFILL:

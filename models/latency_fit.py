@@ -5,12 +5,14 @@ What the telemetry cannot tell apart (one constant length pair, say, fits any sp
 base time) is held by weak priors on ratios of coefficients, taken from published step times.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
+from models.latency_calibrate import calibrated
 from models.latency_tails import tails, tpot_quantile, ttft_quantile
 from models.latency_windows import (
     QUANTILE_COLUMNS,
@@ -34,8 +36,9 @@ PRIOR = (
     ("per_context_token", np.log(4e-6), 1.5),  # of base
     ("per_prompt_token", np.log(4e-3), 1.0),  # of base
     ("steps_per_token", np.log(1.0 / 3000.0), 0.7),  # token budgets of 512 to 16,384 are usual
-    ("overhead", np.log(0.2), 1.0),  # of base: HTTP, tokenizer, scheduler
+    ("overhead", np.log(0.005), 1.5),  # seconds: HTTP, tokenizer, scheduler
     ("isl_sigma", np.log(0.7), 0.5),  # chat and code traces: 0.5 to 1.2
+    ("start_steps", np.log(0.6), 0.5),  # the rest of one, or more where scheduling runs ahead
     ("wait_scale", 0.0, 0.6),
     ("tpot_spread", 0.0, 0.8),
     ("routing", 1.5, 1.5),  # 0.8: gateways send to the least loaded, not perfectly
@@ -43,8 +46,8 @@ PRIOR = (
 PRIOR_MEAN = np.array([mean for _, mean, _ in PRIOR])
 PRIOR_SIGMA = np.array([sigma for _, _, sigma in PRIOR])
 LOG_STEP = 0.01  # of the numeric Jacobian
-SOFT = 0.15  # log error beyond which a residual counts linearly
-PRIOR_WEIGHT = 0.3  # of a prior's standard deviation against a log error of 1
+SOFT = 0.3  # log error beyond which a residual counts linearly
+PRIOR_WEIGHT = SOFT  # a prior off by one standard deviation weighs as a percentile off by SOFT
 RUNNING_WEIGHT = 0.7
 QUANTILE_WEIGHT = np.array([1.0, 0.7, 0.5, 1.0, 0.7, 0.5])  # of log errors, as QUANTILE_COLUMNS
 WINDOW_SECONDS = 60.0  # an overload that a steady window can hide lasts about as long
@@ -78,9 +81,9 @@ def fit_windows(windows: Windows) -> tuple[FloatArray, dict[str, Any]]:
     c = unpack(x, limits)
     work = request_work(c, used.isl_tokens, used.osl_tokens)
     load = np.quantile(used.rate_rps * work.saturation_seconds, 0.98)
-    columns = c.columns()[:, 0]
-    columns[-1] = min(1.0, float(load))
-    return columns, scores
+    c = replace(c, seen_load_ratio=np.full_like(c.base_seconds, min(1.0, float(load))))
+    c = calibrated(c, windows)
+    return c.columns()[:, 0], scores
 
 
 def default_columns() -> FloatArray:
@@ -100,10 +103,11 @@ def errors(x: FloatArray, cells: Cells, limits: Limits) -> dict[str, float]:
 
 
 def unpack(x: FloatArray, limits: Limits) -> Coefficients:
-    """Return coefficients of shape (..., 1) from free parameters x (..., 10)."""
-    base, seq, ctx, prompt, steps, over, sigma, wait, spread = np.moveaxis(
-        np.exp(np.clip(x[..., :9], -30.0, 10.0)), -1, 0
+    """Return coefficients of shape (..., 1) from free parameters x (..., P)."""
+    base, seq, ctx, prompt, steps, over, sigma, starts, wait, spread = np.moveaxis(
+        np.exp(np.clip(x[..., :-1], -30.0, 10.0)), -1, 0
     )
+    routing = 1.0 / (1.0 + np.exp(-np.clip(x[..., -1], -CLIP, CLIP)))
     full = np.ones_like(base)
     rows = (
         base,
@@ -111,14 +115,16 @@ def unpack(x: FloatArray, limits: Limits) -> Coefficients:
         base * ctx,
         base * prompt,
         steps,
-        base * over,
+        over,
         full * limits.max_sequences,
         full * limits.kv_tokens,
         sigma,
+        starts,
         wait,
         spread,
-        1.0 / (1.0 + np.exp(-np.clip(x[..., 9], -CLIP, CLIP))),
+        routing,
         full,
+        0.0 * full,
         full * limits.prefix_cache_hit_ratio,
         full,
     )
@@ -126,7 +132,7 @@ def unpack(x: FloatArray, limits: Limits) -> Coefficients:
 
 
 def fit_cells(cells: Cells, limits: Limits, start: FloatArray | None = None) -> FloatArray:
-    """Return the free parameters (10,) that fit `cells` best, from `start` where one is known."""
+    """Return the free parameters (P,) that fit `cells` best, from `start` where one is known."""
     mean = _prior_mean(cells)
     start = mean if start is None else start
 

@@ -27,6 +27,7 @@ from models.step_time import Batch, Coefficients, Work
 
 FloatArray = NDArray[np.float64]
 TINY = 1e-12
+HUGE = 1e12  # seconds: a target of infinity, in arithmetic
 BISECTIONS = 22  # of the logarithm of TTFT: a bracket of e^9 shrinks to 2e-6
 
 
@@ -55,21 +56,23 @@ def tails(
     replicas: FloatArray,
     horizon_seconds: float | None = None,
 ) -> Tails:
-    """Return the distributions at `rate_rps` per replica. `horizon_seconds`: see the module."""
+    """Return the distributions at `rate_rps` per replica.
+
+    Without `horizon_seconds`: over all windows of that load, in a steady state (what to size for).
+    With it: inside one window, an overload lasting that long (what percentiles of a window show).
+    """
     o = batch.neighbours
     growth = 1.0 + work.decode_seconds * o / c.base_seconds  # of a step's part beside prompts
     spread = np.exp(c.isl_sigma**2)
     busy = o / (1.0 + o)
-    start = c.overhead_seconds + c.base_seconds * growth + 0.5 * busy * batch.tpot_seconds
+    start = c.overhead_seconds + c.base_seconds * growth + c.start_steps * busy * batch.tpot_seconds
     per_token = c.per_prompt_token_seconds + c.base_seconds * growth * c.steps_per_token
+    shape = _tpot_shape(c, work, batch, horizon_seconds is not None)
+    if horizon_seconds is None:
+        shape = shape / (1.0 + shape * c.tpot_scatter_ratio**2)
+        rate_rps = rate_rps * c.burst_ratio
     queue_chance, queue_seconds = _prompt_queue(c, work, batch, rate_rps, replicas, horizon_seconds)
     slot_chance, slot_seconds = _slot_queue(c, work, batch, rate_rps, replicas, horizon_seconds)
-    shape = (
-        o
-        * (1.0 - batch.decode_load)
-        * work.neighbour_seconds**2
-        / (c.tpot_spread * _neighbour_square(work, spread))
-    )
     return Tails(
         start_seconds=start,
         prompt_median_seconds=per_token * work.prompt_tokens / np.sqrt(spread),
@@ -88,10 +91,21 @@ def tails(
 FULL_LOAD = 0.999  # of saturation: the theory's wait is beyond any target there
 
 
-def _neighbour_square(work: Work, spread: FloatArray) -> FloatArray:
-    """Mean square of what one neighbour adds to a token: half of its stay overlaps with mine."""
+def _tpot_shape(c: Coefficients, work: Work, batch: Batch, bounded: bool) -> FloatArray:
+    """Shape of the gamma distribution: mean^2 / variance of what neighbours add to a token.
+
+    Half of a neighbour's stay overlaps with mine: the mean square of its share is 2/3. Where `bounded`,
+    a batch that is full cannot grow, so its size varies less: right for percentiles near a full
+    batch, but not monotone in the load, so the share within a target does without.
+    """
     prompt = work.prompt_seconds / work.osl_tokens
-    return (2.0 / 3.0) * work.decode_seconds**2 + prompt**2 * spread + TINY
+    free = 1.0 - (batch.neighbours / (work.slots - 1.0 + TINY)) ** 2 if bounded else 1.0
+    square = 2.0 / 3.0 * free * work.decode_seconds**2 + prompt**2 * np.exp(c.isl_sigma**2) + TINY
+    damped = 1.0 - batch.decode_load * free
+    shape: FloatArray = (
+        batch.neighbours * damped * work.neighbour_seconds**2 / (c.tpot_spread * square)
+    )
+    return shape
 
 
 def _prompt_queue(
@@ -103,9 +117,8 @@ def _prompt_queue(
     horizon_seconds: float | None,
 ) -> tuple[FloatArray, FloatArray]:
     """Return (chance to wait, mean wait of those who do) behind other prompts of the replica."""
-    rate = rate_rps * c.burst_ratio
-    for_prompts = np.maximum(1.0 - rate * work.osl_tokens * work.decode_seconds, TINY)
-    use = rate * work.serial_prompt_seconds / for_prompts
+    for_prompts = np.maximum(1.0 - rate_rps * work.osl_tokens * work.decode_seconds, TINY)
+    use = rate_rps * work.serial_prompt_seconds / for_prompts
     share = batch.neighbours / np.maximum(batch.running, batch.neighbours + TINY)
     clipped = np.minimum(use, 1.0)
     chance = clipped * share ** (1.0 - clipped)
@@ -124,9 +137,8 @@ def _slot_queue(
     horizon_seconds: float | None,
 ) -> tuple[FloatArray, FloatArray]:
     """Return (chance to wait, mean wait of those who do) for a place in the batch."""
-    rate = rate_rps * c.burst_ratio
-    left = np.maximum(1.0 - rate * work.osl_tokens * work.neighbour_seconds, TINY)
-    use = rate * c.base_seconds * work.osl_tokens / (work.slots * left)
+    left = np.maximum(1.0 - rate_rps * work.osl_tokens * work.neighbour_seconds, TINY)
+    use = rate_rps * c.base_seconds * work.osl_tokens / (work.slots * left)
     clipped = np.minimum(use, 1.0)
     chance = clipped ** (np.sqrt(2.0 * (work.slots * replicas + 1.0)) - 1.0)
     turn = c.wait_scale * work.osl_tokens * batch.tpot_seconds / work.slots
@@ -138,7 +150,7 @@ def _queue_length(
 ) -> FloatArray:
     """Mean queue over R in units of `service`: u / (1 - u) / R; finite over a limited horizon."""
     if horizon_seconds is None:
-        return np.where(use < FULL_LOAD, use / np.maximum(1.0 - use, TINY), np.inf) / replicas
+        return np.where(use < FULL_LOAD, use / np.maximum(1.0 - use, TINY), HUGE) / replicas
     short = service / (replicas * horizon_seconds)
     half = 0.5 * (1.0 - use + short)
     return use / (half + np.sqrt(half * half + use * short)) / replicas
@@ -146,7 +158,7 @@ def _queue_length(
 
 def ttft_share(t: Tails, seconds: FloatArray) -> FloatArray:
     """Share of requests with TTFT <= `seconds`, in [0, 1]."""
-    room = np.maximum(seconds - t.start_seconds, TINY)
+    room = np.clip(seconds - t.start_seconds, TINY, HUGE)
     own = ndtr(np.log(room / np.maximum(t.prompt_median_seconds, TINY)) / t.prompt_sigma)
     slack = np.maximum(room - t.prompt_median_seconds, 0.0)
     waits = t.queue_chance * np.exp(-slack / np.maximum(t.queue_seconds, TINY))
@@ -157,7 +169,7 @@ def ttft_share(t: Tails, seconds: FloatArray) -> FloatArray:
 
 def tpot_share(t: Tails, seconds: FloatArray) -> FloatArray:
     """Share of requests with TPOT <= `seconds`, in [0, 1]."""
-    room = np.maximum(seconds - t.tpot_floor_seconds, 0.0)
+    room = np.clip(seconds - t.tpot_floor_seconds, 0.0, HUGE)
     shape = np.maximum(t.tpot_shape, 1e-6)
     ratio = np.cbrt(room / np.maximum(t.tpot_excess_seconds, TINY))
     share: FloatArray = ndtr(3.0 * np.sqrt(shape) * (ratio - 1.0 + 1.0 / (9.0 * shape)))

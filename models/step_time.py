@@ -16,7 +16,7 @@ of my tokens, its prompt included. With `o` neighbours on average,
 A router that sends to the least loaded replica gives fewer neighbours than a random one (o = a):
 with an idle replica to go to there are none. `o` solves
 
-    o^2 - (a - g) * o + e * (o - a) = 0,      g = 0.92 * (1 - 1/R) * routing,    e = 0.66 / R,
+    o^2 - (a - g) * o + e * (o - a) = 0,      g = 0.92 * routing * (1 - 1/R),    e = 0.66 / R,
 
 a hyperbola between 0 and a - g, which agrees within 0.1 neighbours with a simulation of R infinite
 servers behind a least-load router (R from 1 to 48; at R = 1 it is o = a exactly). `a` is linear in
@@ -46,10 +46,12 @@ class Coefficients:
 
     base, per_sequence, per_context_token, per_prompt_token: seconds of a step (module docstring).
     steps_per_token: 1 / token budget of a step. overhead: network and tokenizer, seconds of TTFT.
+    start_steps: steps of the batch that a new request waits for before its prompt joins (theory: 0.5).
     max_sequences, kv_tokens: limits of a replica's batch. isl_sigma: spread (log) of prompt lengths.
     wait_scale, tpot_spread: factors on the theory's waiting time and TPOT variance (theory: 1).
     routing_ratio: 0 = arrivals spread at random over replicas, 1 = to the least loaded.
-    burst_ratio: load inside a window at its worst, over the window's mean; >= 1.
+    burst_ratio: load that a window's queue feels, over its mean load; >= 1.
+    tpot_scatter_ratio: how much windows of like load differ in what neighbours add to TPOT.
     prefix_cache_hit_ratio: share of prompt tokens found in the cache, as seen.
     seen_load_ratio: the highest share of saturation at which windows were seen, 0 to 1.
     """
@@ -63,10 +65,12 @@ class Coefficients:
     max_sequences: FloatArray
     kv_tokens: FloatArray
     isl_sigma: FloatArray
+    start_steps: FloatArray
     wait_scale: FloatArray
     tpot_spread: FloatArray
     routing_ratio: FloatArray
     burst_ratio: FloatArray
+    tpot_scatter_ratio: FloatArray
     prefix_cache_hit_ratio: FloatArray
     seen_load_ratio: FloatArray
 

@@ -1,0 +1,128 @@
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.frames import validate_startups
+from models.lead_time import GRID, LeadTimeError, LeadTimeModel, survival
+
+EPOCH = pd.Timestamp("2025-06-01", tz="UTC")
+END = EPOCH.timestamp() + 86_400.0
+
+
+def starts(
+    seconds: list[float | None], service: str = "prod/chat", variant: str = "h100"
+) -> pd.DataFrame:
+    """A start a minute; None: never became ready, still starting at the end."""
+    rows = []
+    for n, took in enumerate(seconds):
+        created = EPOCH + pd.Timedelta(minutes=n)
+        ready = pd.NaT if took is None else created + pd.Timedelta(seconds=took)
+        rows.append((service, variant, created, ready))
+    return pd.DataFrame(rows, columns=["service", "variant", "created_ts", "ready_ts"])
+
+
+def fit(frame: pd.DataFrame, end_seconds: float = END) -> LeadTimeModel:
+    return LeadTimeModel.fit(validate_startups(frame, "startups"), end_seconds=end_seconds)
+
+
+def test_kaplan_meier_by_hand() -> None:
+    # four starts in the cells 10, 20, 30, 40; the one in 20 is censored; no prior:
+    # S(10) = 3/4, S(20) = 3/4, S(30) = 3/4 * (1 - 1/2) = 3/8, S(40) = 0
+    counts = np.zeros((2, len(GRID)), dtype=np.int64)
+    counts[0, [10, 30, 40]] = 1
+    counts[1, 20] = 1
+    curve = survival(counts, np.ones(len(GRID)), 0.0)
+    assert curve[[9, 10, 20, 30, 40]] == pytest.approx([1.0, 0.75, 0.75, 0.375, 0.0])
+
+
+def test_many_starts_outweigh_the_prior() -> None:
+    rng = np.random.default_rng(5)
+    took = 80.0 * np.exp(rng.normal(0.0, 0.2, 600))
+    model = fit(starts(took.tolist()))
+    for q in (0.1, 0.5, 0.9, 0.95):
+        assert model.quantile_seconds("prod/chat", "h100", q) == pytest.approx(
+            np.quantile(took, q), rel=0.07
+        )
+
+
+def test_a_start_that_never_ended_is_not_short() -> None:
+    seconds: list[float | None] = [60.0] * 20
+    sure = fit(starts(seconds)).quantile_seconds("prod/chat", "h100", 0.9)
+    stuck = fit(starts([*seconds, *[None] * 5])).quantile_seconds("prod/chat", "h100", 0.9)
+    assert stuck > 3 * sure
+
+
+def test_given_up_early_says_little() -> None:
+    frame = starts([60.0] * 20 + [None] * 20)
+    gone = frame.created_ts + pd.Timedelta(seconds=5)
+    frame["ended_ts"] = gone.where(frame.ready_ts.isna(), pd.NaT)
+    model = fit(frame)
+    assert model.quantile_seconds("prod/chat", "h100", 0.5) == pytest.approx(60.0, rel=0.1)
+    assert model.scores["prod/chat/h100"]["censored"] == 20
+
+
+def test_what_happened_after_the_end_is_not_known() -> None:
+    frame = starts([600.0] * 10)
+    model = fit(frame, end_seconds=EPOCH.timestamp() + 300.0)
+    # five starts were created by then, none was ready
+    assert model.scores["prod/chat/h100"] | {"p50_seconds": 0, "p95_seconds": 0} == {
+        "starts": 6,
+        "censored": 6,
+        "p50_seconds": 0,
+        "p95_seconds": 0,
+    }
+
+
+def test_without_starts_the_prior_speaks() -> None:
+    model = fit(starts([]))
+    assert model.quantile_seconds("any", "thing", 0.5) == pytest.approx(150.0, rel=0.01)
+    # 150 * exp(0.75 * 1.6449) = 515
+    assert model.quantile_seconds("any", "thing", 0.95) == pytest.approx(515.0, rel=0.02)
+
+
+def test_few_starts_lean_on_the_variant_then_the_fleet() -> None:
+    slow = starts([400.0] * 100, service="prod/a", variant="h200")
+    fast = starts([50.0] * 100, service="prod/b", variant="l4")
+    new = starts([50.0], service="prod/c", variant="h200")
+    model = fit(pd.concat([slow, fast, new], ignore_index=True))
+    assert model.quantile_seconds("prod/c", "h200", 0.9) == pytest.approx(400.0, rel=0.1)
+    assert model.quantile_seconds("prod/new", "h200", 0.5) == pytest.approx(400.0, rel=0.1)
+    assert 45 < model.quantile_seconds("prod/new", "mi300", 0.5) < 420
+
+
+def test_files_round_trip_and_refusals() -> None:
+    model = fit(starts([60.0, 70.0, None, 300.0]))
+    files = model.to_files()
+    again = LeadTimeModel.from_files(files)
+    assert again.to_files() == files
+    assert again.scores == model.scores
+    with pytest.raises(LeadTimeError, match="missing"):
+        LeadTimeModel.from_files({})
+    with pytest.raises(LeadTimeError, match="format 9"):
+        LeadTimeModel.from_files({"lead_time.json": b'{"format": 9}'})
+    with pytest.raises(LeadTimeError, match="between 0 and 1"):
+        model.quantile_seconds("prod/chat", "h100", 1.0)
+
+
+def test_files_of_many_pairs_stay_small() -> None:
+    frame = pd.concat(
+        [starts([60.0, 90.0, 200.0], service=f"s/{n}") for n in range(200)], ignore_index=True
+    )
+    assert len(fit(frame).to_files()["lead_time.json"]) < 200 * 100
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.one_of(st.none(), st.floats(0.0, 20_000.0)), max_size=30),
+    st.floats(0.01, 0.98),
+)
+def test_quantiles_are_finite_and_increase(seconds: list[float | None], q: float) -> None:
+    model = fit(starts(seconds))
+    low = model.quantile_seconds("prod/chat", "h100", q)
+    high = model.quantile_seconds("prod/chat", "h100", q + 0.01)
+    assert math.isfinite(low)
+    assert 0 < low <= high
