@@ -40,6 +40,8 @@ def cheapest(need: ServiceNeed) -> tuple[int, ...] | None:
 
 def _single(need: ServiceNeed) -> tuple[int, ...] | None:
     v = need.variants[0]
+    if need.idle:
+        return (v.lower,)
     wanted = max(v.lower, v.future, min(v.current, v.hold), min(v.ready, v.present))
     if wanted > v.upper or wanted * v.usd_per_hour > need.budget_usd_per_hour:
         return None

@@ -1,0 +1,56 @@
+# Everything a developer or CI runs is a target here. `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.set-up
+OUT ?= out/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint format types imports unit bench constraints clean
+
+help: ## show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | column -t -s '|' 2>/dev/null \
+	  || grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make .venv with the foreserve command and everything the checks need
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)
+
+demo: setup ## train on a real trace, drive a day, compare with the usual autoscalers, write a report
+	$(BIN)/foreserve demo --out $(OUT)
+
+test: check unit ## all checks and all tests
+
+check: lint types imports ## lint, types, import contracts
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup ## rewrite the sources in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: setup
+	$(BIN)/mypy
+
+imports: setup
+	$(BIN)/lint-imports
+
+unit: setup ## the tests alone
+	$(BIN)/pytest -n 2 --dist loadfile
+
+bench: setup ## print the benchmarks' figures
+	@for b in benchmarks/bench_*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
+
+constraints: ## pin what is installed now (no addresses)
+	$(BIN)/python -m pip freeze --exclude-editable --exclude foreserve > constraints.txt
+
+clean: ## remove what was made here
+	rm -rf $(VENV) out build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,225 @@
+"""The planner against hand-worked plans and against brute force."""
+
+import itertools
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autoscaler.core.greedy import greedy_plan
+from autoscaler.core.milp import solve
+from autoscaler.core.needs import Limits, ServiceNeed, VariantNeed, usage_of
+from autoscaler.core.planner import plan_replicas
+from autoscaler.core.types import Reason, Role
+
+NO_LIMITS = Limits({}, {}, {}, {})
+
+
+def need_variant(name: str = "a", **changes: object) -> VariantNeed:
+    fields: dict[str, object] = {
+        "name": name,
+        "role": Role.BOTH,
+        "accelerator_class": name,
+        "accelerators": 1,
+        "usd_per_hour": 4.0,
+        "start_usd": 0.1,
+        "current": 0,
+        "ready": 0,
+        "lower": 0,
+        "upper": 10,
+        "future": 1,
+        "hold": 1,
+        "present": 1,
+    }
+    return VariantNeed(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def service(name: str, *variants: VariantNeed, **changes: object) -> ServiceNeed:
+    fields: dict[str, object] = {
+        "service": name,
+        "namespace": name.split("/", maxsplit=1)[0],
+        "priority": 0,
+        "budget_usd_per_hour": math.inf,
+        "variants": variants,
+    }
+    return ServiceNeed(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def counts(needs: tuple[ServiceNeed, ...], limits: Limits = NO_LIMITS) -> dict[str, tuple[int, ...]]:
+    return {k: p.replicas for k, p in plan_replicas(needs, limits).services.items()}
+
+
+def test_one_variant_gets_what_the_future_needs() -> None:
+    assert counts((service("n/s", need_variant(future=7, current=3, ready=3, hold=3)),)) == {
+        "n/s": (7,)
+    }
+
+
+def test_what_runs_is_kept_while_the_horizon_needs_it() -> None:
+    # 6 run, the lead time needs 4, but 5 are needed before a restart could be back: 5 stay
+    assert counts((service("n/s", need_variant(future=4, hold=5, present=4, current=6, ready=6)),)) == {
+        "n/s": (5,)
+    }
+
+
+def test_the_cheaper_variant_serves() -> None:
+    # a: 2 x $4 = $8; b: 3 x $2 = $6
+    a, b = need_variant("a", future=2), need_variant("b", future=3, usd_per_hour=2.0)
+    assert counts((service("n/s", a, b),)) == {"n/s": (0, 3)}
+
+
+def test_start_cost_keeps_what_runs() -> None:
+    # b would save $0.20 an hour, its start costs $1: not worth moving
+    a = need_variant("a", current=1, ready=1)
+    b = need_variant("b", usd_per_hour=3.8, start_usd=1.0)
+    assert counts((service("n/s", a, b),)) == {"n/s": (1, 0)}
+
+
+def test_makes_before_it_breaks() -> None:
+    # b is far cheaper, but nothing of b is ready: a stays until it is
+    a = need_variant("a", future=2, hold=2, present=2, current=2, ready=2)
+    b = need_variant("b", future=2, hold=2, present=2, usd_per_hour=0.5)
+    first = counts((service("n/s", a, b),))["n/s"]
+    assert first[0] == 2
+    moved = need_variant("b", future=2, hold=2, present=2, usd_per_hour=0.5, current=2, ready=2)
+    assert counts((service("n/s", a, moved),)) == {"n/s": (0, 2)}
+
+
+def test_roles_are_covered_separately() -> None:
+    p = need_variant("p", role=Role.PREFILL, future=2)
+    d = need_variant("d", role=Role.DECODE, future=3)
+    assert counts((service("n/s", p, d),)) == {"n/s": (2, 3)}
+
+
+def test_scarce_accelerators_go_to_the_higher_priority() -> None:
+    low = service("n/low", need_variant(future=4), priority=1)
+    high = service("n/high", need_variant(future=4), priority=9)
+    plan = plan_replicas((low, high), Limits({"a": 5}, {}, {}, {}))
+    assert plan.services["n/high"].replicas == (4,)
+    assert plan.services["n/low"].replicas == (1,)
+    assert plan.services["n/low"].shortfall_ratio == pytest.approx(0.75)
+    assert plan.services["n/low"].limited_by is Reason.QUOTA
+    assert plan.services["n/high"].limited_by is None
+
+
+def test_a_budget_is_kept_and_named() -> None:
+    plan = plan_replicas(
+        (service("n/s", need_variant(future=4), budget_usd_per_hour=9.0),), NO_LIMITS
+    )
+    assert plan.services["n/s"].replicas == (2,)  # 2 x $4 = $8 <= $9 < $12
+    assert plan.services["n/s"].limited_by is Reason.BUDGET
+
+
+def test_pool_budget_and_namespace_quota_bind() -> None:
+    limits = Limits({}, {"a": "p"}, {"p": 8.0}, {})
+    plan = plan_replicas((service("n/s", need_variant(future=3)),), limits)
+    assert plan.services["n/s"].replicas == (2,)
+    quota = Limits({}, {"a": "p"}, {}, {("p", "n"): 1})
+    plan = plan_replicas((service("n/s", need_variant(future=3)),), quota)
+    assert plan.services["n/s"].replicas == (1,)
+    assert plan.services["n/s"].limited_by is Reason.QUOTA
+
+
+def test_an_idle_service_needs_nothing() -> None:
+    assert counts((service("n/s", need_variant(), idle=True),)) == {"n/s": (0,)}
+
+
+def test_minimums_that_do_not_fit_leave_a_feasible_greedy_plan() -> None:
+    needs = (
+        service("n/a", need_variant(lower=3, future=3), priority=2),
+        service("n/b", need_variant(lower=3, future=3)),
+    )
+    plan = plan_replicas(needs, Limits({"a": 4}, {}, {}, {}))
+    assert plan.status == "greedy"
+    assert {k: p.replicas for k, p in plan.services.items()} == {"n/a": (3,), "n/b": (1,)}
+
+
+variants = st.builds(
+    need_variant,
+    name=st.sampled_from(["a", "b"]),
+    accelerators=st.integers(1, 2),
+    usd_per_hour=st.sampled_from([1.0, 2.5, 4.0]),
+    start_usd=st.sampled_from([0.0, 0.3]),
+    current=st.integers(0, 3),
+    lower=st.integers(0, 1),
+    upper=st.integers(1, 4),
+    future=st.integers(1, 5),
+    hold=st.integers(1, 5),
+    present=st.integers(1, 5),
+)
+
+
+def tidy(v: VariantNeed, name: str) -> VariantNeed:
+    fields = {f: getattr(v, f) for f in v.__dataclass_fields__}
+    current = min(v.current, v.upper)
+    return VariantNeed(
+        **{**fields, "name": name, "current": current, "ready": current, "lower": min(v.lower, v.upper)}
+    )
+
+
+needs_strategy = st.lists(st.lists(variants, min_size=1, max_size=2), min_size=1, max_size=2).map(
+    lambda rows: tuple(
+        service(f"n/s{i}", *(tidy(v, f"v{j}") for j, v in enumerate(row)), priority=i)
+        for i, row in enumerate(rows)
+    )
+)
+
+
+def brute_force(needs: tuple[ServiceNeed, ...], limits: Limits) -> float | None:
+    """Cost of the cheapest plan that satisfies everything; None if there is none."""
+    best = None
+    spaces = [
+        list(itertools.product(*(range(v.lower, v.upper + 1) for v in need.variants)))
+        for need in needs
+    ]
+    for choice in itertools.product(*spaces):
+        replicas = {need.service: n for need, n in zip(needs, choice, strict=True)}
+        if not all(need.satisfied(replicas[need.service]) for need in needs):
+            continue
+        if not usage_of(needs, replicas, limits).fits():
+            continue
+        cost = sum(need.objective_usd(replicas[need.service]) for need in needs)
+        best = cost if best is None else min(best, cost)
+    return best
+
+
+@settings(max_examples=150, deadline=None)
+@given(needs=needs_strategy, a=st.integers(2, 12), b=st.integers(2, 12))
+def test_plans_cost_what_brute_force_finds(needs: tuple[ServiceNeed, ...], a: int, b: int) -> None:
+    limits = Limits({"a": a, "b": b}, {}, {}, {})
+    expected = brute_force(needs, limits)
+    plan = plan_replicas(needs, limits)
+    replicas = {k: p.replicas for k, p in plan.services.items()}
+    if expected is None:
+        assert any(
+            not need.satisfied(replicas[need.service])
+            or any(n < v.lower for n, v in zip(replicas[need.service], need.variants, strict=True))
+            for need in needs
+        )
+    else:
+        assert all(need.satisfied(replicas[need.service]) for need in needs)
+        got = sum(need.objective_usd(replicas[need.service]) for need in needs)
+        assert got == pytest.approx(expected, rel=1e-3)
+    assert usage_of(needs, replicas, limits).fits()
+
+
+@settings(max_examples=60, deadline=None)
+@given(needs=needs_strategy, a=st.integers(0, 12), b=st.integers(0, 12))
+def test_greedy_is_always_within_limits_and_bounds(
+    needs: tuple[ServiceNeed, ...], a: int, b: int
+) -> None:
+    limits = Limits({"a": a, "b": b}, {}, {}, {})
+    plan = greedy_plan(needs, limits)
+    assert usage_of(needs, plan, limits).fits()
+    for need in needs:
+        assert all(n <= v.upper for n, v in zip(plan[need.service], need.variants, strict=True))
+
+
+def test_the_solver_gives_the_same_plan_every_time() -> None:
+    needs = tuple(
+        service(f"n/s{i}", need_variant(future=3), need_variant("b", future=4, usd_per_hour=3.0))
+        for i in range(4)
+    )
+    limits = Limits({"a": 6, "b": 9}, {}, {}, {})
+    assert solve(needs, limits) == solve(needs, limits)
