@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
 
 from models.latency_calibrate import calibrated
-from models.latency_tails import tails, tpot_quantile, ttft_quantile
+from models.latency_tails import Tails, tails, tpot_quantile, ttft_quantile, ttft_share
 from models.latency_windows import (
     QUANTILE_COLUMNS,
     Cells,
@@ -23,7 +22,8 @@ from models.latency_windows import (
     limits_of,
     to_cells,
 )
-from models.step_time import NO_LIMIT, Coefficients, mean_field, request_work
+from models.robust_fit import minimise
+from models.step_time import NO_LIMIT, Batch, Coefficients, mean_field, request_work
 
 FloatArray = NDArray[np.float64]
 
@@ -51,7 +51,8 @@ PRIOR_WEIGHT = SOFT  # a prior off by one standard deviation weighs as a percent
 RUNNING_WEIGHT = 0.7
 QUANTILE_WEIGHT = np.array([1.0, 0.7, 0.5, 1.0, 0.7, 0.5])  # of log errors, as QUANTILE_COLUMNS
 WINDOW_SECONDS = 60.0  # an overload that a steady window can hide lasts about as long
-MAX_EVALUATIONS = 30
+SMALL_BATCH = 0.02  # requests: below, `running` says nothing
+MIN_RISE = 1e-3  # of a share over a logarithm of time: flatter is no percentile to follow
 CLIP = 12.0
 MIN_STEADY = 12  # windows: with fewer, those with a backlog are used too
 
@@ -93,7 +94,7 @@ def default_columns() -> FloatArray:
 
 def errors(x: FloatArray, cells: Cells, limits: Limits) -> dict[str, float]:
     """Return the median absolute error of each percentile, as a ratio of what was measured."""
-    predicted = _log_quantiles(unpack(x, limits), cells)
+    predicted = _log_percentiles(_tails(unpack(x, limits), cells)[1], cells)
     out = {}
     for j, (name, _) in enumerate(QUANTILE_COLUMNS):
         off = np.abs(np.expm1(predicted[:, j] - cells.log_latency[:, j]))
@@ -134,21 +135,15 @@ def unpack(x: FloatArray, limits: Limits) -> Coefficients:
 def fit_cells(cells: Cells, limits: Limits, start: FloatArray | None = None) -> FloatArray:
     """Return the free parameters (P,) that fit `cells` best, from `start` where one is known."""
     mean = _prior_mean(cells)
-    start = mean if start is None else start
+    pull = np.diag(PRIOR_WEIGHT / PRIOR_SIGMA)
 
-    def residuals(x: FloatArray) -> FloatArray:
-        return np.concatenate(
-            [_log_errors(x, cells, limits), PRIOR_WEIGHT * (x - mean) / PRIOR_SIGMA], axis=-1
-        )
+    def model(x: FloatArray) -> tuple[FloatArray, FloatArray]:
+        return _log_errors(x, cells, limits), pull @ (x - mean)
 
-    def jacobian(x: FloatArray) -> FloatArray:
-        steps = LOG_STEP * np.eye(len(x))
-        return ((residuals(x + steps) - residuals(x - steps)) / (2.0 * LOG_STEP)).T
+    def slopes(x: FloatArray) -> tuple[FloatArray, FloatArray]:
+        return _log_slopes(x, cells, limits), pull
 
-    found = least_squares(
-        residuals, start, jac=jacobian, loss="soft_l1", f_scale=SOFT, max_nfev=MAX_EVALUATIONS
-    )
-    return np.asarray(found.x, dtype=np.float64)
+    return minimise(model, slopes, mean if start is None else start, SOFT)
 
 
 def _prior_mean(cells: Cells) -> FloatArray:
@@ -161,22 +156,58 @@ def _prior_mean(cells: Cells) -> FloatArray:
 
 
 def _log_errors(x: FloatArray, cells: Cells, limits: Limits) -> FloatArray:
-    """Return (..., 7 * C) weighted log errors; where nothing was measured the error is zero."""
-    c = unpack(x, limits)
-    work = request_work(c, cells.isl_tokens, cells.osl_tokens, cells.hit_ratio)
-    batch = mean_field(c, work, cells.rate_rps, cells.replicas)
-    latency = QUANTILE_WEIGHT * (_log_quantiles(c, cells) - cells.log_latency)
-    running = np.log((batch.running + 0.02) / (cells.running + 0.02))
-    every = np.concatenate([latency, RUNNING_WEIGHT * running[..., None]], axis=-1)
+    """Return (7 * C,) weighted log errors; where nothing was measured the error is zero."""
+    batch, t = _tails(unpack(x, limits), cells)
+    return _weighted(
+        _log_percentiles(t, cells) - cells.log_latency, _log_running(batch, cells), cells
+    )
+
+
+def _log_slopes(x: FloatArray, cells: Cells, limits: Limits) -> FloatArray:
+    """Return (7 * C, P): the derivative of `_log_errors`.
+
+    A percentile T of TTFT has no closed form, but its derivative has: with F the share within T,
+    dT/dx = -(dF/dx) / (dF/dT), both by finite differences at the T already known.
+    """
+    steps = LOG_STEP * np.concatenate([np.zeros((1, len(x))), np.eye(len(x))])
+    batch, t = _tails(unpack(x + steps, limits), cells)  # (1 + P, C), unchanged first
+    _, here = _tails(unpack(x, limits), cells)
+    columns = []
+    for j in range(3):
+        time = ttft_quantile(here, cells.level[:, j])
+        share = ttft_share(t, time)
+        rise = (ttft_share(here, time * np.exp(LOG_STEP)) - share[0]) / LOG_STEP
+        columns.append(-(share - share[0]) / np.maximum(rise, MIN_RISE))
+    columns += [np.log(tpot_quantile(t, cells.level[:, j])) for j in range(3)]
+    moved = np.stack(columns, axis=-1)
+    running = _log_running(batch, cells)
+    change = _weighted(
+        moved - moved[0] + 0.0 * cells.log_latency, running - running[0] + 0.0 * running, cells
+    )
+    return change[1:].T / LOG_STEP
+
+
+def _weighted(latency: FloatArray, running: FloatArray, cells: Cells) -> FloatArray:
+    """Return (..., 7 * C) from errors of latency (..., C, 6) and running (..., C); NaN becomes 0."""
+    every = np.concatenate(
+        [QUANTILE_WEIGHT * latency, RUNNING_WEIGHT * running[..., None]], axis=-1
+    )
     weighted = every * cells.weight[:, None]
     return np.nan_to_num(weighted.reshape(*weighted.shape[:-2], -1), nan=0.0)
 
 
-def _log_quantiles(c: Coefficients, cells: Cells) -> FloatArray:
-    """Return (..., C, 6): the logarithm of each percentile at the level that it stands for."""
+def _log_running(batch: Batch, cells: Cells) -> FloatArray:
+    return np.log((batch.running + SMALL_BATCH) / (cells.running + SMALL_BATCH))
+
+
+def _tails(c: Coefficients, cells: Cells) -> tuple[Batch, Tails]:
     work = request_work(c, cells.isl_tokens, cells.osl_tokens, cells.hit_ratio)
     batch = mean_field(c, work, cells.rate_rps, cells.replicas)
-    t = tails(c, work, batch, cells.rate_rps, cells.replicas, WINDOW_SECONDS)
+    return batch, tails(c, work, batch, cells.rate_rps, cells.replicas, WINDOW_SECONDS)
+
+
+def _log_percentiles(t: Tails, cells: Cells) -> FloatArray:
+    """Return (C, 6): the logarithm of each percentile at the level that it stands for."""
     ttft = [ttft_quantile(t, cells.level[:, j]) for j in range(3)]
     tpot = [tpot_quantile(t, cells.level[:, j]) for j in range(3)]
     return np.log(np.stack([*ttft, *tpot], axis=-1))
