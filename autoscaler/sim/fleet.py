@@ -9,28 +9,28 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from autoscaler.core.types import ServiceObservation, VariantObservation
-from autoscaler.sim.arrays import (
+from autoscaler.sim.engine import EngineProfile, SimulationError
+from autoscaler.sim.replica import (
+    LEAST_LOAD,
+    POWER_OF_TWO,
+    ROUND_ROBIN,
+    serve,
+)
+from autoscaler.sim.state import (
+    IDLE,
+    NONE,
+    IntArray,
+    Record,
     clear_areas,
     more_replicas,
     new_ledger,
     new_replicas,
     put_replica,
 )
-from autoscaler.sim.engine import EngineProfile, SimulationError
-from autoscaler.sim.replica import (
-    IDLE,
-    LEAST_LOAD,
-    NONE,
-    POWER_OF_TWO,
-    ROUND_ROBIN,
-    Record,
-    serve,
-)
 from autoscaler.sim.telemetry import NAN, Verdict, judge, latencies
 from autoscaler.sim.workload import Requests
 from models.slo import SloTargets
 
-IntArray = NDArray[np.int64]
 ROUTINGS = {"least-load": LEAST_LOAD, "round-robin": ROUND_ROBIN, "power-of-two": POWER_OF_TWO}
 SPARE_SLOTS = 8  # draining replicas keep theirs; more are made when needed
 
@@ -215,6 +215,17 @@ class Fleet:
         arrived = self._q.request["arrive"][: int(self._q.tally["arrived"][0])]
         low, high = np.searchsorted(arrived, edges)
         return judge(self._q, int(low), int(high), self._targets)
+
+    def outcomes(self) -> pd.DataFrame:
+        """Return a row per request that has arrived, in order: its lengths and times as the requests'.
+
+        Columns arrive_seconds, first_seconds, end_seconds (NaN while there is none), input_tokens,
+        output_tokens.
+        """
+        rows = self._q.request[: int(self._q.tally["arrived"][0])]
+        times = {f"{key}_seconds": self._start + rows[key] for key in ("arrive", "first", "end")}
+        tokens = {f"{key}_tokens": rows[key] for key in ("input", "output")}
+        return pd.DataFrame(times | tokens)
 
     def _number(self, variant: str) -> int:
         for number, known in enumerate(self._variants):

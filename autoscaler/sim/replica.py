@@ -12,102 +12,17 @@ Why this is fast: all decoding sequences advance in lockstep, so a replica keeps
 one ends, the sum of their contexts, and how many cross a block boundary at each step modulo the block
 size. A step costs O(1). Where nothing but decoding can happen until the next end, all steps up to it
 are one leap, timed by the closed form of an arithmetic series and cut short if a request comes.
-All kernels live in this file: numba's cache watches one file at a time.
+All kernels live in this file: numba's cache of a function watches its own file only.
 """
 # mypy: disable-error-code="no-any-return"
 # (numba compiles field access on records; to Python's type system they are opaque)
 
-from typing import Any, NamedTuple
-
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
-NONE = -1
-Record = Any  # one row of a structured array
-IDLE = np.inf
-NEVER = np.iinfo(np.int64).max
+from autoscaler.sim.state import IDLE, NEVER, NONE, IntArray, Ledger, Record, Replicas
+
 LEAST_LOAD, ROUND_ROBIN, POWER_OF_TWO = 0, 1, 2
-
-REPLICA = np.dtype(
-    [
-        ("base", "f8"),  # the engine's coefficients, in seconds
-        ("per_sequence", "f8"),
-        ("per_context", "f8"),
-        ("per_prompt", "f8"),
-        ("max_sequences", "i8"),
-        ("max_tokens", "i8"),  # a step
-        ("blocks", "i8"),
-        ("block", "i8"),  # tokens a block
-        ("busy_until", "f8"),  # end of the step or leap in flight; infinity when idle
-        ("leap_from", "f8"),  # when the leap in flight began
-        ("leap", "i8"),  # its steps; 0: a single step, with prompts, is in flight
-        ("idle_since", "f8"),  # when it last ran empty
-        ("touched", "f8"),  # up to when the three integrals over time reach
-        ("running_area", "f8"),
-        ("waiting_area", "f8"),
-        ("blocks_area", "f8"),
-        ("steps", "i8"),  # steps done
-        ("decoding", "i8"),  # members[:decoding] decode
-        ("joined", "i8"),  # members[decoding:joined] end their prompt in the step in flight
-        ("chunked", "i8"),  # the request whose prompt is under way, or NONE
-        ("chunk_done", "i8"),  # its tokens that are computed
-        ("context", "i8"),  # tokens that the decoding sequences have in the cache
-        ("free", "i8"),  # free blocks
-        ("head", "i8"),  # first and last waiting request, or NONE
-        ("tail", "i8"),
-        ("waiting", "i8"),
-        ("load", "i8"),  # requests here, waiting or running
-        ("next_end", "i8"),  # the step count at which the first sequence ends
-    ]
-)
-REQUEST = np.dtype(
-    [
-        ("arrive", "f8"),  # seconds from the fleet's start
-        ("first", "f8"),  # first token, or NaN
-        ("end", "f8"),  # last token, or NaN
-        ("input", "i8"),  # tokens
-        ("output", "i8"),
-        ("generated", "i8"),  # tokens that a preempted request already has
-        ("following", "i8"),  # the next request in the same queue, or NONE
-        ("slot", "i8"),  # where it was sent, or NONE
-    ]
-)
-TALLY = np.dtype(
-    [
-        ("arrived", "i8"),
-        ("firsts", "i8"),
-        ("ends", "i8"),
-        ("gate_head", "i8"),
-        ("gate_tail", "i8"),
-        ("gate_waiting", "i8"),
-        ("turn", "i8"),
-        ("preemptions", "i8"),
-        ("seed", "u8"),
-    ]
-)
-
-
-class Replicas(NamedTuple):
-    """R replica slots; S = most sequences, B = largest block, over all profiles."""
-
-    state: NDArray[Any]  # (R,) of REPLICA
-    members: IntArray  # (R, S) requests
-    end_step: IntArray  # (R, S) the step count at which each of them ends
-    crossing: (
-        IntArray  # (R, B) decoding sequences that need a block at step counts = b modulo the block
-    )
-
-
-class Ledger(NamedTuple):
-    """N requests and what became of them."""
-
-    request: NDArray[Any]  # (N,) of REQUEST
-    first_log: IntArray  # (N,) requests in order of first token
-    end_log: IntArray  # (N,) requests in order of end
-    tally: NDArray[Any]  # (1,) of TALLY
 
 
 @njit(nogil=True)
@@ -351,9 +266,9 @@ def _end_step(f: Replicas, q: Ledger, r: int, now: float) -> None:
 
 @njit(nogil=True)
 def _run(f: Replicas, q: Ledger, r: int, until: float) -> None:
-    """Let replica r work off everything that ends by `until`."""
+    """Let replica r work off everything that ends before `until`."""
     s = f.state[r]
-    while s.busy_until <= until:
+    while s.busy_until < until:
         now = s.busy_until
         _end_step(f, q, r, now)
         _start_step(f, q, r, now)
@@ -452,7 +367,8 @@ def serve(
     """Serve from `now` to `until` with a fleet that does not change in between.
 
     `ready` takes requests; `alive` (ready and draining) works. Arrivals before `until` are routed, steps
-    that end by `until` are done. Returns the integral of the gateway's queue, in request-seconds.
+    that end before it are done; what comes just as a step ends is there for the next one. Returns the
+    integral of the gateway's queue, in request-seconds.
     """
     c = q.tally[0]
     held, last = 0.0, now
@@ -463,7 +379,7 @@ def serve(
         comes = i < len(q.request) and q.request[i].arrive < until
         at = q.request[i].arrive if comes else until
         for r in alive:
-            if f.state[r].busy_until <= at:
+            if f.state[r].busy_until < at:
                 _run(f, q, r, at)
         held += (at - last) * c.gate_waiting
         last = at

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from autoscaler.sim.replica import Ledger
+from autoscaler.sim.state import IntArray, Ledger
 from models.slo import MIN_TPOT_OUTPUT_TOKENS, SloTargets
 
 FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 NAN = math.nan
 
 
