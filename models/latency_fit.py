@@ -27,7 +27,7 @@ from models.step_time import NO_LIMIT, Batch, Coefficients, mean_field, request_
 
 FloatArray = NDArray[np.float64]
 
-# Free parameters: logarithms, routing as a logit; prior mean and standard deviation. Ratios to the
+# Free parameters: logarithms, the last two as logits; prior mean and standard deviation. Ratios to the
 # base time of a step: Llama-2-70B on 4 boards of A100 and H100, Llama-3.1-8B on one H100 and
 # Qwen2.5-14B (public step-time tables) lie within a factor of 3 of these.
 PRIOR = (
@@ -41,15 +41,16 @@ PRIOR = (
     ("start_steps", np.log(0.6), 0.5),  # the rest of one, or more where scheduling runs ahead
     ("wait_scale", 0.0, 0.6),
     ("tpot_spread", 0.0, 0.8),
+    ("regularity", -2.5, 1.5),  # 0.08: users are independent
     ("routing", 1.5, 1.5),  # 0.8: gateways send to the least loaded, not perfectly
 )
 PRIOR_MEAN = np.array([mean for _, mean, _ in PRIOR])
 PRIOR_SIGMA = np.array([sigma for _, _, sigma in PRIOR])
 LOG_STEP = 0.01  # of the numeric Jacobian
-SOFT = 0.3  # log error beyond which a residual counts linearly
-PRIOR_WEIGHT = SOFT  # a prior off by one standard deviation weighs as a percentile off by SOFT
-RUNNING_WEIGHT = 0.7
-QUANTILE_WEIGHT = np.array([1.0, 0.7, 0.5, 1.0, 0.7, 0.5])  # of log errors, as QUANTILE_COLUMNS
+SOFT = 1.5  # usual errors beyond which a residual counts linearly
+FIRST_NOISE = 0.15  # log error of a percentile, before the data say better
+NOISE_BOUNDS = (0.03, 0.5)
+NORMAL_MIDDLE = 0.6745  # median absolute value of a standard normal
 WINDOW_SECONDS = 60.0  # an overload that a steady window can hide lasts about as long
 SMALL_BATCH = 0.02  # requests: below, `running` says nothing
 MIN_RISE = 1e-3  # of a share over a logarithm of time: flatter is no percentile to follow
@@ -106,9 +107,9 @@ def errors(x: FloatArray, cells: Cells, limits: Limits) -> dict[str, float]:
 def unpack(x: FloatArray, limits: Limits) -> Coefficients:
     """Return coefficients of shape (..., 1) from free parameters x (..., P)."""
     base, seq, ctx, prompt, steps, over, sigma, starts, wait, spread = np.moveaxis(
-        np.exp(np.clip(x[..., :-1], -30.0, 10.0)), -1, 0
+        np.exp(np.clip(x[..., :-2], -30.0, 10.0)), -1, 0
     )
-    routing = 1.0 / (1.0 + np.exp(-np.clip(x[..., -1], -CLIP, CLIP)))
+    regular, routing = np.moveaxis(1.0 / (1.0 + np.exp(-np.clip(x[..., -2:], -CLIP, CLIP))), -1, 0)
     full = np.ones_like(base)
     rows = (
         base,
@@ -124,6 +125,7 @@ def unpack(x: FloatArray, limits: Limits) -> Coefficients:
         wait,
         spread,
         routing,
+        regular,
         full,
         0.0 * full,
         full * limits.prefix_cache_hit_ratio,
@@ -133,17 +135,34 @@ def unpack(x: FloatArray, limits: Limits) -> Coefficients:
 
 
 def fit_cells(cells: Cells, limits: Limits, start: FloatArray | None = None) -> FloatArray:
-    """Return the free parameters (P,) that fit `cells` best, from `start` where one is known."""
+    """Return the free parameters (P,) that fit `cells` best, from `start` where one is known.
+
+    Twice: the first fit shows how noisy each percentile is, the second weighs it by that.
+    """
     mean = _prior_mean(cells)
-    pull = np.diag(PRIOR_WEIGHT / PRIOR_SIGMA)
+    pull = np.diag(1.0 / PRIOR_SIGMA)
+    x = mean if start is None else start
+    noise = np.full(7, FIRST_NOISE)
+    for _ in range(2):
+        # arguments bound now: each round has its own noise
+        def model(y: FloatArray, noise: FloatArray = noise) -> tuple[FloatArray, FloatArray]:
+            return _log_errors(y, cells, limits, noise), pull @ (y - mean)
 
-    def model(x: FloatArray) -> tuple[FloatArray, FloatArray]:
-        return _log_errors(x, cells, limits), pull @ (x - mean)
+        def slopes(y: FloatArray, noise: FloatArray = noise) -> tuple[FloatArray, FloatArray]:
+            return _log_slopes(y, cells, limits, noise), pull
 
-    def slopes(x: FloatArray) -> tuple[FloatArray, FloatArray]:
-        return _log_slopes(x, cells, limits), pull
+        x = minimise(model, slopes, x, SOFT)
+        off = np.abs(_log_errors(x, cells, limits, np.ones(7)).reshape(-1, 7))
+        off = np.where(off > 0, off, np.nan)
+        noise = np.clip(_middle(off) / NORMAL_MIDDLE, *NOISE_BOUNDS)
+    return x
 
-    return minimise(model, slopes, mean if start is None else start, SOFT)
+
+def _middle(values: FloatArray) -> FloatArray:
+    """Return the median of each column without NaN; FIRST_NOISE's equivalent where all are NaN."""
+    empty = np.isnan(values).all(axis=0)
+    filled = np.where(empty, NORMAL_MIDDLE * FIRST_NOISE, values)
+    return np.asarray(np.nanmedian(filled, axis=0), dtype=np.float64)
 
 
 def _prior_mean(cells: Cells) -> FloatArray:
@@ -155,15 +174,15 @@ def _prior_mean(cells: Cells) -> FloatArray:
     return mean
 
 
-def _log_errors(x: FloatArray, cells: Cells, limits: Limits) -> FloatArray:
+def _log_errors(x: FloatArray, cells: Cells, limits: Limits, noise: FloatArray) -> FloatArray:
     """Return (7 * C,) weighted log errors; where nothing was measured the error is zero."""
     batch, t = _tails(unpack(x, limits), cells)
     return _weighted(
-        _log_percentiles(t, cells) - cells.log_latency, _log_running(batch, cells), cells
+        _log_percentiles(t, cells) - cells.log_latency, _log_running(batch, cells), cells, noise
     )
 
 
-def _log_slopes(x: FloatArray, cells: Cells, limits: Limits) -> FloatArray:
+def _log_slopes(x: FloatArray, cells: Cells, limits: Limits, noise: FloatArray) -> FloatArray:
     """Return (7 * C, P): the derivative of `_log_errors`.
 
     A percentile T of TTFT has no closed form, but its derivative has: with F the share within T,
@@ -182,17 +201,23 @@ def _log_slopes(x: FloatArray, cells: Cells, limits: Limits) -> FloatArray:
     moved = np.stack(columns, axis=-1)
     running = _log_running(batch, cells)
     change = _weighted(
-        moved - moved[0] + 0.0 * cells.log_latency, running - running[0] + 0.0 * running, cells
+        moved - moved[0] + 0.0 * cells.log_latency,
+        running - running[0] + 0.0 * running,
+        cells,
+        noise,
     )
     return change[1:].T / LOG_STEP
 
 
-def _weighted(latency: FloatArray, running: FloatArray, cells: Cells) -> FloatArray:
-    """Return (..., 7 * C) from errors of latency (..., C, 6) and running (..., C); NaN becomes 0."""
-    every = np.concatenate(
-        [QUANTILE_WEIGHT * latency, RUNNING_WEIGHT * running[..., None]], axis=-1
-    )
-    weighted = every * cells.weight[:, None]
+def _weighted(
+    latency: FloatArray, running: FloatArray, cells: Cells, noise: FloatArray
+) -> FloatArray:
+    """Return (..., 7 * C) from errors of latency (..., C, 6) and running (..., C); NaN becomes 0.
+
+    `noise` (7,): the standard deviation of each column, so that 1 is a usual error.
+    """
+    every = np.concatenate([latency, running[..., None]], axis=-1)
+    weighted = every / noise * cells.weight[:, None]
     return np.nan_to_num(weighted.reshape(*weighted.shape[:-2], -1), nan=0.0)
 
 

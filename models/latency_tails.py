@@ -123,7 +123,11 @@ def _prompt_queue(
     clipped = np.minimum(use, 1.0)
     chance = clipped * share ** (1.0 - clipped)
     residual = (
-        0.5 * c.wait_scale * np.exp(c.isl_sigma**2) * work.serial_prompt_seconds / for_prompts
+        0.5
+        * c.wait_scale
+        * (np.exp(c.isl_sigma**2) - c.regularity_ratio)
+        * work.serial_prompt_seconds
+        / for_prompts
     )
     return chance, residual * (1.0 + _queue_length(use, residual, replicas, horizon_seconds))
 

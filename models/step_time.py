@@ -19,7 +19,8 @@ with an idle replica to go to there are none. `o` solves
     o^2 - (a - g) * o + e * (o - a) = 0,      g = 0.92 * routing * (1 - 1/R),    e = 0.66 / R,
 
 a hyperbola between 0 and a - g, which agrees within 0.1 neighbours with a simulation of R infinite
-servers behind a least-load router (R from 1 to 48; at R = 1 it is o = a exactly). `a` is linear in
+servers behind a least-load router (R from 1 to 48; at R = 1 it is o = a exactly). Evenly spaced
+arrivals collide less in the same way, which adds to g. `a` is linear in
 `o`, so both equations close in one quadratic, and at R = 1 give tpot = (base + d) / (1 - lam*L*k).
 
 A replica saturates where the steps that a request needs no longer fit into the time between arrivals:
@@ -50,6 +51,7 @@ class Coefficients:
     max_sequences, kv_tokens: limits of a replica's batch. isl_sigma: spread (log) of prompt lengths.
     wait_scale, tpot_spread: factors on the theory's waiting time and TPOT variance (theory: 1).
     routing_ratio: 0 = arrivals spread at random over replicas, 1 = to the least loaded.
+    regularity_ratio: 0 = Poisson arrivals, 1 = evenly spaced (load generators, paced clients).
     burst_ratio: load that a window's queue feels, over its mean load; >= 1.
     tpot_scatter_ratio: how much windows of like load differ in what neighbours add to TPOT.
     prefix_cache_hit_ratio: share of prompt tokens found in the cache, as seen.
@@ -69,6 +71,7 @@ class Coefficients:
     wait_scale: FloatArray
     tpot_spread: FloatArray
     routing_ratio: FloatArray
+    regularity_ratio: FloatArray
     burst_ratio: FloatArray
     tpot_scatter_ratio: FloatArray
     prefix_cache_hit_ratio: FloatArray
@@ -167,7 +170,8 @@ def mean_field(c: Coefficients, work: Work, rate_rps: FloatArray, replicas: Floa
     rate = np.minimum(rate_rps, FULL / work.saturation_seconds)
     load = rate * work.osl_tokens * work.neighbour_seconds
     idle = rate * (work.osl_tokens * work.alone_seconds + work.prefill_seconds)
-    gap = ROUTING_GAP * (1.0 - 1.0 / replicas) * c.routing_ratio
+    uneven = (1.0 - c.regularity_ratio) * (1.0 - c.routing_ratio * (1.0 - 1.0 / replicas))
+    gap = ROUTING_GAP * (1.0 - uneven)
     bend = ROUTING_BEND / replicas
     half = 0.5 * (idle - gap - bend * (1.0 - load))
     root = np.sqrt(half * half + (1.0 - load) * bend * idle)
