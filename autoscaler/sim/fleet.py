@@ -27,7 +27,7 @@ from autoscaler.sim.state import (
     new_replicas,
     put_replica,
 )
-from autoscaler.sim.telemetry import NAN, Verdict, judge, latencies
+from autoscaler.sim.telemetry import NAN, Latencies, Verdict, judge, latencies
 from autoscaler.sim.workload import Requests
 from models.slo import SloTargets
 
@@ -294,36 +294,46 @@ class Fleet:
         arrivals = arrived.stop - arrived.start
         variants = {}
         for number, variant in enumerate(self._variants):
-            mine = [r for r in self._living if r.variant == number]
-            slots = np.array([r.slot for r in mine if r.slot != NONE], dtype=np.int64)
-            steady = np.array(
-                [r.slot for r in mine if r.slot != NONE and not r.draining], dtype=int
-            )
-            state = self._f.state[slots]
-            used = float(self._f.state["blocks_area"][steady].sum()) / variant.profile.kv_blocks
             seen = latencies(
                 q,
                 started[self._owner[q.request["slot"][started]] == number],
                 ended[self._owner[q.request["slot"][ended]] == number],
                 self._targets,
             )
-            variants[variant.name] = VariantObservation(
-                ready=len(steady),
-                starting=sum(r.slot == NONE for r in mine),
-                draining=len(slots) - len(steady),
-                desired=self._desired[number],
-                running=float(state["running_area"].sum()) / seconds,
-                waiting=(float(state["waiting_area"].sum()) + gate_seconds * (number == 0))
-                / seconds,
-                kv_cache_usage_ratio=used / float(ready_seconds[number])
-                if ready_seconds[number]
-                else NAN,
-                **asdict(seen),
+            variants[variant.name] = self._observe_variant(
+                number, seconds, float(ready_seconds[number]), gate_seconds * (number == 0), seen
             )
-            clear_areas(self._f, slots)
         return ServiceObservation(
             arrival_rate_rps=arrivals / seconds,
             isl_tokens=float(q.request["input"][arrived].mean()) if arrivals else NAN,
             osl_tokens=float(q.request["output"][ended].mean()) if len(ended) else NAN,
             variants=variants,
+        )
+
+    def _observe_variant(
+        self,
+        number: int,
+        seconds: float,
+        ready_seconds: float,
+        gate_seconds: float,
+        seen: Latencies,
+    ) -> VariantObservation:
+        mine = [r for r in self._living if r.variant == number]
+        steady = [r.slot for r in mine if r.slot != NONE and not r.draining]
+        draining = [r.slot for r in mine if r.draining]
+        slots = np.array(steady + draining, dtype=np.int64)
+        state = self._f.state[slots]  # a copy
+        clear_areas(self._f, slots)
+        used = float(state["blocks_area"][: len(steady)].sum())
+        blocks = ready_seconds * self._variants[number].profile.kv_blocks
+        return VariantObservation(
+            ready=len(steady),
+            starting=len(mine) - len(slots),
+            # those that ran empty in this interval are gone
+            draining=int(np.count_nonzero(state["load"][len(steady) :])),
+            desired=self._desired[number],
+            running=float(state["running_area"].sum()) / seconds,
+            waiting=(float(state["waiting_area"].sum()) + gate_seconds) / seconds,
+            kv_cache_usage_ratio=used / blocks if blocks else NAN,
+            **asdict(seen),
         )
