@@ -1,0 +1,175 @@
+"""The requests of a scenario: from a trace, or drawn around the load that a telemetry folder shows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pandas as pd
+
+from autoscaler.sim.workload import Requests, draw_requests
+from autoscaler.whatif.scenario import BUNDLED, RequestSpread, Scenario, ScenarioError
+from models.frames import LoadSeries, to_series, validate_load
+
+BUNDLE = {"azure2024-code": "azure2024_code_10min.csv"}  # DATA_NOTICE.md: origin and licence
+LENGTHS = ("input_tokens", "output_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """All requests of the services, history included, and the time that they cover."""
+
+    services: dict[str, Requests]
+    start_seconds: float
+    end_seconds: float
+
+
+def read_arrivals(scenario: Scenario, services: Sequence[str]) -> Arrivals:
+    """Return the arrivals of `services` (those of the policies), or raise ScenarioError.
+
+    The same scenario gives the same requests: they are drawn with its seed.
+    """
+    if scenario.telemetry is not None:
+        return _from_telemetry(scenario, scenario.telemetry / "load.parquet", services)
+    service = _service_of_trace(scenario, services)
+    frame = read_trace(str(scenario.trace))
+    if "requests" not in frame:
+        return _from_requests(scenario, frame, service)
+    where = f"trace {scenario.trace}"
+    load = frame.rename(columns={"timestamp": "ts"}).assign(service=service)
+    return _draw(scenario, to_series(validate_load(load, where), where))
+
+
+def read_trace(name: str) -> pd.DataFrame:
+    """Read a trace: a row a request, or, with a column `requests`, a row an interval.
+
+    Returns timestamp (UTC, ascending), input_tokens, output_tokens and perhaps requests.
+    """
+    try:
+        if name.startswith(BUNDLED):
+            with _bundled(name.removeprefix(BUNDLED)) as stream:
+                frame = pd.read_csv(stream)
+        elif name.endswith(".parquet"):
+            frame = pd.read_parquet(name)
+        else:
+            frame = pd.read_csv(name)
+    except (OSError, ValueError) as error:
+        raise ScenarioError(
+            f"trace {name}: not readable as CSV or Parquet ({' '.join(str(error).split())})"
+        ) from error
+    return _checked(frame, f"trace {name}")
+
+
+def _bundled(name: str) -> IO[bytes]:
+    if name not in BUNDLE:
+        raise ScenarioError(f"trace: no bundled trace '{name}'; allowed: {', '.join(BUNDLE)}")
+    return (resources.files("autoscaler.whatif") / "bundle" / BUNDLE[name]).open("rb")
+
+
+def _checked(frame: pd.DataFrame, where: str) -> pd.DataFrame:
+    missing = [c for c in ("timestamp", *LENGTHS) if c not in frame.columns]
+    if missing:
+        raise ScenarioError(
+            f"{where}: column {', '.join(missing)} is missing; required: timestamp, "
+            f"{', '.join(LENGTHS)} (and requests where a row is an interval)"
+        )
+    out = frame[[c for c in ("timestamp", "requests", *LENGTHS) if c in frame.columns]].copy()
+    try:
+        stamps = pd.to_datetime(out.timestamp)
+    except ValueError as error:
+        raise ScenarioError(f"{where}: column timestamp: {error}; allowed: timestamps") from error
+    if not isinstance(stamps.dtype, pd.DatetimeTZDtype):
+        raise ScenarioError(
+            f"{where}: column timestamp has no time zone; allowed: UTC, as 2024-05-10T00:00:00Z"
+        )
+    out["timestamp"] = stamps.dt.tz_convert("UTC").astype("datetime64[ns, UTC]")
+    if out.empty:
+        raise ScenarioError(f"{where}: no rows; at least one is needed")
+    return out.sort_values("timestamp", kind="stable", ignore_index=True)
+
+
+def _service_of_trace(scenario: Scenario, services: Sequence[str]) -> str:
+    """Return whose trace it is: the service that the scenario names, or the only one there is."""
+    if scenario.service is not None:
+        if scenario.service not in services:
+            raise ScenarioError(
+                f"service: '{scenario.service}' has no policy; allowed: {', '.join(services)}"
+            )
+        return scenario.service
+    if len(services) == 1:
+        return services[0]
+    raise ScenarioError(
+        f"service: is required with a trace where there are {len(services)} policies; "
+        f"allowed: {', '.join(services)}"
+    )
+
+
+def _from_requests(scenario: Scenario, frame: pd.DataFrame, service: str) -> Arrivals:
+    if scenario.mean_requests_per_second is not None:
+        raise ScenarioError(
+            "meanRequestsPerSecond: a trace of single requests is replayed as it is; "
+            "allowed: with a trace that has a row an interval"
+        )
+    for column in LENGTHS:
+        bad = ~(pd.to_numeric(frame[column], errors="coerce") >= 1)
+        if bad.any():
+            row = int(np.flatnonzero(bad)[0])
+            raise ScenarioError(
+                f"trace {scenario.trace}: column {column}, row {row}: {frame[column].iloc[row]}; "
+                "allowed: a number >= 1"
+            )
+    at = frame.timestamp.astype("int64").to_numpy() / 1e9
+    tokens = [frame[c].to_numpy(dtype=np.float64).astype(np.int64) for c in LENGTHS]
+    start = float(np.floor(at[0] / 60.0) * 60.0)
+    end = float(np.floor(at[-1] / 60.0) * 60.0)  # the last minute is not whole
+    return Arrivals({service: Requests(at, *tokens).between(start, end)}, start, end)
+
+
+def _from_telemetry(scenario: Scenario, path: Path, services: Sequence[str]) -> Arrivals:
+    try:
+        frame = validate_load(pd.read_parquet(path), str(path))
+    except OSError as error:
+        raise ScenarioError(f"{path}: cannot be read: {error}") from error
+    absent = [s for s in services if s not in set(frame.service)]
+    if absent:
+        raise ScenarioError(
+            f"{path}: no rows of service {', '.join(absent)}, which has a policy; "
+            f"there are: {', '.join(sorted(set(frame.service)))}"
+        )
+    return _draw(scenario, to_series(frame[frame.service.isin(services)], str(path)))
+
+
+def _draw(scenario: Scenario, series: LoadSeries) -> Arrivals:
+    requests = series.values[:, :, 0] / series.step_seconds
+    if scenario.mean_requests_per_second is not None:
+        total = float(np.nansum(np.nanmean(requests, axis=1)))
+        if not total > 0:
+            raise ScenarioError("meanRequestsPerSecond: the trace has no requests to scale")
+        requests = requests * (scenario.mean_requests_per_second / total)
+    drawn = {
+        service: _draw_service(scenario, series, n, requests[n])
+        for n, service in enumerate(series.services)
+    }
+    return Arrivals(drawn, series.start_seconds, series.end_seconds)
+
+
+def _draw_service(
+    scenario: Scenario, series: LoadSeries, n: int, rate_rps: "np.ndarray"
+) -> Requests:
+    spread: RequestSpread = scenario.spread
+    counts, tokens_in, tokens_out = series.values[n].T
+    some = np.where(counts > 0, counts, np.nan)  # no requests: no mean length
+    return draw_requests(
+        rate_rps,
+        tokens_in / some,
+        tokens_out / some,
+        start_seconds=series.start_seconds,
+        step_seconds=series.step_seconds,
+        rng=np.random.default_rng([scenario.seed, n]),
+        burst_cv=spread.burst_cv,
+        burst_memory_seconds=spread.burst_memory_seconds,
+        isl_sigma=spread.isl_sigma,
+        osl_sigma=spread.osl_sigma,
+    )
