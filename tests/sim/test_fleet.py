@@ -145,8 +145,8 @@ def test_time_may_count_from_the_epoch() -> None:
 
 
 def test_telemetry_says_what_happened_to_the_requests() -> None:
-    targets = SloTargets(ttft_seconds=0.6, tpot_seconds=0.14)
-    sim = fleet(busy_load(rate_rps=8.0), variant(initial_replicas=2), targets=targets)
+    targets = SloTargets(ttft_seconds=0.6, tpot_seconds=0.17)
+    sim = fleet(busy_load(rate_rps=5.0), variant(initial_replicas=2), targets=targets)
     sim.advance(30.0)
     seen = sim.advance(60.0)
     gpu, done = seen.variants["gpu"], sim.outcomes()
@@ -157,7 +157,7 @@ def test_telemetry_says_what_happened_to_the_requests() -> None:
     tpot = (ended.end_seconds - ended.first_seconds) / (ended.output_tokens - 1).clip(lower=1)
     long = ended.output_tokens >= 8
     quick = ended.first_seconds - ended.arrive_seconds <= 0.6
-    smooth = (tpot <= 0.14) | ~long
+    smooth = (tpot <= 0.17) | ~long
     assert seen.arrival_rate_rps == pytest.approx(len(arrived) / 60)
     assert seen.isl_tokens == pytest.approx(arrived.input_tokens.mean())
     assert seen.osl_tokens == pytest.approx(ended.output_tokens.mean())
@@ -246,14 +246,19 @@ def test_kv_usage_is_the_share_of_blocks_held() -> None:
     assert seen.kv_cache_usage_ratio == pytest.approx(0.13, abs=0.006)
 
 
-def test_least_load_balances_better_than_round_robin() -> None:
+def test_least_load_spreads_what_round_robin_piles_up() -> None:
+    # every other request is heavy: in turn, one of two replicas gets all of those
+    n = 400
+    heavy = np.arange(n) % 2 == 0
+    load = Requests(np.arange(n) * 0.5, np.where(heavy, 3000, 10), np.where(heavy, 200, 1))
+
     def p95(routing: str) -> float:
-        sim = fleet(busy_load(rate_rps=5.0), variant(initial_replicas=2), routing=routing)
+        sim = fleet(load, variant(initial_replicas=2), routing=routing)
         sim.advance(3000.0)
         return sim.verdict(0.0, 3000.0).ttft_p95_seconds
 
-    assert p95("least-load") < p95("power-of-two") * 1.02
-    assert p95("least-load") < p95("round-robin")
+    assert p95("least-load") < 0.8 * p95("round-robin")
+    assert p95("power-of-two") < 0.8 * p95("round-robin")
 
 
 def test_two_variants_share_the_load_and_report_apart() -> None:

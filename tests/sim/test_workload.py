@@ -37,8 +37,8 @@ def test_rates_and_lengths_have_the_means_asked_for() -> None:
 
 
 def test_bursts_have_the_variation_and_the_memory_asked_for() -> None:
-    drawn = draw(np.full(STEPS * 8, 40.0), burst_cv=0.5, burst_memory_seconds=60.0)
-    ten, _ = np.histogram(drawn.arrive_seconds, bins=np.arange(1000.0, 1000.0 + 384 * 600, 10.0))
+    drawn = draw(np.full(STEPS * 2, 40.0), burst_cv=0.5, burst_memory_seconds=60.0)
+    ten, _ = np.histogram(drawn.arrive_seconds, bins=np.arange(1000.0, 1000.0 + 96 * 600, 10.0))
     # variance of a count: Poisson's mean, plus (mean x cv) squared for the rate, slightly averaged
     spread = np.sqrt(ten.var() - ten.mean()) / ten.mean()
     assert spread == pytest.approx(0.5, abs=0.05)
@@ -110,14 +110,18 @@ def test_an_unknown_profile_names_those_that_exist() -> None:
 
 def test_starts_are_drawn_from_the_facts_of_each_kind() -> None:
     rng = np.random.default_rng(0)
-    warm = [startup_facts(cold_caches_share=0, new_node_share=0).sample(rng) for _ in range(500)]
-    cold = [startup_facts(cold_caches_share=1, new_node_share=0).sample(rng) for _ in range(500)]
-    node = [startup_facts(cold_caches_share=0, new_node_share=1).sample(rng) for _ in range(500)]
+
+    def drawn(cold_caches_share: float, new_node_share: float) -> list[float]:
+        facts = startup_facts(cold_caches_share=cold_caches_share, new_node_share=new_node_share)
+        return [facts.sample(rng) for _ in range(500)]
+
+    warm, cold, node = drawn(0, 0), drawn(1, 0), drawn(0, 1)
     assert 30 < np.median(warm) < 60
     assert 200 < np.median(cold) < 300
     assert 600 < np.median(node) < 1000
     assert min(warm) > 20
-    typical = [typical_startup()(rng) for _ in range(500)]
+    startup = typical_startup()
+    typical = [startup(rng) for _ in range(500)]
     assert np.median(typical) == pytest.approx(np.median(warm), rel=0.25)
     with pytest.raises(SimulationError, match="together at most 1"):
         startup_facts(cold_caches_share=0.8, new_node_share=0.3)
