@@ -5,7 +5,7 @@ What the telemetry cannot tell apart (one constant length pair, say, fits any sp
 base time) is held by weak priors on ratios of coefficients, taken from published step times.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -70,17 +70,17 @@ def fit_windows(windows: Windows) -> tuple[FloatArray, dict[str, Any]]:
         steady[:] = True
     used = windows.take(steady)
     split = int(0.8 * len(used))
-    x = None
+    fit = None
     scores: dict[str, Any] = {"windows": len(windows), "steady_windows": len(used)}
     if split >= MIN_STEADY:
         early = to_cells(used.take(np.arange(split)), limits.prefix_cache_hit_ratio)
         late = to_cells(used.take(np.arange(split, len(used))), limits.prefix_cache_hit_ratio)
-        x = fit_cells(early, limits)
-        scores["out_of_sample"] = errors(x, late, limits)
+        fit = fit_cells(early, limits)
+        scores["out_of_sample"] = errors(fit.x, late, limits)
     cells = to_cells(used, limits.prefix_cache_hit_ratio)
-    x = fit_cells(cells, limits, x)
-    scores["in_sample"] = errors(x, cells, limits)
-    c = unpack(x, limits)
+    fit = fit_cells(cells, limits, fit)
+    scores["in_sample"] = errors(fit.x, cells, limits)
+    c = unpack(fit.x, limits)
     work = request_work(c, used.isl_tokens, used.osl_tokens)
     load = np.quantile(used.rate_rps * work.saturation_seconds, 0.98)
     c = replace(c, seen_load_ratio=np.full_like(c.base_seconds, min(1.0, float(load))))
@@ -134,28 +134,40 @@ def unpack(x: FloatArray, limits: Limits) -> Coefficients:
     return Coefficients(*(row[..., None] for row in rows))
 
 
-def fit_cells(cells: Cells, limits: Limits, start: FloatArray | None = None) -> FloatArray:
-    """Return the free parameters (P,) that fit `cells` best, from `start` where one is known.
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Free parameters (P,) and the noise (7,) of each column: TTFT and TPOT percentiles, running."""
 
-    Twice: the first fit shows how noisy each percentile is, the second weighs it by that.
+    x: FloatArray
+    noise: FloatArray
+
+
+def fit_cells(cells: Cells, limits: Limits, before: Fit | None = None) -> Fit:
+    """Return the parameters that fit `cells` best.
+
+    From nothing it takes two rounds: the first shows how noisy each percentile is, the second weighs
+    it by that. From an earlier fit to some of the cells, one round is enough.
     """
     mean = _prior_mean(cells)
+    if before is None:
+        before = _round(cells, limits, mean, Fit(mean, np.full(7, FIRST_NOISE)))
+    return _round(cells, limits, mean, before)
+
+
+def _round(cells: Cells, limits: Limits, mean: FloatArray, before: Fit) -> Fit:
+    """Minimise with the noise of the round before, then measure the noise anew."""
     pull = np.diag(1.0 / PRIOR_SIGMA)
-    x = mean if start is None else start
-    noise = np.full(7, FIRST_NOISE)
-    for _ in range(2):
-        # arguments bound now: each round has its own noise
-        def model(y: FloatArray, noise: FloatArray = noise) -> tuple[FloatArray, FloatArray]:
-            return _log_errors(y, cells, limits, noise), pull @ (y - mean)
 
-        def slopes(y: FloatArray, noise: FloatArray = noise) -> tuple[FloatArray, FloatArray]:
-            return _log_slopes(y, cells, limits, noise), pull
+    def model(y: FloatArray) -> tuple[FloatArray, FloatArray]:
+        return _log_errors(y, cells, limits, before.noise), pull @ (y - mean)
 
-        x = minimise(model, slopes, x, SOFT)
-        off = np.abs(_log_errors(x, cells, limits, np.ones(7)).reshape(-1, 7))
-        off = np.where(off > 0, off, np.nan)
-        noise = np.clip(_middle(off) / NORMAL_MIDDLE, *NOISE_BOUNDS)
-    return x
+    def slopes(y: FloatArray) -> tuple[FloatArray, FloatArray]:
+        return _log_slopes(y, cells, limits, before.noise), pull
+
+    x = minimise(model, slopes, before.x, SOFT)
+    off = np.abs(_log_errors(x, cells, limits, np.ones(7)).reshape(-1, 7))
+    off = np.where(off > 0, off, np.nan)
+    return Fit(x, np.clip(_middle(off) / NORMAL_MIDDLE, *NOISE_BOUNDS))
 
 
 def _middle(values: FloatArray) -> FloatArray:
