@@ -171,7 +171,7 @@ class Hpa(_OneVariant):
             if (ratio - 1) * (corrected - 1) < 0:
                 return seen.desired
             ratio = corrected
-        if abs(ratio - 1) <= self.TOLERANCE:
+        if 1 - self.TOLERANCE <= ratio <= 1 + self.TOLERANCE:
             return seen.desired
         return math.ceil(ratio * pods)
 
