@@ -19,22 +19,33 @@ Changes = tuple[tuple[float, Mapping[str, int]], ...]
 
 
 def stabilized(
-    past: Holds, now_seconds: float, value: int, window_seconds: float
+    past: Holds, now_seconds: float, value: int, window_seconds: float, current: int
 ) -> tuple[Holds, int]:
-    """Return the updated window and its maximum: a scale-down waits until the window agrees."""
-    kept = tuple((t, n) for t, n in past if t > now_seconds - window_seconds)
+    """Return the updated window and its maximum: a scale-down waits until the window agrees.
+
+    An empty window (a controller that has just started) remembers what runs, as HPA does: a restart
+    lowers nothing.
+    """
+    kept = tuple((t, n) for t, n in past or ((now_seconds, current),) if t > now_seconds - window_seconds)
     kept = (*kept, (now_seconds, value))
     return kept, max(n for _, n in kept)
 
 
-def remember_change(changes: Changes, now_seconds: float, desired: Mapping[str, int]) -> Changes:
-    """Return the history of desired counts, long enough for any rate-limit period."""
-    if changes and changes[-1][1] == desired:
+def remember_change(
+    changes: Changes, now_seconds: float, before: Mapping[str, int], desired: Mapping[str, int]
+) -> Changes:
+    """Return the history of desired counts, long enough for any rate-limit period.
+
+    `before` is what was desired until now, where nothing is remembered yet.
+    """
+    if not changes:
+        changes = ((-math.inf, dict(before)),)
+    if changes[-1][1] == desired:
         return changes
     start = now_seconds - MAX_PERIOD_SECONDS
     recent = [c for c in changes if c[0] > start]
-    before = [c for c in changes if c[0] <= start]
-    return (*before[-1:], *recent, (now_seconds, dict(desired)))
+    earlier = [c for c in changes if c[0] <= start]
+    return (*earlier[-1:], *recent, (now_seconds, dict(desired)))
 
 
 def count_at(changes: Changes, seconds: float, variant: str, default: int) -> int:

@@ -55,8 +55,8 @@ def need_of(
         window = policy.behavior.scale_down.stabilization_window_seconds
         asked = 0 if situation.idle and not floor else hold
         past = situation.state.holds.get(v.name, ())
-        holds[v.name], steady = guard.stabilized(past, now_seconds, asked, window)
         current = situation.current[v.name]
+        holds[v.name], steady = guard.stabilized(past, now_seconds, asked, window, current)
         start = forecasts.starts.get((policy.service, v.name), UNKNOWN_START)
         usd = prices.replica_usd_per_hour(v)
         lower, upper = guard.bounds(policy, v, current, situation.state.changes, now_seconds)

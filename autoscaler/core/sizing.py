@@ -149,7 +149,7 @@ def evaluate(sizes: Sizes, counts: FloatArray, share: FloatArray) -> Evaluation:
 
     found = (
         _gather(sizes.batches, f)
-        for f in (carried, attained, latency("ttft_p95_seconds"), latency("tpot_p95_seconds"))
+        for f in (carried, attained, latency("ttft_p95"), latency("tpot_p95"))
     )
     return Evaluation(*(np.where(used, values, np.nan) for values in found))
 

@@ -10,7 +10,7 @@ report      decisions with their numbers and a reason
 from dataclasses import replace
 
 from autoscaler.core import guard
-from autoscaler.core.assess import assess
+from autoscaler.core.assess import Situation, assess
 from autoscaler.core.choose import Choice, choose_pinned, choose_planned
 from autoscaler.core.outcome import Decisions, Forecasts, ServiceDecision, ServiceState, State
 from autoscaler.core.planner import plan_replicas
@@ -46,16 +46,17 @@ def tick(
         choices[name] = choose_planned(situations[name], requirements, plan.services[name])
     decisions = report(situations, choices, sizes, prices)
     states = {
-        name: _after(situation.state, required.get(name), decisions[name], now)
+        name: _after(situation, required.get(name), decisions[name], now)
         for name, situation in situations.items()
     }
     return State(states), Decisions(now, decisions, plan.status)
 
 
 def _after(
-    state: ServiceState, required: Requirements | None, decision: ServiceDecision, now: float
+    situation: Situation, required: Requirements | None, decision: ServiceDecision, now: float
 ) -> ServiceState:
+    state = situation.state
     desired = dict(decision.variants)
-    changes = guard.remember_change(state.changes, now, desired)
+    changes = guard.remember_change(state.changes, now, situation.current, desired)
     holds = state.holds if required is None else required.holds
     return replace(state, desired=desired, changes=changes, holds=holds)

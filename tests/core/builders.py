@@ -23,6 +23,7 @@ from autoscaler.core.types import (
     VariantObservation,
 )
 from models.latency import LatencyModel
+from models.latency_fit import default_columns
 from models.quantiles import QUANTILES
 from models.slo import SloTargets
 from models.step_time import Coefficients
@@ -50,7 +51,7 @@ SPEED = {
 
 def latency_model(*keys: tuple[str, str], **changes: float) -> LatencyModel:
     fields = list(Coefficients.__dataclass_fields__)
-    speed = {**SPEED, **changes}
+    speed = {**dict(zip(fields, default_columns(), strict=True)), **SPEED, **changes}
     columns = np.array([[speed[f]] * len(keys) for f in fields])
     return LatencyModel(list(keys), columns, {})
 

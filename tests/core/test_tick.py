@@ -1,0 +1,292 @@
+"""The tick: walks through time with a comment a step, and what must hold for any input."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from builders import (
+    NOW,
+    SERVICE,
+    forecasts,
+    latency_model,
+    observation,
+    outlook,
+    policies,
+    policy,
+    seen,
+    silence,
+    variant,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autoscaler.core.outcome import StartLead, State
+from autoscaler.core.tick import tick
+from autoscaler.core.types import (
+    AcceleratorClass,
+    Behavior,
+    Fallback,
+    Mode,
+    Pool,
+    Reason,
+    ScalingLimit,
+    ScalingRules,
+    ScheduleWindow,
+)
+from models.slo import SloTargets
+
+BASE = policies(policy())
+
+
+def replicas(state: State, obs, world=BASE, known=None) -> tuple[State, int, Reason]:  # type: ignore[no-untyped-def]
+    known = forecasts({SERVICE: outlook(2.0)}) if known is None else known
+    state, decisions = tick(world, known, state, obs)
+    decision = decisions.services[SERVICE]
+    return state, sum(decision.variants.values()), decision.reason
+
+
+def test_same_input_same_output() -> None:
+    known = forecasts({SERVICE: outlook(6.0)})
+    obs = observation(h100=seen(3))
+    assert tick(BASE, known, State(), obs) == tick(BASE, known, State(), obs)
+
+
+def test_a_predicted_rise_is_ordered_one_lead_ahead() -> None:
+    flat = outlook(2.0)
+    rates = np.array(flat.arrival_rate_rps)
+    rates[3:] *= 10.0  # in four minutes: ten times the load; a start takes 2 to 4 minutes
+    rising = replace(flat, arrival_rate_rps=rates)
+    _, before, _ = replicas(State(), observation(h100=seen(1)), known=forecasts({SERVICE: flat}))
+    state, after, reason = replicas(
+        State(), observation(h100=seen(1)), known=forecasts({SERVICE: rising})
+    )
+    assert before <= 2
+    assert after >= 4
+    assert reason is Reason.FORECAST
+    # the same rise one hour away is none of this tick's business
+    rates = np.array(flat.arrival_rate_rps)
+    rates[50:] *= 10.0
+    late = replace(flat, arrival_rate_rps=rates)
+    _, early, _ = replicas(State(), observation(h100=seen(1)), known=forecasts({SERVICE: late}))
+    assert early == before
+
+
+def test_a_scale_down_waits_for_the_horizon_and_the_window() -> None:
+    known = forecasts({SERVICE: outlook(20.0)})
+    state, high, _ = replicas(State(), observation(h100=seen(8)), known=known)
+    calm = forecasts({SERVICE: outlook(2.0)})
+    # a minute later the forecast falls: the window (300 s) still remembers the higher need
+    state, held, reason = replicas(state, observation(NOW + 60, h100=seen(high)), known=calm)
+    assert (held, reason) == (high, Reason.STABILIZING)
+    # six minutes later it does not
+    _, low, _ = replicas(state, observation(NOW + 370, h100=seen(high)), known=calm)
+    assert low < high
+
+
+def test_no_telemetry_holds_and_says_so() -> None:
+    state, n, _ = replicas(State(), observation(h100=seen(7)))
+    state, held, reason = replicas(state, silence(NOW + 15))
+    assert (held, reason) == (n, Reason.STALE_TELEMETRY)
+    # a rate that is missing is not a rate of zero
+    _, held, reason = replicas(state, observation(NOW + 30, rate=math.nan, h100=seen(n)))
+    assert (held, reason) == (n, Reason.STALE_TELEMETRY)
+
+
+def test_a_long_silence_falls_back_but_never_lowers() -> None:
+    world = policies(policy(fallback=Fallback(after_seconds=60.0, replicas=5)))
+    state, _, _ = replicas(State(), observation(h100=seen(2)), world=world)
+    state, n, reason = replicas(state, silence(NOW + 30), world=world)
+    assert (n, reason) == (2, Reason.STALE_TELEMETRY)
+    state, n, reason = replicas(state, silence(NOW + 90), world=world)
+    assert (n, reason) == (5, Reason.FALLBACK)
+    _, n, _ = replicas(State(), observation(NOW + 100, rate=math.nan, h100=seen(9)), world=world)
+    assert n == 9
+
+
+def test_silence_from_the_start_never_answers_the_minimum() -> None:
+    # nobody knows what runs: the forecast's need, not minReplicas
+    known = forecasts({SERVICE: outlook(20.0)})
+    _, n, reason = replicas(State(), silence(), known=known)
+    assert n >= 4
+    assert reason is Reason.FALLBACK
+    _, n, _ = replicas(State(), silence(), known=forecasts({}))  # nothing known at all
+    assert n == variant().max_replicas
+
+
+def test_frozen_is_left_alone() -> None:
+    behavior = replace(policy().behavior, freeze=True)
+    world = policies(policy(behavior=behavior))
+    known = forecasts({SERVICE: outlook(50.0)})
+    _, n, reason = replicas(State(), observation(h100=seen(3)), world=world, known=known)
+    assert (n, reason) == (3, Reason.FROZEN)
+
+
+def test_queue_and_missed_slo_overrule_the_forecast() -> None:
+    bad = seen(2, waiting=60.0, ttft_p95_seconds=9.0, slo_attainment_ratio=0.2)
+    state, calm, _ = replicas(State(), observation(h100=seen(2)))
+    _, n, reason = replicas(State(), observation(rate=12.0, h100=bad))
+    assert n > calm
+    assert reason is Reason.REACTIVE
+
+
+def test_the_maximum_and_the_quota_are_named() -> None:
+    known = forecasts({SERVICE: outlook(200.0)})
+    world = policies(policy(variants=(variant(max_replicas=6),)))
+    _, n, reason = replicas(State(), observation(h100=seen(3)), world=world, known=known)
+    assert (n, reason) == (6, Reason.MAX)
+    _, n, reason = replicas(State(), observation(h100=seen(3), pools={"h100": 4}), known=known)
+    assert (n, reason) == (4, Reason.QUOTA)
+
+
+def test_a_budget_is_named() -> None:
+    world = policies(policy(budget_usd_per_hour=9.0))  # $4 a replica
+    known = forecasts({SERVICE: outlook(200.0)})
+    _, n, reason = replicas(State(), observation(h100=seen(1)), world=world, known=known)
+    assert (n, reason) == (2, Reason.BUDGET)
+
+
+def test_rate_limits_bound_each_period() -> None:
+    up = ScalingRules(0.0, (ScalingLimit(percent=False, value=2, period_seconds=60.0),))
+    world = policies(policy(behavior=Behavior(Mode.SCALE, up, ScalingRules(0.0))))
+    known = forecasts({SERVICE: outlook(50.0)})
+    state, n, reason = replicas(State(), observation(h100=seen(2)), world=world, known=known)
+    assert (n, reason) == (4, Reason.RATE_LIMIT)  # 2 + 2
+    now = seen(2, starting=2, desired=4)
+    state, n, _ = replicas(state, observation(NOW + 15, h100=now), world=world, known=known)
+    assert n == 4  # the period began with 2
+    state, n, _ = replicas(state, observation(NOW + 75, h100=now), world=world, known=known)
+    assert n == 6
+
+
+def test_a_schedule_raises_the_floor() -> None:
+    window = ScheduleWindow("launch", "UTC", min_replicas=9, days=(0,), start_second=0, end_second=3600)
+    world = policies(policy(schedule=(window,)))
+    _, n, reason = replicas(State(), observation(h100=seen(2)), world=world)
+    assert (n, reason) == (9, Reason.SCHEDULE)
+    _, n, _ = replicas(State(), observation(NOW + 3700, h100=seen(2)), world=world)
+    assert n < 9
+
+
+def test_without_a_latency_model_concurrency_decides() -> None:
+    known = forecasts({SERVICE: outlook(2.0)}, latency_model((SERVICE, "other")))
+    # 40 running / 8 a replica = 5
+    _, n, reason = replicas(State(), observation(h100=seen(2, running=40.0)), known=known)
+    assert (n, reason) == (5, Reason.NO_MODEL)
+    # latency at twice its target: twice the replicas
+    slow = seen(3, ttft_p95_seconds=2.0)
+    _, n, _ = replicas(State(), observation(h100=slow), known=known)
+    assert n == 6
+
+
+def test_scale_to_zero_only_when_idle_and_asked_for() -> None:
+    nothing = outlook(0.0)
+    known = forecasts({SERVICE: nothing})
+    quiet = seen(1, running=0.0, finished_requests=math.nan)
+    asked = replace(policy().behavior, scale_to_zero=True, scale_down=ScalingRules(30.0))
+    world = policies(policy(behavior=asked, variants=(variant(min_replicas=0),)))
+    state, n, _ = replicas(State(), observation(rate=0.0, h100=quiet), world=world, known=known)
+    assert n == 1  # the window has just begun
+    later = observation(NOW + 45, rate=0.0, h100=quiet)
+    state, n, _ = replicas(state, later, world=world, known=known)
+    assert n == 0
+    # a request waits at the gateway: it wakes
+    waiting = seen(0, running=0.0, waiting=1.0)
+    _, n, _ = replicas(
+        state, observation(NOW + 60, rate=0.0, h100=waiting), world=world, known=known
+    )
+    assert n == 1
+    # not asked for: one stays
+    world = policies(policy(variants=(variant(min_replicas=0),)))
+    _, n, _ = replicas(State(), observation(rate=0.0, h100=quiet), world=world, known=known)
+    assert n == 1
+
+
+def test_an_slo_that_an_idle_fleet_misses_does_not_buy_the_maximum() -> None:
+    # prompts of 1,000 tokens need 0.1 s of prefill each; one in some is longer than 0.3 s allows
+    world = policies(policy(targets=SloTargets(ttft_seconds=0.25)))
+    _, n, _ = replicas(State(), observation(h100=seen(2)), world=world)
+    assert n < variant().max_replicas
+
+
+def test_a_burnt_budget_is_won_back() -> None:
+    known = forecasts({SERVICE: outlook(12.0)})
+    good, bad = State(), State()
+    for i in range(40):
+        fine = seen(5, finished_requests=200.0)
+        poor = replace(fine, slo_attainment_ratio=0.95)
+        good, few, _ = replicas(good, observation(NOW + 15 * i, h100=fine), known=known)
+        bad, many, _ = replicas(bad, observation(NOW + 15 * i, h100=poor), known=known)
+    assert many > few
+
+
+def test_two_variants_and_a_pool_too_small_for_one() -> None:
+    keys = latency_model((SERVICE, "a"), (SERVICE, "b"))
+    lead = StartLead(120.0, 240.0)
+    known = forecasts({SERVICE: outlook(20.0)}, keys, a=lead, b=lead)
+    pool = Pool("p", (AcceleratorClass("a", 2.0, 3), AcceleratorClass("b", 5.0, None)))
+    world = policies(policy(variants=(variant("a"), variant("b", min_replicas=0))), pools=(pool,))
+    obs = observation(a=seen(1), b=seen(0))
+    _, decisions = tick(world, known, State(), obs)
+    got = decisions.services[SERVICE].variants
+    assert got["a"] == 3  # the cheaper one, as far as it goes
+    assert got["b"] >= 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rate=st.floats(0.1, 60.0),
+    more=st.floats(1.0, 3.0),
+    spread=st.floats(0.05, 0.35),
+    running=st.integers(1, 30),
+)
+def test_more_demand_never_plans_less(rate: float, more: float, spread: float, running: int) -> None:
+    obs = observation(rate=rate, h100=seen(running))
+    _, less, _ = replicas(State(), obs, known=forecasts({SERVICE: outlook(rate, spread=spread)}))
+    _, rest, _ = replicas(
+        State(), obs, known=forecasts({SERVICE: outlook(rate * more, spread=spread)})
+    )
+    assert rest >= less
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    ready=st.integers(0, 40),
+    starting=st.integers(0, 10),
+    rate=st.one_of(st.just(math.nan), st.floats(0, 100)),
+    silent=st.booleans(),
+)
+def test_no_tick_without_telemetry_lowers_a_fleet(
+    ready: int, starting: int, rate: float, silent: bool
+) -> None:
+    shown = seen(ready, starting=starting, desired=ready + starting)
+    state, first, _ = replicas(State(), observation(rate=5.0, h100=shown))
+    obs = silence(NOW + 15) if silent else observation(NOW + 15, rate=rate, h100=shown)
+    if not silent and not math.isnan(rate):
+        return
+    _, n, _ = replicas(state, obs)
+    assert n >= (first if silent else shown.desired)
+
+
+def test_every_policy_gets_an_integer_for_every_variant() -> None:
+    other = replace(policy(), service="prod/unseen")
+    world = policies(policy(), other)
+    _, decisions = tick(world, forecasts({SERVICE: outlook(2.0)}), State(), observation(h100=seen(1)))
+    assert set(decisions.services) == {SERVICE, "prod/unseen"}
+    assert all(
+        isinstance(n, int) and n >= 0
+        for d in decisions.services.values()
+        for n in d.variants.values()
+    )
+
+
+def test_a_forecast_that_is_not_trusted_is_reported() -> None:
+    known = forecasts({SERVICE: outlook(2.0, trusted=False)})
+    _, decisions = tick(BASE, known, State(), observation(h100=seen(1)))
+    assert decisions.services[SERVICE].trusted is False
+
+
+def test_costs_are_the_plan_times_the_price() -> None:
+    _, decisions = tick(BASE, forecasts({SERVICE: outlook(2.0)}), State(), observation(h100=seen(1)))
+    decision = decisions.services[SERVICE]
+    assert decision.cost_usd_per_hour == pytest.approx(4.0 * decision.variants["h100"])
