@@ -17,6 +17,7 @@ FloatMatrix = NDArray[np.float32]
 ROUNDS = 120
 MIN_ROWS = 400  # fewer rows than this teach a tree nothing
 THREADS = 2
+THREAD_ROWS = 20_000  # with fewer rows a second thread costs more than it helps
 PARAMETERS: dict[str, object] = {
     "objective": "quantile",
     "learning_rate": 0.06,
@@ -30,9 +31,9 @@ PARAMETERS: dict[str, object] = {
     "seed": 20,
     "deterministic": True,
     "force_row_wise": True,
-    "num_threads": THREADS,
     "verbosity": -1,
 }
+TEXT_START, TEXT_END = "tree\n", "\nend of trees"  # LightGBM aborts the process on a cut-off text
 MIN_LEAF_ROWS = 60
 MIN_LEAF_TAIL_ROWS = 1.5  # rows beyond the quantile that a leaf should hold
 
@@ -59,13 +60,14 @@ class LgbmQuantile:
             raise ValueError(f"{target.size} rows are too few to fit on; at least {MIN_ROWS}")
         if not (np.isfinite(target).all() and np.isfinite(weight).all()):
             raise ValueError("targets and weights must be finite: leave rows with gaps out")
-        shared = {k: PARAMETERS[k] for k in ("max_bin", "feature_pre_filter", "verbosity")}
-        data = lgb.Dataset(matrix, target, weight=weight, params=PARAMETERS | shared)
+        binning = PARAMETERS | {"num_threads": _threads(matrix.shape[0])}
+        data = lgb.Dataset(matrix, target, weight=weight, params=binning)
         boosters = []
         for i, quantile in enumerate(QUANTILES):
             tail = min(quantile, 1 - quantile)
             least = max(MIN_LEAF_ROWS, round(MIN_LEAF_TAIL_ROWS / tail))
-            own = {"alpha": quantile, "min_data_in_leaf": least}
+            threads = _threads(matrix.shape[0])
+            own = {"alpha": quantile, "min_data_in_leaf": least, "num_threads": threads}
             boosters.append(lgb.train(PARAMETERS | own, data, num_boost_round=ROUNDS))
             if done is not None:
                 done(i + 1)
@@ -75,7 +77,8 @@ class LgbmQuantile:
         """Return quantiles of the log ratio, shape (N, Q), never crossing."""
         if matrix.shape[0] == 0:
             return np.empty((0, len(QUANTILES)))
-        columns = [np.asarray(b.predict(matrix, num_threads=THREADS)) for b in self._boosters]
+        threads = _threads(matrix.shape[0])
+        columns = [np.asarray(b.predict(matrix, num_threads=threads)) for b in self._boosters]
         return np.sort(np.stack(columns, axis=1), axis=1)
 
     def to_files(self) -> dict[str, bytes]:
@@ -87,16 +90,19 @@ class LgbmQuantile:
 
     @classmethod
     def from_files(cls, files: dict[str, bytes], features: int) -> Self:
-        """Read what `to_files` wrote; ValueError if a file is missing, damaged or of other features."""
+        """Read what `to_files` wrote. The caller has checked that its bytes are the ones written.
+
+        Raises ValueError if a file is missing, cut off or has other features.
+        """
         boosters = []
         for quantile in QUANTILES:
             name = file_name(quantile)
             if name not in files:
                 raise ValueError(f"load model: file '{name}' is missing")
-            try:
-                booster = lgb.Booster(model_str=files[name].decode(), params={"verbosity": -1})
-            except (lgb.basic.LightGBMError, UnicodeDecodeError) as error:
-                raise ValueError(f"load model: file '{name}' is not a LightGBM model") from error
+            text = files[name].decode(errors="replace")
+            if not text.startswith(TEXT_START) or TEXT_END not in text:
+                raise ValueError(f"load model: file '{name}' is not a whole LightGBM model")
+            booster = lgb.Booster(model_str=text)
             if booster.num_feature() != features:
                 raise ValueError(
                     f"load model: file '{name}' has {booster.num_feature()} features, not {features}"
@@ -108,3 +114,7 @@ class LgbmQuantile:
 def file_name(quantile: float) -> str:
     """Name of one quantile's file."""
     return f"lgbm-q{round(quantile * 100):02d}.txt"
+
+
+def _threads(rows: int) -> int:
+    return THREADS if rows >= THREAD_ROWS else 1

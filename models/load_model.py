@@ -5,6 +5,7 @@ served by the candidate that won on its own held-out data (models.load_fit). For
 function of the values passed in.
 """
 
+import hashlib
 import io
 import json
 import zipfile
@@ -148,6 +149,8 @@ class LoadModel:
         }
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+        files = learned.lgbm.to_files() if learned.lgbm is not None else {}
+        files["load.npz"] = buffer.getvalue()
         about = {
             "format": FORMAT,
             "target": self.target,
@@ -158,14 +161,15 @@ class LoadModel:
             "features": list(feature_names(self._grid)),
             "lightgbm": learned.lgbm is not None,
             "scores": self.scores,
+            "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         }
-        files = {"load.json": json.dumps(about).encode(), "load.npz": buffer.getvalue()}
-        return files | (learned.lgbm.to_files() if learned.lgbm is not None else {})
+        return {"load.json": json.dumps(about).encode()} | files
 
     @classmethod
     def from_files(cls, files: Mapping[str, bytes]) -> "LoadModel":
         """Read what `to_files` wrote. Raises ValueError, naming file and fault, on damage."""
         about = _read_json(files)
+        _check_bytes(files, about["sha256"])
         step_seconds = float(about["step_seconds"])
         arrays = _read_arrays(files, len(about["services"]))
         lgbm = None
@@ -208,7 +212,7 @@ def _read_json(files: Mapping[str, bytes]) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"load model: file 'load.json' is not JSON ({error})") from error
     needed = ("format", "target", "step_seconds", "services", "candidates", "quantiles")
-    missing = [k for k in (*needed, "features", "lightgbm", "scores") if k not in about]
+    missing = [k for k in (*needed, "features", "lightgbm", "scores", "sha256") if k not in about]
     if missing:
         raise ValueError(f"load model: load.json: field '{missing[0]}' is missing")
     if about["target"] not in LOAD_NUMBERS or not about["step_seconds"] > 0:
@@ -225,6 +229,15 @@ def _read_json(files: Mapping[str, bytes]) -> dict[str, Any]:
                 f"load model: load.json: '{field}' is of another version of the model; train again"
             )
     return dict(about)
+
+
+def _check_bytes(files: Mapping[str, bytes], expected: Mapping[str, str]) -> None:
+    """Refuse damaged files before anything parses them (LightGBM aborts the process on some)."""
+    for name, digest in expected.items():
+        if name not in files:
+            raise ValueError(f"load model: file '{name}' is missing")
+        if hashlib.sha256(files[name]).hexdigest() != digest:
+            raise ValueError(f"load model: file '{name}' is damaged (its SHA-256 differs)")
 
 
 def _read_arrays(files: Mapping[str, bytes], services: int) -> dict[str, NDArray[Any]]:
