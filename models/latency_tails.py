@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from models.step_time import Batch, Coefficients, Work
+from models.step_time import FULL, Batch, Coefficients, Work
 
 FloatArray = NDArray[np.float64]
 TINY = 1e-12
@@ -67,7 +67,7 @@ def tails(
     busy = o / (1.0 + o)
     start = c.overhead_seconds + c.base_seconds * growth + c.start_steps * busy * batch.tpot_seconds
     per_token = c.per_prompt_token_seconds + c.base_seconds * growth * c.steps_per_token
-    shape = _tpot_shape(c, work, batch, horizon_seconds is not None)
+    shape = _tpot_shape(c, work, batch, replicas, horizon_seconds is not None)
     if horizon_seconds is None:
         shape = shape / (1.0 + shape * c.tpot_scatter_ratio**2)
         rate_rps = rate_rps * c.burst_ratio
@@ -91,19 +91,25 @@ def tails(
 FULL_LOAD = 0.999  # of saturation: the theory's wait is beyond any target there
 
 
-def _tpot_shape(c: Coefficients, work: Work, batch: Batch, bounded: bool) -> FloatArray:
+def _tpot_shape(
+    c: Coefficients, work: Work, batch: Batch, replicas: FloatArray, bounded: bool
+) -> FloatArray:
     """Shape of the gamma distribution: mean^2 / variance of what neighbours add to a token.
 
-    Half of a neighbour's stay overlaps with mine: the mean square of its share is 2/3. Where `bounded`,
-    a batch that is full cannot grow, so its size varies less: right for percentiles near a full
-    batch, but not monotone in the load, so the share within a target does without.
+    Half of a neighbour's stay overlaps with mine: the mean square of its share is 2/3. Behind
+    least-load routing all replicas' batches swell together, so their number's variance is shared by
+    R; which prompts interrupt me is not. Where `bounded`, a batch that is full cannot grow, so its
+    size varies less: right for percentiles near a full batch, but not monotone in the load, so the
+    share within a target does without.
     """
     prompt = work.prompt_seconds / work.osl_tokens
     free = 1.0 - (batch.neighbours / (work.slots - 1.0 + TINY)) ** 2 if bounded else 1.0
-    square = 2.0 / 3.0 * free * work.decode_seconds**2 + prompt**2 * np.exp(c.isl_sigma**2) + TINY
-    damped = 1.0 - batch.decode_load * free
+    apart = 1.0 - c.routing_ratio * (1.0 - 1.0 / replicas)
+    batches = 2.0 / 3.0 * free * apart * work.decode_seconds**2
+    square = batches + prompt**2 * np.exp(c.isl_sigma**2) + TINY
+    swelling = 1.0 + apart * (1.0 / (1.0 - batch.decode_load * free) - 1.0)
     shape: FloatArray = (
-        batch.neighbours * damped * work.neighbour_seconds**2 / (c.tpot_spread * square)
+        batch.neighbours * work.neighbour_seconds**2 / (c.tpot_spread * square * swelling)
     )
     return shape
 
@@ -117,7 +123,8 @@ def _prompt_queue(
     horizon_seconds: float | None,
 ) -> tuple[FloatArray, FloatArray]:
     """Return (chance to wait, mean wait of those who do) behind other prompts of the replica."""
-    for_prompts = np.maximum(1.0 - rate_rps * work.osl_tokens * work.decode_seconds, TINY)
+    steady = np.minimum(rate_rps, FULL / work.saturation_seconds)
+    for_prompts = 1.0 - steady * work.osl_tokens * work.decode_seconds
     use = rate_rps * work.serial_prompt_seconds / for_prompts
     share = batch.neighbours / np.maximum(batch.running, batch.neighbours + TINY)
     clipped = np.minimum(use, 1.0)
@@ -141,7 +148,8 @@ def _slot_queue(
     horizon_seconds: float | None,
 ) -> tuple[FloatArray, FloatArray]:
     """Return (chance to wait, mean wait of those who do) for a place in the batch."""
-    left = np.maximum(1.0 - rate_rps * work.osl_tokens * work.neighbour_seconds, TINY)
+    steady = np.minimum(rate_rps, FULL / work.saturation_seconds)
+    left = 1.0 - steady * work.osl_tokens * work.neighbour_seconds
     use = rate_rps * c.base_seconds * work.osl_tokens / (work.slots * left)
     clipped = np.minimum(use, 1.0)
     chance = clipped ** (np.sqrt(2.0 * (work.slots * replicas + 1.0)) - 1.0)

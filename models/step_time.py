@@ -18,7 +18,7 @@ with an idle replica to go to there are none. `o` solves
 
     o^2 - (a - g) * o + e * (o - a) = 0,      g = 0.92 * routing * (1 - 1/R),    e = 0.66 / R,
 
-a hyperbola between 0 and a - g, which agrees within 0.1 neighbours with a simulation of R infinite
+a hyperbola between 0 and a - g, which agrees within 0.2 neighbours with a simulation of R infinite
 servers behind a least-load router (R from 1 to 48; at R = 1 it is o = a exactly). Evenly spaced
 arrivals collide less in the same way, which adds to g. `a` is linear in
 `o`, so both equations close in one quadratic, and at R = 1 give tpot = (base + d) / (1 - lam*L*k).
