@@ -89,7 +89,9 @@ def policies(*each: Policy, pools: tuple[Pool, ...] | None = None) -> Policies:
     return Policies({p.service: p for p in each}, (made,) if pools is None else pools)
 
 
-def outlook(median_rps: float, *, spread: float = 0.2, cutoff: float = NOW, **changes: Any) -> Outlook:
+def outlook(
+    median_rps: float, *, spread: float = 0.2, cutoff: float = NOW, **changes: Any
+) -> Outlook:
     """The same distribution at every lead: quantile q is median * (1 + spread * z(q))."""
     z = np.array([-1.282, 0.0, 0.842, 1.282, 1.645, 2.326])
     row = np.maximum(median_rps * (1 + spread * z), 0.0)

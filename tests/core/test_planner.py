@@ -46,7 +46,9 @@ def service(name: str, *variants: VariantNeed, **changes: object) -> ServiceNeed
     return ServiceNeed(**{**fields, **changes})  # type: ignore[arg-type]
 
 
-def counts(needs: tuple[ServiceNeed, ...], limits: Limits = NO_LIMITS) -> dict[str, tuple[int, ...]]:
+def counts(
+    needs: tuple[ServiceNeed, ...], limits: Limits = NO_LIMITS
+) -> dict[str, tuple[int, ...]]:
     return {k: p.replicas for k, p in plan_replicas(needs, limits).services.items()}
 
 
@@ -58,9 +60,9 @@ def test_one_variant_gets_what_the_future_needs() -> None:
 
 def test_what_runs_is_kept_while_the_horizon_needs_it() -> None:
     # 6 run, the lead time needs 4, but 5 are needed before a restart could be back: 5 stay
-    assert counts((service("n/s", need_variant(future=4, hold=5, present=4, current=6, ready=6)),)) == {
-        "n/s": (5,)
-    }
+    assert counts(
+        (service("n/s", need_variant(future=4, hold=5, present=4, current=6, ready=6)),)
+    ) == {"n/s": (5,)}
 
 
 def test_the_cheaper_variant_serves() -> None:
@@ -154,7 +156,13 @@ def tidy(v: VariantNeed, name: str) -> VariantNeed:
     fields = {f: getattr(v, f) for f in v.__dataclass_fields__}
     current = min(v.current, v.upper)
     return VariantNeed(
-        **{**fields, "name": name, "current": current, "ready": current, "lower": min(v.lower, v.upper)}
+        **{
+            **fields,
+            "name": name,
+            "current": current,
+            "ready": current,
+            "lower": min(v.lower, v.upper),
+        }
     )
 
 

@@ -21,13 +21,15 @@ from builders import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscaler.core.outcome import StartLead, State
+from autoscaler.core.outcome import Forecasts, StartLead, State
 from autoscaler.core.tick import tick
 from autoscaler.core.types import (
     AcceleratorClass,
     Behavior,
     Fallback,
     Mode,
+    Observation,
+    Policies,
     Pool,
     Reason,
     ScalingLimit,
@@ -39,7 +41,9 @@ from models.slo import SloTargets
 BASE = policies(policy())
 
 
-def replicas(state: State, obs, world=BASE, known=None) -> tuple[State, int, Reason]:  # type: ignore[no-untyped-def]
+def replicas(
+    state: State, obs: Observation, world: Policies = BASE, known: Forecasts | None = None
+) -> tuple[State, int, Reason]:
     known = forecasts({SERVICE: outlook(2.0)}) if known is None else known
     state, decisions = tick(world, known, state, obs)
     decision = decisions.services[SERVICE]
@@ -58,7 +62,7 @@ def test_a_predicted_rise_is_ordered_one_lead_ahead() -> None:
     rates[3:] *= 10.0  # in four minutes: ten times the load; a start takes 2 to 4 minutes
     rising = replace(flat, arrival_rate_rps=rates)
     _, before, _ = replicas(State(), observation(h100=seen(1)), known=forecasts({SERVICE: flat}))
-    state, after, reason = replicas(
+    _, after, reason = replicas(
         State(), observation(h100=seen(1)), known=forecasts({SERVICE: rising})
     )
     assert before <= 2
@@ -124,7 +128,7 @@ def test_frozen_is_left_alone() -> None:
 
 def test_queue_and_missed_slo_overrule_the_forecast() -> None:
     bad = seen(2, waiting=60.0, ttft_p95_seconds=9.0, slo_attainment_ratio=0.2)
-    state, calm, _ = replicas(State(), observation(h100=seen(2)))
+    _, calm, _ = replicas(State(), observation(h100=seen(2)))
     _, n, reason = replicas(State(), observation(rate=12.0, h100=bad))
     assert n > calm
     assert reason is Reason.REACTIVE
@@ -160,7 +164,9 @@ def test_rate_limits_bound_each_period() -> None:
 
 
 def test_a_schedule_raises_the_floor() -> None:
-    window = ScheduleWindow("launch", "UTC", min_replicas=9, days=(0,), start_second=0, end_second=3600)
+    window = ScheduleWindow(
+        "launch", "UTC", min_replicas=9, days=(0,), start_second=0, end_second=3600
+    )
     world = policies(policy(schedule=(window,)))
     _, n, reason = replicas(State(), observation(h100=seen(2)), world=world)
     assert (n, reason) == (9, Reason.SCHEDULE)
@@ -240,7 +246,9 @@ def test_two_variants_and_a_pool_too_small_for_one() -> None:
     spread=st.floats(0.05, 0.35),
     running=st.integers(1, 30),
 )
-def test_more_demand_never_plans_less(rate: float, more: float, spread: float, running: int) -> None:
+def test_more_demand_never_plans_less(
+    rate: float, more: float, spread: float, running: int
+) -> None:
     obs = observation(rate=rate, h100=seen(running))
     _, less, _ = replicas(State(), obs, known=forecasts({SERVICE: outlook(rate, spread=spread)}))
     _, rest, _ = replicas(
@@ -271,7 +279,9 @@ def test_no_tick_without_telemetry_lowers_a_fleet(
 def test_every_policy_gets_an_integer_for_every_variant() -> None:
     other = replace(policy(), service="prod/unseen")
     world = policies(policy(), other)
-    _, decisions = tick(world, forecasts({SERVICE: outlook(2.0)}), State(), observation(h100=seen(1)))
+    _, decisions = tick(
+        world, forecasts({SERVICE: outlook(2.0)}), State(), observation(h100=seen(1))
+    )
     assert set(decisions.services) == {SERVICE, "prod/unseen"}
     assert all(
         isinstance(n, int) and n >= 0
@@ -287,6 +297,8 @@ def test_a_forecast_that_is_not_trusted_is_reported() -> None:
 
 
 def test_costs_are_the_plan_times_the_price() -> None:
-    _, decisions = tick(BASE, forecasts({SERVICE: outlook(2.0)}), State(), observation(h100=seen(1)))
+    _, decisions = tick(
+        BASE, forecasts({SERVICE: outlook(2.0)}), State(), observation(h100=seen(1))
+    )
     decision = decisions.services[SERVICE]
     assert decision.cost_usd_per_hour == pytest.approx(4.0 * decision.variants["h100"])

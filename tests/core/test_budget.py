@@ -1,0 +1,75 @@
+"""The error budget, worked by hand."""
+
+import math
+
+import pytest
+from builders import seen
+
+from autoscaler.core import budget
+from autoscaler.core.types import ServiceObservation
+from models.slo import SloTargets
+
+TARGETS = SloTargets(ttft_seconds=1.0, tpot_seconds=0.1)
+
+
+def test_hours_gather_and_leave_the_window() -> None:
+    hours = budget.record((), 3600.0 * 10 + 5, 2.0, 100.0, 0.9)  # 10 missed
+    hours = budget.record(hours, 3600.0 * 10 + 20, 2.0, 100.0, 1.0)
+    assert [(h.hour, h.finished, round(h.missed, 9)) for h in hours] == [(10, 200.0, 10.0)]
+    hours = budget.record(hours, 3600.0 * 12 + 1, 2.0, 50.0, 1.0)
+    assert [h.hour for h in hours] == [12]  # the tenth hour is out of a window of two
+
+
+@pytest.mark.parametrize("finished", [0.0, math.nan])
+def test_nothing_finished_changes_nothing(finished: float) -> None:
+    assert budget.record((), 0.0, 24.0, finished, 0.5) == ()
+
+
+def test_the_budget_is_whole_at_the_start() -> None:
+    attained = budget.attained_ratio((), 0.99, math.nan)
+    assert attained == pytest.approx(0.99)
+    assert budget.left_ratio(1.0, 0.99) == 1.0
+    assert budget.left_ratio(0.99, 0.99) == pytest.approx(0.0)
+    assert budget.left_ratio(0.98, 0.99) == pytest.approx(-1.0)
+
+
+def test_attained_mixes_what_was_seen_with_the_grace() -> None:
+    # grace: 1 req/s x 4 h = 14,400 at 0.99 -> 144 missed; seen: 14,400 with 432 missed
+    hours = budget.record((), 3600.0, 24.0, 14_400.0, 0.97)
+    assert budget.attained_ratio(hours, 0.99, 1.0) == pytest.approx(1 - 576 / 28_800)
+
+
+def test_a_surplus_plans_leaner_and_a_deficit_safer() -> None:
+    assert budget.attainment_target(0.99, 0.99) == pytest.approx(0.99)
+    assert budget.attainment_target(0.995, 0.99) == pytest.approx(0.98)  # 0.01 + 2 x 0.005 missed
+    assert budget.attainment_target(0.988, 0.99) == pytest.approx(0.994)  # 0.01 - 2 x 0.002
+    assert budget.attainment_target(0.5, 0.99) == pytest.approx(0.9975)  # a quarter of 1 %
+    assert budget.attainment_target(1.0, 0.99) == pytest.approx(0.975)  # at most 2.5 %
+
+
+def test_measured_shares_are_weighted_by_requests() -> None:
+    variants = {
+        "a": seen(1, finished_requests=100.0, slo_attainment_ratio=0.9),
+        "b": seen(1, finished_requests=300.0, slo_attainment_ratio=1.0),
+        "c": seen(1, finished_requests=math.nan),
+    }
+    finished, share = budget.observed_attainment(ServiceObservation(1, 1, 1, variants), TARGETS)
+    assert finished == 400.0
+    assert share == pytest.approx(0.975)
+
+
+@pytest.mark.parametrize(
+    ("percentiles", "target", "share"),
+    [
+        ((0.1, 0.2, 0.4), math.inf, 1.0),
+        ((0.1, 0.2, 0.4), 0.4, 0.995),  # nothing is known beyond p99
+        ((0.1, 0.2, 0.4), 0.2, 0.95),
+        ((0.1, 0.2, 0.4), 0.05, 0.25),
+        ((0.1, 0.4, math.nan), 0.2, 0.725),  # half way in the log: (0.5 + 0.95) / 2
+        ((math.nan, math.nan, math.nan), 0.2, math.nan),
+    ],
+)
+def test_shares_are_read_off_percentiles(
+    percentiles: tuple[float, float, float], target: float, share: float
+) -> None:
+    assert budget.share_within(percentiles, target) == pytest.approx(share, nan_ok=True)

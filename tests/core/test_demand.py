@@ -1,0 +1,61 @@
+"""From quantiles to demand points."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from builders import NOW, outlook
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoscaler.core.demand import (
+    PROBABILITIES,
+    WEIGHTS,
+    demand_points,
+    envelope,
+    measured_rate_rps,
+    unmodelled_points,
+)
+from autoscaler.core.outcome import Sample
+from models.quantiles import QUANTILES
+
+Q = np.array(QUANTILES)
+
+
+def test_the_grid_is_a_distribution() -> None:
+    assert WEIGHTS.sum() == pytest.approx(1.0)
+    assert (np.diff(PROBABILITIES) > 0).all()
+
+
+def test_points_follow_a_linear_quantile_function() -> None:
+    # uniform on [0, 100]: the quantile q is 100 q, so is every point
+    assert demand_points(100.0 * Q, Q) == pytest.approx(100.0 * PROBABILITIES)
+
+
+def test_unmodelled_demand_keeps_its_mean() -> None:
+    assert float(unmodelled_points(10.0) @ WEIGHTS) == pytest.approx(10.0, rel=0.02)
+
+
+def test_the_envelope_sees_the_peak_between() -> None:
+    flat = outlook(1.0)
+    rates = np.array(flat.arrival_rate_rps)
+    rates[4] *= 5.0  # one minute, five minutes ahead
+    peak = replace(flat, arrival_rate_rps=rates)
+    assert envelope(peak, NOW, 0.0, 600.0) == pytest.approx(rates[4])
+    assert envelope(peak, NOW, 0.0, 200.0) == pytest.approx(rates[0])
+    # a forecast that is a minute old: the peak is four minutes ahead of now
+    assert envelope(peak, NOW + 60, 239.0, 241.0) == pytest.approx(rates[4])
+
+
+def test_the_measured_rate_weighs_intervals() -> None:
+    samples = [Sample(10.0, 10.0, 4.0, 0.0), Sample(40.0, 30.0, 8.0, 0.0)]
+    assert measured_rate_rps(samples, 40.0, 60.0) == pytest.approx(7.0)  # (40 + 240) / 40
+    assert measured_rate_rps(samples, 40.0, 20.0) == pytest.approx(8.0)
+    assert np.isnan(measured_rate_rps([], 40.0, 60.0))
+
+
+@given(st.lists(st.floats(0.0, 1e4), min_size=6, max_size=6))
+def test_points_never_cross_and_are_never_negative(values: list[float]) -> None:
+    points = demand_points(np.sort(np.array(values)), Q)
+    assert (np.diff(points) >= -1e-9).all()
+    assert (points >= 0).all()

@@ -1,0 +1,113 @@
+"""The guard's steps, one table each."""
+
+import math
+
+import pytest
+from builders import observation, policy, seen, variant
+
+from autoscaler.core import guard
+from autoscaler.core.types import Behavior, Mode, ScalingLimit, ScalingRules, ScheduleWindow
+
+MONDAY_9 = 1_767_571_200.0 + 9 * 3600  # 2026-01-05 09:00 UTC
+
+
+def test_stabilization_keeps_the_maximum_of_its_window() -> None:
+    window, n = guard.stabilized((), 0.0, 3, 60.0, current=5)
+    assert n == 5  # a controller that has just started remembers what runs
+    window, n = guard.stabilized(window, 30.0, 4, 60.0, current=5)
+    assert n == 5
+    window, n = guard.stabilized(window, 61.0, 2, 60.0, current=5)
+    assert n == 4  # the first two are out
+    window, n = guard.stabilized(window, 95.0, 2, 60.0, current=4)
+    assert n == 2
+
+
+@pytest.mark.parametrize(
+    ("limits", "current", "expected"),
+    [
+        ((), 4, (1, 40)),
+        ((ScalingLimit(percent=False, value=3, period_seconds=60),), 4, (1, 7)),
+        ((ScalingLimit(percent=True, value=50, period_seconds=60),), 4, (2, 6)),
+        (
+            (
+                ScalingLimit(percent=False, value=1, period_seconds=60),
+                ScalingLimit(percent=True, value=100, period_seconds=60),
+            ),
+            4,
+            (1, 8),  # the most generous counts; at least minReplicas 1
+        ),
+    ],
+    ids=["none", "pods", "percent", "both"],
+)
+def test_rate_limits(
+    limits: tuple[ScalingLimit, ...], current: int, expected: tuple[int, int]
+) -> None:
+    rules = ScalingRules(0.0, limits)
+    world = policy(behavior=Behavior(Mode.SCALE, rules, rules))
+    changes = ((-math.inf, {"h100": current}),)
+    assert guard.bounds(world, variant(), current, changes, 1000.0) == expected
+
+
+def test_count_at_reads_history() -> None:
+    changes = ((-math.inf, {"a": 2}), (100.0, {"a": 5}), (200.0, {"a": 3}))
+    assert [guard.count_at(changes, t, "a", 9) for t in (50.0, 100.0, 150.0, 250.0)] == [2, 5, 5, 3]
+    assert guard.count_at((), 50.0, "a", 9) == 9
+
+
+def test_changes_are_remembered_as_long_as_a_period_may_ask() -> None:
+    changes = guard.remember_change((), 0.0, {"a": 1}, {"a": 2})
+    assert changes == ((-math.inf, {"a": 1}), (0.0, {"a": 2}))
+    assert guard.remember_change(changes, 10.0, {"a": 2}, {"a": 2}) is changes
+    later = guard.remember_change(changes, 4000.0, {"a": 2}, {"a": 3})
+    assert later == ((0.0, {"a": 2}), (4000.0, {"a": 3}))
+
+
+def window(**changes: object) -> ScheduleWindow:
+    fields: dict[str, object] = {"name": "w", "time_zone": "UTC", "min_replicas": 2}
+    return ScheduleWindow(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("each", "active"),
+    [
+        (window(days=(0,), start_second=8 * 3600, end_second=10 * 3600), True),
+        (window(days=(1,), start_second=8 * 3600, end_second=10 * 3600), False),
+        (window(days=(0,), start_second=10 * 3600, end_second=11 * 3600), False),
+        # 9:00 UTC is 10:00 in Berlin
+        (window(time_zone="Europe/Berlin", start_second=10 * 3600, end_second=11 * 3600), True),
+        # Sunday 22:00 to 10:00 reaches into Monday; Monday's own begins at 22:00
+        (window(days=(6,), start_second=22 * 3600, end_second=10 * 3600), True),
+        (window(days=(0,), start_second=22 * 3600, end_second=10 * 3600), False),
+        (window(from_seconds=MONDAY_9 - 1, until_seconds=MONDAY_9 + 1), True),
+        (window(from_seconds=MONDAY_9 + 1, until_seconds=MONDAY_9 + 2), False),
+    ],
+)
+def test_schedule_windows(each: ScheduleWindow, active: bool) -> None:
+    assert bool(guard.active_windows(policy(schedule=(each,)), MONDAY_9)) is active
+
+
+@pytest.mark.parametrize(
+    ("changes", "trouble"),
+    [
+        ({}, False),
+        ({"waiting": 50.0}, False),  # a queue, but nobody misses anything
+        ({"ttft_p95_seconds": 5.0}, False),  # late, but nothing waits: a long prompt
+        ({"waiting": 50.0, "ttft_p95_seconds": 5.0}, True),
+        ({"waiting": math.nan, "slo_attainment_ratio": 0.5}, True),
+        (
+            {"waiting": math.nan, "ttft_p95_seconds": math.nan, "slo_attainment_ratio": math.nan},
+            False,
+        ),
+    ],
+)
+def test_trouble_is_a_queue_with_missed_objectives(
+    changes: dict[str, float], trouble: bool
+) -> None:
+    shown = observation(h100=seen(2, **changes)).services["prod/chat"]
+    assert guard.in_trouble(policy(), shown) is trouble
+
+
+def test_nothing_ready_and_something_waiting_is_trouble() -> None:
+    shown = observation(h100=seen(0, waiting=1.0)).services["prod/chat"]
+    assert guard.in_trouble(policy(), shown)
+    assert guard.backlog_requests(shown) == 1.0
