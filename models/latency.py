@@ -1,10 +1,9 @@
 """The latency model of a fleet: TTFT and TPOT percentiles as a function of load, mix and replicas.
 
 One set of physical coefficients per (service, variant), fitted to its own serving windows
-(models.latency_fit); `models.capacity` turns them into attainment and replicas. This version has no
-learned residual correction on top: on the sweeps that it was checked with, the physical core alone
-is within measurement noise of unseen loads, and a correction that does not pay out of sample is not
-kept.
+(models.latency_fit); `models.capacity` turns them into attainment and replicas. This version stops at
+the physical core: the monotone LightGBM correction on its residuals that the design wants is not in
+it, because none has been shown to pay out of sample yet.
 """
 
 import json

@@ -203,21 +203,16 @@ def _log_slopes(x: FloatArray, cells: Cells, limits: Limits, noise: FloatArray) 
     steps = LOG_STEP * np.concatenate([np.zeros((1, len(x))), np.eye(len(x))])
     batch, t = _tails(unpack(x + steps, limits), cells)  # (1 + P, C), unchanged first
     _, here = _tails(unpack(x, limits), cells)
-    columns = []
-    for j in range(3):
-        time = ttft_quantile(here, cells.level[:, j])
-        share = ttft_share(t, time)
-        rise = (ttft_share(here, time * np.exp(LOG_STEP)) - share[0]) / LOG_STEP
-        columns.append(-(share - share[0]) / np.maximum(rise, MIN_RISE))
-    columns += [np.log(tpot_quantile(t, cells.level[:, j])) for j in range(3)]
-    moved = np.stack(columns, axis=-1)
+    level = cells.level.T[:, None]  # (3, 1, C)
+    time = ttft_quantile(here, level)
+    share = ttft_share(t, time)  # (3, 1 + P, C)
+    rise = (ttft_share(here, time * np.exp(LOG_STEP)) - share[:, :1]) / LOG_STEP
+    ttft = -(share - share[:, :1]) / np.maximum(rise, MIN_RISE)
+    tpot = np.log(tpot_quantile(t, level))
+    moved = np.moveaxis(np.concatenate([ttft, tpot]), 0, -1)
     running = _log_running(batch, cells)
-    change = _weighted(
-        moved - moved[0] + 0.0 * cells.log_latency,
-        running - running[0] + 0.0 * running,
-        cells,
-        noise,
-    )
+    seen = np.where(np.isfinite(cells.log_latency), 1.0, np.nan)
+    change = _weighted((moved - moved[0]) * seen, running - running[0], cells, noise)
     return change[1:].T / LOG_STEP
 
 
@@ -245,6 +240,6 @@ def _tails(c: Coefficients, cells: Cells) -> tuple[Batch, Tails]:
 
 def _log_percentiles(t: Tails, cells: Cells) -> FloatArray:
     """Return (C, 6): the logarithm of each percentile at the level that it stands for."""
-    ttft = [ttft_quantile(t, cells.level[:, j]) for j in range(3)]
-    tpot = [tpot_quantile(t, cells.level[:, j]) for j in range(3)]
-    return np.log(np.stack([*ttft, *tpot], axis=-1))
+    level = cells.level.T
+    seconds = np.concatenate([ttft_quantile(t, level), tpot_quantile(t, level)])
+    return np.asarray(np.log(seconds).T, dtype=np.float64)

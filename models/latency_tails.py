@@ -28,7 +28,7 @@ from models.step_time import FULL, Batch, Coefficients, Work
 FloatArray = NDArray[np.float64]
 TINY = 1e-12
 HUGE = 1e12  # seconds: a target of infinity, in arithmetic
-BISECTIONS = 22  # of the logarithm of TTFT: a bracket of e^9 shrinks to 2e-6
+BISECTIONS = 20  # of the logarithm of TTFT: a bracket of e^9 shrinks to 1e-5
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ QUANTILE_COLUMNS = (
 )
 LEVELS = np.array([0.5, 0.95, 0.99])
 MAX_WINDOWS = 6_000  # a day of 15 s windows; more are thinned evenly
-MAX_CELLS = 100
+MAX_CELLS = 80
 MIN_KV_USAGE_RATIO = 0.002  # below, the gauge is mostly rounding
 LIMIT_SPREAD = 0.06  # a full batch does not vary by more, over windows
 MIN_LIMIT_WINDOWS = 5

@@ -16,7 +16,7 @@ MAX_STEPS = 30
 FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-2, 1e-6, 1e4
 CALMER, BOLDER = 4.0, 0.25  # factors on the damping after a bad and a good step
 MAX_MOVE = 1.5  # of a parameter in one step
-TOLERANCE = 1e-4  # of the loss, relative: a good step that gains less is the last
+TOLERANCE = 1e-3  # of the loss, relative: a good step that gains less is the last
 
 
 def minimise(
