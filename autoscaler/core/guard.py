@@ -26,7 +26,9 @@ def stabilized(
     An empty window (a controller that has just started) remembers what runs, as HPA does: a restart
     lowers nothing.
     """
-    kept = tuple((t, n) for t, n in past or ((now_seconds, current),) if t > now_seconds - window_seconds)
+    kept = tuple(
+        (t, n) for t, n in past or ((now_seconds, current),) if t > now_seconds - window_seconds
+    )
     kept = (*kept, (now_seconds, value))
     return kept, max(n for _, n in kept)
 

@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from autoscaler.core.assess import Situation
 from autoscaler.core.demand import PROBABILITIES, WEIGHTS
 from autoscaler.core.outcome import FloatArray, Forecasts
+from autoscaler.core.types import Variant
 from models import capacity
 from models.step_time import Coefficients
 
-MOST_REPLICAS = 1000  # of one variant alone; a need beyond it is reported as unmet
+LEAST_SEARCH = 64  # a need is searched up to this or twice maxReplicas; beyond it, it is unmet
 IDLE_RPS = 1e-3  # a load that no queue notices
+MIDDLE = len(PROBABILITIES) // 2  # the demand point nearest the median
 CEILING_SLACK = 0.25  # of the allowed misses, below what an idle fleet attains
 
 IntArray = NDArray[np.int64]
@@ -89,7 +91,9 @@ def size_all(situations: Sequence[Situation], forecasts: Forecasts) -> Sizes:
     owners = [s for s in situations for _ in s.policy.variants]
     demands = [s.demand for s in owners if s.demand is not None]
     batches = _batches(keys, roles, owners, forecasts)
-    most = np.full(len(keys), MOST_REPLICAS, dtype=np.int64)
+    most = np.array(
+        [_search_limit(v) for s in situations for v in s.policy.variants], dtype=np.int64
+    )
     idle = np.full((len(keys), 1), IDLE_RPS)
     ceiling = _gather(
         batches, lambda b: b.attainment(idle[b.index], most[b.index].astype(float))[:, 0]
@@ -98,23 +102,20 @@ def size_all(situations: Sequence[Situation], forecasts: Forecasts) -> Sizes:
     wanted = np.array([s.attainment_target for s in owners])
     target = np.minimum(wanted, ceiling - CEILING_SLACK * allowed)
 
-    def required(rates: FloatArray) -> IntArray:
-        found = _gather(batches, lambda b: _required(b, rates[b.index], target, most))
-        return np.where(np.isfinite(found), found, -1).astype(np.int64)
-
-    points = [_stack([getattr(d, name) for d in demands]) for name in ("future", "hold", "present")]
     reactive = np.array([d.reactive_rps for d in demands]).reshape(len(demands), 1)
-    future = required(points[0])
+    points = [_stack([getattr(d, name) for d in demands]) for name in ("future", "hold", "present")]
+    rates = np.stack([*points, np.broadcast_to(reactive, points[0].shape)])  # (4, N, K)
+    found = _required(batches, rates, target, most)
     return Sizes(
         lanes={key: i for i, key in enumerate(keys)},
         batches=batches,
         attainment_target=target,
         ceiling=ceiling,
-        known=future >= 0,
-        future=future,
-        hold=required(points[1]),
-        present=required(points[2]),
-        reactive=required(np.broadcast_to(reactive, points[0].shape)),
+        known=found[0] >= 0,
+        future=found[0],
+        hold=found[1],
+        present=found[2],
+        reactive=found[3],
         future_rps=points[0],
     )
 
@@ -128,30 +129,33 @@ def evaluate(sizes: Sizes, counts: FloatArray, share: FloatArray) -> Evaluation:
     n = np.where(used, counts, 1.0)
     rates = np.maximum(IDLE_RPS, sizes.future_rps * share[:, np.newaxis])
     weights = WEIGHTS * rates
-    median = rates[:, len(PROBABILITIES) // 2]
-
-    def attained(b: Batch) -> FloatArray:
-        w = weights[b.index]
-        got: FloatArray = (w * b.attainment(rates[b.index], n[b.index])).sum(axis=1) / w.sum(axis=1)
-        return got
-
-    def latency(name: str) -> Callable[[Batch], FloatArray]:
-        return lambda b: capacity.predicted_latency(
-            b.coefficients, median[b.index], n[b.index], b.isl_tokens, b.osl_tokens
-        )[name]
-
-    def carried(b: Batch) -> FloatArray:
-        goal, count = sizes.attainment_target[b.index], n[b.index]
-        per_replica = capacity.replica_capacity_rps(
-            b.coefficients, b.isl_tokens, b.osl_tokens, b.targets, goal, count
+    out = np.full((4, len(used)), np.nan)
+    for b in sizes.batches:
+        at, w = b.index, weights[b.index]
+        got = b.attainment(rates[at], n[at])
+        latency = capacity.predicted_latency(
+            b.coefficients, rates[at, MIDDLE], n[at], b.isl_tokens, b.osl_tokens
         )
-        return count * per_replica
+        out[0, at] = _carried(rates[at], got, sizes.attainment_target[at])
+        out[1, at] = (w * got).sum(axis=1) / w.sum(axis=1)
+        out[2, at], out[3, at] = latency["ttft_p95"], latency["tpot_p95"]
+    return Evaluation(*np.where(used, out, np.nan))
 
-    found = (
-        _gather(sizes.batches, f)
-        for f in (carried, attained, latency("ttft_p95"), latency("tpot_p95"))
-    )
-    return Evaluation(*(np.where(used, values, np.nan) for values in found))
+
+def _carried(rates: FloatArray, attained: FloatArray, target: FloatArray) -> FloatArray:
+    """Return the highest rate (n,) that keeps the target: attainment falls along rates (n, K).
+
+    Linear between demand points; the lowest point if even that misses, the highest if all meet.
+    """
+    out = np.empty(len(target))
+    for i, goal in enumerate(target):
+        falling = np.minimum.accumulate(attained[i])
+        out[i] = np.interp(-goal, -falling, rates[i])
+    return out
+
+
+def _search_limit(variant: Variant) -> int:
+    return max(LEAST_SEARCH, 2 * variant.max_replicas)
 
 
 def _batches(
@@ -176,18 +180,31 @@ def _batches(
     return tuple(batches)
 
 
-def _required(b: Batch, rates: FloatArray, target: FloatArray, most: IntArray) -> FloatArray:
-    found = capacity.required_replicas(
-        b.coefficients,
-        rates,
-        np.broadcast_to(WEIGHTS, rates.shape),
-        b.isl_tokens,
-        b.osl_tokens,
-        b.targets,
-        target[b.index],
-        most[b.index],
-    )
-    return np.where(found >= 0, found, np.nan)
+def _required(
+    batches: Sequence[Batch], rates: FloatArray, target: FloatArray, most: IntArray
+) -> IntArray:
+    """Return counts (D, N) for D demands of every lane, rates (D, N, K); one call a role."""
+    times = rates.shape[0]
+    found = np.full(rates.shape[:2], -1, dtype=np.int64)
+    for b in batches:
+        flat = rates[:, b.index].reshape(-1, rates.shape[2])
+        counts = capacity.required_replicas(
+            Coefficients.from_columns(np.tile(b.coefficients.columns(), times)),
+            flat,
+            np.broadcast_to(WEIGHTS, flat.shape),
+            np.tile(b.isl_tokens, times),
+            np.tile(b.osl_tokens, times),
+            capacity.TargetArrays(
+                np.tile(b.targets.ttft_seconds, times),
+                np.tile(b.targets.tpot_seconds, times),
+                np.tile(b.targets.e2e_seconds, times),
+                b.targets.role,
+            ),
+            np.tile(target[b.index], times),
+            np.tile(most[b.index], times),
+        )
+        found[:, b.index] = counts.reshape(times, -1)
+    return found
 
 
 def _gather(batches: Sequence[Batch], f: Callable[[Batch], FloatArray]) -> FloatArray:
