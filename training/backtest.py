@@ -118,14 +118,14 @@ def _fit_steps(series: LoadSeries, values: FloatArray, step: IntArray) -> IntArr
 
     On a day before whose midnight there is next to nothing, those up to the day's first cutoff.
     """
-    end = series.start_seconds + (step + 1) * series.step_seconds
-    day: FloatArray = np.asarray(np.floor(end / DAY_SECONDS + 1e-9))
+    end = np.float64(series.start_seconds) + (step + 1) * series.step_seconds
+    day = np.floor(end / DAY_SECONDS + 1e-9)
     midnight = (day * DAY_SECONDS - series.start_seconds) / series.step_seconds
     until: IntArray = np.floor(midnight + 1e-6).astype(np.int64)
-    known = np.isfinite(values).any(axis=0)
+    known = np.flatnonzero(np.isfinite(values).any(axis=0))
     for d in np.unique(day):
         here = np.flatnonzero(day == d)
-        if known[: max(0, int(until[here][0]))].sum() < MIN_FIT_STEPS:
+        if np.searchsorted(known, until[here[0]]) < MIN_FIT_STEPS:
             until[here] = step[here].min() + 1
     return until
 
