@@ -2,8 +2,8 @@
 
 One set of physical coefficients per (service, variant), fitted to its own serving windows
 (models.latency_fit); `models.capacity` turns them into attainment and replicas. This version stops at
-the physical core: the monotone LightGBM correction on its residuals that the design wants is not in
-it, because none has been shown to pay out of sample yet.
+the physical core: the monotone LightGBM correction on its residuals that the design wants has not
+been tried yet (docs/design/006).
 """
 
 import json
