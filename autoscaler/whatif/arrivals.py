@@ -77,9 +77,11 @@ def _checked(frame: pd.DataFrame, where: str) -> pd.DataFrame:
         )
     out = frame[[c for c in ("timestamp", "requests", *LENGTHS) if c in frame.columns]].copy()
     try:
-        stamps = pd.to_datetime(out.timestamp)
-    except ValueError as error:
-        raise ScenarioError(f"{where}: column timestamp: {error}; allowed: timestamps") from error
+        stamps = pd.to_datetime(out.timestamp, format="ISO8601")
+    except (ValueError, TypeError) as error:
+        raise ScenarioError(
+            f"{where}: column timestamp: {error}; allowed: timestamps as ISO 8601"
+        ) from error
     if not isinstance(stamps.dtype, pd.DatetimeTZDtype):
         raise ScenarioError(
             f"{where}: column timestamp has no time zone; allowed: UTC, as 2024-05-10T00:00:00Z"

@@ -45,9 +45,9 @@ RANGES: Mapping[str, tuple[float, float, tuple[float, ...]]] = {
     "static": (0.35, 1.6, (0.0,)),
     "hpa": (1.6, 0.15, (60.0, 300.0)),
     "kpa": (1.6, 0.1, (0.0,)),
-    "clairvoyant": (0.4, 1.8, (60.0, 300.0)),
+    "clairvoyant": (0.4, 1.8, (60.0,)),
 }
-WINDOWS = {"hpa": 60.0, "clairvoyant": 300.0}  # where the scenario fixes the setting
+WINDOWS = {"hpa": 60.0, "clairvoyant": 60.0}  # where the scenario fixes the setting
 
 
 class PerService:

@@ -1,0 +1,317 @@
+"""Small comparisons from end to end: an hour of load, a fast engine, a controller that is made up."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import measures
+
+from autoscaler.core.types import Observation
+from autoscaler.edge.policy_files import load_policies
+from autoscaler.sim.engine import EngineProfile
+from autoscaler.sim.workload import Requests
+from autoscaler.whatif.arrivals import Arrivals
+from autoscaler.whatif.capacity import replica_capacity
+from autoscaler.whatif.case import (
+    Case,
+    LognormalStartup,
+    ObservedStartup,
+    build_case,
+    draw_engine,
+    judged_window,
+    priced,
+    startup_of,
+)
+from autoscaler.whatif.compare import Contest, attained, compare
+from autoscaler.whatif.history import cut_history, load_frame, simulate_history
+from autoscaler.whatif.results import report_json
+from autoscaler.whatif.rivals import Setting, make_rival, peak_rps, searches
+from autoscaler.whatif.run import Driven, drive
+from autoscaler.whatif.scenario import Scenario, ScenarioError
+from models.frames import validate_load, validate_serving, validate_startups
+from models.slo import SloTargets
+
+START = 1_715_731_200.0  # 2024-05-15 00:00 UTC
+PROFILE = EngineProfile("fast", 0.01, 1e-4, 1e-8, 2e-5)
+POLICIES = """
+apiVersion: foreserve.dev/v1alpha1
+kind: AcceleratorPool
+metadata: {name: gpus}
+spec:
+  classes:
+    - {name: h100, resourceName: nvidia.com/gpu, usdPerHour: 5.0, quota: {count: 32}}
+---
+apiVersion: foreserve.dev/v1alpha1
+kind: ScalingPolicy
+metadata: {name: code, namespace: prod}
+spec:
+  model: m
+  slo:
+    objectives: [{metric: ttft, targetSeconds: 1.0}]
+    attainment: 0.95
+  variants:
+    - name: h100
+      acceleratorClass: h100
+      acceleratorsPerReplica: 2
+      targetRef: {apiVersion: apps/v1, kind: Deployment, name: code}
+      minReplicas: 1
+      maxReplicas: 12
+  behavior: {mode: Recommend}
+"""
+
+
+@pytest.fixture
+def policies(tmp_path: Path) -> Path:
+    path = tmp_path / "policies.yaml"
+    path.write_text(POLICIES)
+    return path
+
+
+def scenario_of(policies: Path, **changes: object) -> Scenario:
+    base: dict[str, object] = {
+        "name": "small",
+        "trace": "bundled:azure2024-code",
+        "profile": "llama2-70b-h100-80gb-tp4",
+        "policies": policies,
+        "startup": {"medianSeconds": 60, "sigma": 0.1},
+        "judgedHours": 0.5,
+        "warmUpSeconds": 300,
+        "engineErrorRatio": 0,
+    }
+    return Scenario.model_validate({**base, **changes})
+
+
+def steady(rate_rps: float, seconds: float, *, since: float = START) -> Requests:
+    rng = np.random.default_rng(1)
+    n = rng.poisson(rate_rps * seconds)
+    at = since + np.sort(rng.random(n)) * seconds
+    return Requests(at, rng.integers(200, 800, n), rng.integers(10, 60, n))
+
+
+@pytest.fixture
+def case(policies: Path) -> Case:
+    arrivals = Arrivals({"prod/code": steady(12.0, 3600.0)}, START, START + 3600.0)
+    engines = {("prod/code", "h100"): PROFILE}
+    return build_case(scenario_of(policies), load_policies([policies]), arrivals, engines)
+
+
+class Scripted:
+    """Wants 3 replicas, and from a time on 5."""
+
+    name = "scripted"
+
+    def __init__(self, since_seconds: float) -> None:
+        self.since_seconds = since_seconds
+        self.seen: list[Observation] = []
+
+    def decide(self, observation: Observation) -> Mapping[str, Mapping[str, int]]:
+        self.seen.append(observation)
+        return {"prod/code": {"h100": 5 if observation.now_seconds >= self.since_seconds else 3}}
+
+
+def test_a_run_charges_every_replica_and_judges_after_the_warm_up(case: Case) -> None:
+    scripted = Scripted(START + 3600.0)  # only at the last tick: charged no more
+    got = drive(case, scripted)
+    m = got.services["prod/code"]
+    # decides at START + 1815, + 1830, ...: 120 ticks of 15 s in half an hour
+    assert len(scripted.seen) == 120
+    assert scripted.seen[0].now_seconds == START + 1815.0
+    assert scripted.seen[0].pools == {"h100": 32}
+    assert m.cost_usd == pytest.approx(5.0 * m.gpu_hours)
+    assert got.series.cost_usd.sum() == pytest.approx(m.cost_usd)
+    judged = case.services["prod/code"].requests.between(START + 2100.0, START + 3600.0)
+    assert m.requests == len(judged.arrive_seconds)
+    assert m.unserved_requests == 0
+    opening = case.services["prod/code"].variants[0].initial_replicas
+    assert opening == 2
+    # 2 accelerators a replica: 2 replicas for one tick of 15 s, then 3, starting or ready, for 1785 s
+    assert m.gpu_hours == pytest.approx(2 * (2 * 15 + 3 * 1785) / 3600)
+    assert m.max_replicas == 3
+    assert (m.scale_ups, m.scale_downs) == (2, 0)  # at the first tick, and after the last
+
+
+def test_two_runs_of_the_same_thing_are_the_same(case: Case) -> None:
+    first, again = (drive(case, make_rival(case, Setting("hpa", 3.0))) for _ in range(2))
+    pd.testing.assert_frame_equal(first.series, again.series)
+    assert first.services == again.services
+
+
+def test_a_larger_static_fleet_costs_more_and_waits_less(case: Case) -> None:
+    small, large = (
+        drive(case, make_rival(case, Setting("static", n))).services["prod/code"] for n in (2, 6)
+    )
+    assert large.gpu_hours > 2 * small.gpu_hours
+    assert large.ttft_p95_seconds <= small.ttft_p95_seconds
+
+
+def test_every_rival_runs_and_its_search_spans_its_capacity(case: Case) -> None:
+    service = case.services["prod/code"]
+    assert peak_rps(service) == pytest.approx(12.0, rel=0.35)
+    for name, pairs in {n: searches(case, n, 3) for n in ("static", "hpa", "kpa")}.items():
+        for setting, search in pairs:
+            low, high = sorted((search.lean, search.safe))
+            assert low < high
+            assert setting.name == name
+    assert searches(case, "static", 3)[0][1].safe <= 12  # the policy's maximum
+    bound = drive(case, make_rival(case, Setting("clairvoyant", 1.2, window_seconds=60.0)))
+    assert bound.services["prod/code"].slo_attainment_ratio > 0.9
+
+
+def test_attained_is_the_worst_service_on_the_strictest_scale() -> None:
+    a, b = measures(slo_attainment_ratio=0.995), measures(slo_attainment_ratio=0.96)
+    # a missed half of its 1 %, b 80 % of its 5 %: 1 - 0.01 * 0.8
+    assert attained({"a": a, "b": b}, {"a": 0.99, "b": 0.95}) == pytest.approx(0.992)
+    silent = measures(slo_attainment_ratio=math.nan)
+    assert attained({"a": silent}, {"a": 0.99}) == 1.0
+
+
+def test_a_contest_prefers_meeting_then_cost_then_nearness() -> None:
+    def driven(ratio: float, cost: float) -> Driven:
+        made = measures(slo_attainment_ratio=ratio, cost_usd=cost)
+        return Driven({"a": made}, 1, pd.DataFrame())
+
+    contest = Contest("hpa", {"a": 0.99}, [])
+    for setting, run, best in (
+        (1.0, driven(0.90, 10), 1.0),
+        (2.0, driven(0.95, 20), 2.0),  # misses, but by less
+        (3.0, driven(0.995, 99), 3.0),  # meets
+        (4.0, driven(0.980, 5), 3.0),  # cheap, but misses
+        (5.0, driven(0.991, 50), 5.0),  # meets and is cheaper
+    ):
+        contest.take(Setting("hpa", setting), None, run)
+        assert contest.best is not None
+        assert contest.best[0].value == best
+    assert contest.tried == 5
+
+
+def test_capacity_falls_with_the_targets_and_is_zero_for_none() -> None:
+    load = steady(10.0, 600.0)
+    loose = replica_capacity(PROFILE, load, SloTargets(ttft_seconds=2.0), 0.95, seed=1)
+    tight = replica_capacity(PROFILE, load, SloTargets(ttft_seconds=0.05), 0.95, seed=1)
+    never = replica_capacity(PROFILE, load, SloTargets(ttft_seconds=0.001), 0.95, seed=1)
+    assert loose.rate_rps > tight.rate_rps > never.rate_rps
+    assert never.rate_rps == pytest.approx(0.01)
+    assert loose.concurrency > tight.concurrency
+
+
+def test_the_simulated_engine_is_off_by_about_the_error_that_is_asked_for() -> None:
+    rng = np.random.default_rng(3)
+    drawn = [draw_engine(PROFILE, 0.1, rng) for _ in range(400)]
+    ratios = np.log([d.base_seconds / PROFILE.base_seconds for d in drawn])
+    assert ratios.std() == pytest.approx(0.1, rel=0.15)  # 400 draws: standard error 3.5 %
+    assert abs(ratios.mean()) < 0.02
+    assert drawn[0].max_num_seqs == PROFILE.max_num_seqs
+    assert draw_engine(PROFILE, 0.0, rng) == PROFILE
+
+
+def test_prices_are_replaced_by_class(policies: Path) -> None:
+    changed = priced(load_policies([policies]), {"h100": 9.0})
+    assert changed.pools[0].classes[0].usd_per_hour == 9.0
+    with pytest.raises(ScenarioError, match=r"no accelerator class 'h200' .* allowed: h100"):
+        priced(load_policies([policies]), {"h200": 9.0})
+
+
+def test_no_more_hours_are_judged_than_there_are(policies: Path) -> None:
+    arrivals = Arrivals({"prod/code": steady(1.0, 3600.0)}, START, START + 3600.0)
+    assert judged_window(scenario_of(policies), arrivals) == (START + 1800.0, START + 3600.0)
+    with pytest.raises(ScenarioError, match="judgedHours: 2; allowed: up to 1,"):
+        judged_window(scenario_of(policies, judgedHours=2), arrivals)
+
+
+def test_start_up_times_come_from_the_scenario_or_the_telemetry(
+    policies: Path, tmp_path: Path
+) -> None:
+    stamps = pd.Timestamp("2026-01-05", tz="UTC") + pd.to_timedelta([0, 60, 120], unit="s")
+    pd.DataFrame(
+        {
+            "service": "prod/code",
+            "variant": "h100",
+            "created_ts": stamps,
+            "ready_ts": [stamps[0] + pd.Timedelta("90s"), pd.NaT, stamps[2] + pd.Timedelta("70s")],
+            "ended_ts": pd.Series([pd.NaT] * 3, dtype="datetime64[ns, UTC]"),
+        }
+    ).to_parquet(tmp_path / "startups.parquet")
+    given = startup_of(scenario_of(policies), "prod/code", "h100")
+    assert given == LognormalStartup(60.0, 0.1)
+    observed = startup_of(
+        scenario_of(policies, trace=None, telemetry=tmp_path, startup=None), "prod/code", "h100"
+    )
+    assert isinstance(observed, ObservedStartup)
+    assert sorted(observed.seconds) == [70.0, 90.0]  # the censored start is left out
+
+
+def test_load_frame_counts_by_minute() -> None:
+    requests = Requests(
+        START + np.array([0.0, 59.9, 60.0, 200.0]), np.array([1, 2, 3, 4]), np.array([5, 6, 7, 8])
+    )
+    frame = validate_load(load_frame("a/a", requests, START, START + 190.0), "here")
+    assert frame.requests.to_list() == [2.0, 1.0, 0.0]  # 190 s hold three whole minutes
+    assert frame.input_tokens.to_list() == [3.0, 3.0, 0.0]
+    assert frame.output_tokens.to_list() == [11.0, 7.0, 0.0]
+
+
+def test_simulated_history_keeps_the_contract_and_ends_before_the_case(
+    case: Case, tmp_path: Path
+) -> None:
+    arrivals = Arrivals({"prod/code": steady(12.0, 3600.0)}, START, START + 3600.0)
+    simulate_history(case, arrivals, tmp_path)
+    load = validate_load(pd.read_parquet(tmp_path / "load.parquet"), "load")
+    serving = validate_serving(pd.read_parquet(tmp_path / "serving.parquet"), "serving")
+    starts = validate_startups(pd.read_parquet(tmp_path / "startups.parquet"), "startups")
+    judged = pd.Timestamp(case.since_seconds, unit="s", tz="UTC")
+    assert load.ts.max() == judged - pd.Timedelta("60s")
+    assert serving.ts.max() == judged - pd.Timedelta("30s")
+    assert len(serving) == 60  # half an hour of 30 s
+    assert serving.arrival_rate_rps.mean() == pytest.approx(12.0, rel=0.1)
+    assert serving.ttft_p95_seconds.notna().all()
+    assert (starts.created_ts < judged).all()
+
+
+def test_cut_history_forgets_what_was_not_known_yet(case: Case, tmp_path: Path) -> None:
+    arrivals = Arrivals({"prod/code": steady(12.0, 3600.0)}, START, START + 3600.0)
+    simulate_history(case, arrivals, tmp_path / "whole")
+    until = START + 900.0
+    cut_history(tmp_path / "whole", until, tmp_path / "part")
+    at = pd.Timestamp(until, unit="s", tz="UTC")
+    load = pd.read_parquet(tmp_path / "part" / "load.parquet")
+    assert len(load) == 15
+    starts = pd.read_parquet(tmp_path / "part" / "startups.parquet")
+    assert (starts.created_ts < at).all()
+    assert not (starts.ready_ts >= at).any()
+
+
+def no_training(telemetry: Path, models: Path) -> None:
+    raise AssertionError(f"nothing is learned without Foreserve: {telemetry}, {models}")
+
+
+def test_a_comparison_of_rivals_in_other_processes(policies: Path, tmp_path: Path) -> None:
+    said: list[tuple[str, int, int]] = []
+    scenario = scenario_of(
+        policies,
+        meanRequestsPerSecond=3,
+        judgedHours=1,
+        autoscalers=["static", {"name": "hpa", "setting": 2.0}, "clairvoyant"],
+    )
+    got = compare(
+        scenario,
+        work=tmp_path,
+        train=no_training,
+        progress=lambda *step: said.append(step),
+        workers=2,
+    )
+    assert [r.name for r in got.runs] == ["static", "hpa", "clairvoyant"]
+    static, hpa, _ = got.runs
+    assert static.tuned
+    assert static.tried <= 5
+    assert got.met(static)
+    assert (hpa.tuned, hpa.tried) == (False, 1)
+    assert hpa.setting == "target 2 requests a replica, mean over 60 s"
+    assert static.measures.requests == hpa.measures.requests  # the same world
+    report = report_json(got)
+    assert report["scenario"]["judgedHours"] == 1.0
+    json.dumps(report, allow_nan=False)
+    assert said[-1][1] == said[-1][2]
