@@ -7,16 +7,17 @@ import sys
 
 import typer
 
-from autoscaler.cli import backtest, decide, latency, replay, train
+from autoscaler.cli import backtest, decide, demo, latency, replay, train, whatif
 from autoscaler.cli.common import EXIT_INPUT, EXIT_RUN_TIME, fail, set_up_logging
 from autoscaler.edge.decision_log import LogError
 from autoscaler.policy import PolicyError
+from autoscaler.whatif.scenario import ScenarioError
 from models.artifact import ArtifactError
 from models.frames import FrameError
 from models.latency import LatencyModelError
 from training.registry import RegistryError
 
-BAD_INPUT = (FrameError, PolicyError, ArtifactError, LogError, LatencyModelError)
+BAD_INPUT = (FrameError, PolicyError, ArtifactError, LogError, ScenarioError, LatencyModelError)
 
 app = typer.Typer(
     name="foreserve",
@@ -27,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (train, backtest, latency, decide, replay):
+for module in (demo, train, backtest, latency, decide, replay, whatif):
     module.add_to(app)
 
 

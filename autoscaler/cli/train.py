@@ -51,3 +51,10 @@ def train(
 def current_generation(models: Path) -> Generation | None:
     """Return what serves now; None for a folder that holds nothing yet."""
     return read_generation(models) if (models / CURRENT).exists() else None
+
+
+def train_folder(telemetry: Path, models: Path) -> None:
+    """Train without a report: what worker processes import by name."""
+    from training.train import train as run_training
+
+    run_training(telemetry, models, incumbent=current_generation(models))
