@@ -182,8 +182,16 @@ def _replicas(
         if run.name == CLAIRVOYANT:
             plot.varea_step("t", 0, "n", source=source, fill_color=colour, fill_alpha=0.25)
             continue
-        width = 2.0 if run.name == FORESERVE else 1.2
-        line = plot.step("t", "n", source=source, line_color=colour, line_width=width, mode="after")
+        ours = run.name == FORESERVE
+        line = plot.step(
+            "t",
+            "n",
+            source=source,
+            line_color=colour,
+            line_width=2.0 if ours else 1.0,
+            line_alpha=1.0 if ours else 0.7,
+            mode="after",
+        )
         _hover(plot, run.label, "n", "replicas", line)
     return plot
 

@@ -16,6 +16,7 @@ from bokeh.resources import Resources
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from autoscaler.whatif.accounting import CAUSES, hourly, over_plan
 from autoscaler.whatif.plots import COLOURS, plot_parts
 from autoscaler.whatif.results import (
     CLAIRVOYANT,
@@ -151,9 +152,9 @@ def _tuning(comparison: Comparison) -> list[str]:
     if tuned:
         each = "; ".join(f"{r.label}: {r.setting} ({r.tried} runs)" for r in tuned)
         out.append(
-            "Each rival got its best setting with hindsight: its target was bisected on the very "
-            "hours that are judged, to the cheapest that meets the attainment (or, where none "
-            f"does, the one that comes closest). Nobody has that knowledge beforehand. {each}."
+            "Each rival got its best setting with hindsight: a few runs over the very hours that are "
+            "judged looked for the cheapest setting that meets the attainment (where none does: "
+            f"the one that comes closest). Nobody has that knowledge beforehand. {each}."
         )
     if fixed:
         each = "; ".join(f"{r.label}: {r.setting}" for r in fixed)
@@ -179,64 +180,59 @@ def _engine(scenario: Mapping[str, Any]) -> str:
 
 def _hours(comparison: Comparison) -> dict[str, Any]:
     """Return Foreserve's hours beside the clairvoyant plan's and the best rival's."""
-    ours, bound, rival = (
+    ours, plan, rival = (
         comparison.run(FORESERVE),
         comparison.run(CLAIRVOYANT),
         comparison.best_rival(),
     )
     if ours is None:
         return {"hours": [], "hours_header": (), "hours_caption": ""}
-    others = [run for run in (bound, rival) if run is not None]
-    tables = [hourly(run) for run in (ours, *others)]
+    others = [run for run in (rival, plan) if run is not None]
+    mine, *theirs = (hourly(run) for run in (ours, *others))
+    over = None if plan is None else over_plan(ours, plan)
     rows = [
         (
             f"{hour:%a %H:%M}",
-            f"{tables[0].requests[hour]:,.0f}",
-            percent(tables[0].slo_attainment_ratio[hour]),
-            *(usd(table.cost_usd[hour]) for table in tables),
-            tables[0].reasons[hour],
+            f"{mine.requests[hour]:,.0f}",
+            percent(mine.slo_attainment_ratio[hour]),
+            *(usd(table.cost_usd[hour]) for table in (mine, *theirs)),
+            *(() if over is None else (usd(over[cause][hour]) for cause in CAUSES)),
+            mine.reasons[hour],
         )
-        for hour in tables[0].index
+        for hour in mine.index
     ]
     header = (
         "Hour (UTC)",
         "Requests ended",
         "SLO attainment",
         *(f"Cost, {run.label}" for run in (ours, *others)),
-        "What decided, share of ticks",
+        *(() if over is None else CAUSE_HEADER),
+        "What decided",
     )
-    caption = (
-        "What Foreserve spent and served in each hour, beside the other plans with the same start-up "
-        "times, and which step of its decision had the last word."
+    return {"hours": rows, "hours_header": header, "hours_caption": _hours_caption(over)}
+
+
+CAUSE_HEADER = ("Over it: forecast", "guard", "limits", "lead time")
+
+
+def _hours_caption(over: pd.DataFrame | None) -> str:
+    first = (
+        "What Foreserve spent and served in each hour, and which steps of its decisions counted."
     )
-    return {"hours": rows, "hours_header": header, "hours_caption": caption}
-
-
-def hourly(run: RunResult) -> pd.DataFrame:
-    """Return a row an hour: requests ended, slo_attainment_ratio, cost_usd, reasons (in words)."""
-    ticks = run.series
-    hour = pd.to_datetime((ticks.ts_seconds - 1e-6) // 3600 * 3600, unit="s")
-    known = ticks.slo_attainment_ratio.notna()
-    met = (ticks.slo_attainment_ratio * ticks.finished_requests).where(known, 0.0)
-    ended = ticks.finished_requests.where(known, 0.0)
-    out = pd.DataFrame(
-        {
-            "requests": ended.groupby(hour).sum(),
-            "met": met.groupby(hour).sum(),
-            "cost_usd": ticks.cost_usd.groupby(hour).sum(),
-        }
+    if over is None:
+        return first
+    total = over.sum()
+    parts = ", ".join(
+        f"{name.removeprefix('Over it: ')} {usd(total[cause])}"
+        for name, cause in zip(CAUSE_HEADER, CAUSES, strict=True)
     )
-    out["slo_attainment_ratio"] = out.met / out.requests.where(out.requests > 0)
-    if "reason" in ticks:
-        out["reasons"] = ticks.reason.groupby(hour).agg(_shares)
-    else:
-        out["reasons"] = ""
-    return out.drop(columns="met")
-
-
-def _shares(reasons: pd.Series) -> str:
-    shares = reasons.value_counts(normalize=True)
-    return ", ".join(f"{name} {share * 100:.0f} %" for name, share in shares.head(3).items())
+    return (
+        f"{first} Over the clairvoyant plan in all: {usd(total.over_usd)}, of which {parts}. "
+        "Forecast: the predicted load, its risk margin and the latency model; guard: reactive floor, "
+        "stabilization, rate limits; limits: minimum, maximum, quota and budget; lead time: replicas "
+        "that were starting. Negative: less than the plan. Each tick's difference is booked on the "
+        "step that had the last word, which is a convention."
+    )
 
 
 def _services(comparison: Comparison) -> dict[str, Any]:

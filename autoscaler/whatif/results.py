@@ -234,7 +234,9 @@ def percent(ratio: float) -> str:
 
 def usd(amount: float) -> str:
     """Render an amount of money."""
-    return "-" if math.isnan(amount) else f"${amount:,.0f}"
+    if math.isnan(amount):
+        return "-"
+    return f"−${-amount:,.0f}" if round(amount) < 0 else f"${abs(amount):,.0f}"
 
 
 def seconds(value: float) -> str:

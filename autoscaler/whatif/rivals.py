@@ -29,7 +29,7 @@ class Setting:
 
     def words(self) -> str:
         """Return the setting as people read it."""
-        window = f", mean over {self.window_seconds:g} s" if self.window_seconds else ""
+        window = f", {self.window_seconds:g} s mean" if self.window_seconds else ""
         if self.name == "clairvoyant":
             return f"margin {self.value:.3g}{window}"
         if self.relative:
@@ -37,7 +37,7 @@ class Setting:
             return f"{self.value:.3g} × {unit}{window}"
         if self.name == "static":
             return f"{self.value:.0f} replicas"
-        return f"target {self.value:.3g} requests a replica{window}"
+        return f"{self.value:.3g} requests a replica{window}"
 
 
 # (lean, safe) around the reference, and the windows to try

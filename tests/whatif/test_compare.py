@@ -309,7 +309,7 @@ def test_a_comparison_of_rivals_in_other_processes(policies: Path, tmp_path: Pat
     assert static.tried <= 5
     assert got.met(static)
     assert (hpa.tuned, hpa.tried) == (False, 1)
-    assert hpa.setting == "target 2 requests a replica, mean over 60 s"
+    assert hpa.setting == "2 requests a replica, 60 s mean"
     assert static.measures.requests == hpa.measures.requests  # the same world
     report = report_json(got)
     assert report["scenario"]["judgedHours"] == 1.0

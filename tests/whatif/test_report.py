@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SERVICE, TICK_SECONDS, measures, run_result, series
+from conftest import SERVICE, measures, run_result, series
 
 from autoscaler.whatif.plots import by_minute
-from autoscaler.whatif.report import hourly, render, write_report
+from autoscaler.whatif.report import render, write_report
 from autoscaler.whatif.results import Comparison
 
 
@@ -117,16 +117,3 @@ def test_a_minute_in_which_nothing_finished_has_no_ttft() -> None:
     frame["finished_requests"] = 0.0
     frame["ttft_p95_seconds"] = np.nan
     assert by_minute(run_result("hpa", measures(), frame)).ttft_p95_seconds.isna().all()
-
-
-def test_hourly_keeps_counts_and_reasons() -> None:
-    frame = series(1.0, hours=2.0, forecast=True)
-    frame["finished_requests"] = 2.0
-    frame["slo_attainment_ratio"] = [1.0] * 240 + [0.5] * 240
-    hours = hourly(run_result("foreserve", measures(), frame))
-    assert hours.requests.to_list() == [480.0, 480.0]  # 240 ticks of 15 s, 2 requests each
-    assert hours.slo_attainment_ratio.to_list() == [1.0, 0.5]
-    assert hours.cost_usd.sum() == pytest.approx(frame.cost_usd.sum())
-    assert hours.reasons.iloc[0] == "forecast 80 %, stabilizing 20 %"  # every fifth tick
-    assert frame.ts_seconds.iloc[239] % 3600 == 0  # the tick that ends at the full hour is its last
-    assert TICK_SECONDS == 15.0

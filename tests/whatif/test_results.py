@@ -15,6 +15,7 @@ from autoscaler.whatif.results import (
     report_json,
     seconds,
     table_row,
+    usd,
     write_csv,
     write_json,
 )
@@ -72,6 +73,13 @@ def test_seconds_are_rendered_with_a_fitting_unit() -> None:
     assert seconds(2.5) == "2.50 s"
     assert seconds(0.9996) == "1.00 s"
     assert seconds(math.nan) == "-"
+
+
+def test_amounts_have_their_sign_before_the_dollar() -> None:
+    assert usd(1234.4) == "$1,234"
+    assert usd(-1234.6) == "−$1,235"
+    assert usd(-0.2) == "$0"
+    assert usd(math.nan) == "-"
 
 
 def test_times_clairvoyant(comparison: Comparison) -> None:
