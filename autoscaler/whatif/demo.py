@@ -3,8 +3,6 @@
 from importlib import resources
 from pathlib import Path
 
-import yaml
-
 from autoscaler.whatif.compare import compare
 from autoscaler.whatif.pool import Train
 from autoscaler.whatif.report import write_report
@@ -20,7 +18,8 @@ ATTRIBUTION = (
     "lengths are the mean of the 2023 trace. Single requests are drawn.",
     "Engine: step times of Llama-2-70B on 4 × H100 as measured by Splitwise (P. Patel et al., ISCA "
     "2024, MIT), software of 2023. Start-up times: published measurements, each with its source in "
-    "bundle/startup_facts.csv. Price: AWS p5.48xlarge, us-east-1, on demand, 2026-07-20, per GPU.",
+    "bundle/startup_facts.csv; most are of smaller models, so quicker than a 70B model would start, "
+    "which is to the rivals' advantage. Price: AWS p5.48xlarge, us-east-1, on demand, 2026-07-20, per GPU.",
     "Origins, licences and changes: autoscaler/whatif/bundle/DATA_NOTICE.md. Plots: BokehJS, BSD-3-"
     "Clause.",
 )
@@ -39,10 +38,3 @@ def run_demo(
     write_json(comparison, out / "report.json")
     write_report(comparison, out / "report.html", attribution=ATTRIBUTION)
     return comparison
-
-
-def demo_scenario_fields() -> dict[str, object]:
-    """Return the demo's scenario as its YAML file has it."""
-    bundle = resources.files("autoscaler.whatif") / "bundle"
-    fields = yaml.safe_load((bundle / "demo-scenario.yaml").read_text(encoding="utf-8"))
-    return dict(fields)
