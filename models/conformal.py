@@ -12,6 +12,7 @@ from typing import Self
 
 import numpy as np
 
+from models.empirical import known_quantiles
 from models.quantiles import QUANTILES, FloatArray
 
 LOW, HIGH = QUANTILES.index(0.1), QUANTILES.index(0.9)
@@ -29,21 +30,14 @@ class Conformal:
     @classmethod
     def fit(cls, forecast: FloatArray, actual: FloatArray) -> Self:
         """Learn from held-out log ratios: `forecast` (S, N, L, Q), `actual` (S, N, L), NaN = unknown."""
-        services, _, leads, _ = forecast.shape
-        score = (actual[..., np.newaxis] - forecast) / _width(forecast)
-        fleet_all = _quantiles(score.reshape(-1, len(QUANTILES)), np.zeros(len(QUANTILES)))
-        fleet = np.stack(
-            [
-                _quantiles(score[:, :, i].reshape(-1, len(QUANTILES)), fleet_all)
-                for i in range(leads)
-            ]
-        )
-        shift = np.empty((services + 1, leads, len(QUANTILES)))
-        for s in range(services):
-            own = _quantiles(score[s].reshape(-1, len(QUANTILES)), fleet_all)
-            for i in range(leads):
-                shift[s, i] = _quantiles(score[s, :, i], own + fleet[i] - fleet_all)
-        shift[services] = fleet
+        score = (actual[..., np.newaxis] - forecast) / _width(forecast)  # (S, N, L, Q)
+        zero = np.zeros(len(QUANTILES))
+        fleet_all = _leant(np.concatenate(np.concatenate(score, axis=0), axis=0), zero)  # (Q,)
+        fleet = _leant(np.concatenate(score, axis=0), fleet_all)  # (L, Q)
+        by_origin = np.moveaxis(score, 1, 0)  # (N, S, L, Q)
+        own_all = _leant(np.concatenate(np.moveaxis(score, 0, 2), axis=0), fleet_all)  # (S, Q)
+        shift = _leant(by_origin, own_all[:, np.newaxis] + fleet - fleet_all)  # (S, L, Q)
+        shift = np.concatenate([shift, fleet[np.newaxis]])
         return cls(np.clip(shift, -MAX_SHIFT, MAX_SHIFT))
 
     @classmethod
@@ -62,11 +56,10 @@ def _width(forecast: FloatArray) -> FloatArray:
     return np.maximum(forecast[..., HIGH] - forecast[..., LOW], MIN_WIDTH)[..., np.newaxis]
 
 
-def _quantiles(score: FloatArray, prior: FloatArray) -> FloatArray:
-    """Quantile i of column i of (N, Q) scores, leant on `prior` (Q,)."""
-    known = score[np.isfinite(score).all(axis=-1)]
-    if not len(known):
-        return prior
-    own = np.array([np.quantile(known[:, i], q) for i, q in enumerate(QUANTILES)])
-    weight = len(known) / (len(known) + PRIOR_ERRORS)
-    return weight * own + (1 - weight) * prior
+def _leant(score: FloatArray, prior: FloatArray) -> FloatArray:
+    """Quantile q of column q over the first axis of (N, ..., Q) scores, leant on `prior` (..., Q)."""
+    own = np.stack([known_quantiles(score[..., i], q) for i, q in enumerate(QUANTILES)], axis=-1)
+    count = np.isfinite(score).sum(axis=0)
+    weight = count / (count + PRIOR_ERRORS)
+    shift: FloatArray = weight * np.where(count > 0, own, 0.0) + (1 - weight) * prior
+    return shift

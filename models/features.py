@@ -27,11 +27,11 @@ LEVEL_STEPS = (2, 3, 5, 8, 15, 30, 60, 120, 240)
 SPREAD_STEPS = (5, 15, 60)
 EXTREME_STEPS = (5, 15, 60)
 LAGS = 5
-OFFSET_RATIO = (
-    0.02  # of the day's mean: keeps log() tame at zero, changes nothing in normal traffic
-)
+OFFSET_RATIO = 0.2  # of the day's mean: errors grow with the load, but not from a standstill
+MAX_GROWTH_RATIO = 3.0  # no quantile above so many times the largest load of the window
 MAX_LEVEL_RATIO = 5.0  # today may be at most so many times yesterday in "yesterday x level"
 SMALLEST = 1e-9
+MAX_Z = 20.0  # exp() of more is no forecast
 FRIDAY_END_DAYS = 5  # Monday is day 0: days 5 and 6 are the weekend
 EPOCH_WEEKDAY = 3  # 1 January 1970 was a Thursday
 
@@ -108,10 +108,16 @@ class Known:
         return np.log((x + offset) / (base + offset))
 
     def expand(self, z: FloatArray) -> FloatArray:
-        """Undo `z`: log ratios (R, ...) back to values, never negative."""
+        """Undo `z`: log ratios (R, ...) back to values, never negative, never beyond all measure."""
         shape = (-1,) + (1,) * (z.ndim - 1)
         offset, base = self.offset.reshape(shape), self.base.reshape(shape)
-        return np.maximum((base + offset) * np.exp(np.minimum(z, 20.0)) - offset, 0.0)
+        x = (base + offset) * np.exp(np.minimum(z, MAX_Z)) - offset
+        return np.clip(x, 0.0, self.most().reshape(shape))
+
+    def most(self) -> FloatArray:
+        """Largest value that a forecast may take, (R,)."""
+        most: FloatArray = MAX_GROWTH_RATIO * _extreme(self.recent, -np.inf)
+        return most
 
     def level(self, steps: int) -> FloatArray:
         """Mean of the newest `steps` steps, (R,); NaN where none of them is known."""

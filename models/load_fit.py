@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from models.conformal import Conformal
-from models.features import Grid, IntArray, Known, feature_matrix, look_back
+from models.features import MAX_Z, Grid, IntArray, Known, feature_matrix, look_back
 from models.frames import LOAD_NUMBERS, LoadSeries
 from models.lgbm_quantile import MIN_ROWS, LgbmQuantile
 from models.load_model import (
@@ -68,6 +68,7 @@ class _Sample:
     actual: FloatArray  # (S, N, L)
     base: FloatArray  # (S, N)
     offset: FloatArray  # (S, N)
+    most: FloatArray  # (S, N)
     lgbm: FloatArray | None  # (S, N, L, Q)
 
 
@@ -240,15 +241,17 @@ def _sample(
         if lgbm is not None:
             own = lgbm.predict(feature_matrix(known, data.grid))
             own = own.reshape(-1, leads, len(QUANTILES))
-        parts.append((rule_centres(known, data.grid), actual, known.base, known.offset, own))
+        state = np.stack([known.base, known.offset, known.most()])
+        parts.append((rule_centres(known, data.grid), actual, *state, own))
     if not parts:
         zero = np.empty((0, leads))
-        parts = [(np.empty((0, leads, len(RULES))), zero, zero[:, 0], zero[:, 0], zero[..., None])]
+        state = np.empty((3, 0))
+        parts = [(np.empty((0, leads, len(RULES))), zero, *state, zero[..., None])]
     joined = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    centres, actual, base, offset, own = (
+    centres, actual, base, offset, most, own = (
         a.reshape(services, steps.size, *a.shape[1:]) for a in joined
     )
-    return _Sample(centres, actual, base, offset, own if lgbm is not None else None)
+    return _Sample(centres, actual, base, offset, most, own if lgbm is not None else None)
 
 
 def _parts(rows: int) -> Iterator[slice]:
@@ -327,7 +330,8 @@ def _losses(held: _Sample, z: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Mean pinball loss over the service's mean load, and coverage of the 0.9 quantile, each (S,)."""
     scale, offset = (held.base + held.offset)[..., None], held.offset[..., None]
     actual = scale * np.exp(held.actual) - offset
-    forecast = np.maximum(scale[..., None] * np.exp(np.minimum(z, 20.0)) - offset[..., None], 0.0)
+    forecast = scale[..., None] * np.exp(np.minimum(z, MAX_Z)) - offset[..., None]
+    forecast = np.clip(forecast, 0.0, held.most[..., None, None])
     loss = pinball_losses(actual, forecast, QUANTILES).mean(axis=-1)
     known = np.isfinite(loss)
     under = (actual <= forecast[..., QUANTILES.index(0.9)]) & known

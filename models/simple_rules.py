@@ -7,11 +7,10 @@ Source: Hyndman & Athanasopoulos, Forecasting: Principles and Practice, 3rd ed.,
 (residual quantiles). https://otexts.com/fpp3/
 """
 
-import warnings
-
 import numpy as np
 from numpy.typing import NDArray
 
+from models.empirical import known_quantiles
 from models.features import MAX_LEVEL_RATIO, SMALLEST, Grid, Known
 from models.quantiles import QUANTILES, FloatArray
 
@@ -64,12 +63,7 @@ def error_quantiles(errors: FloatArray) -> tuple[FloatArray, NDArray[np.int64]]:
     NaN where fewer than MIN_ERRORS are known.
     """
     count = np.isfinite(errors).sum(axis=0)
-    with warnings.catch_warnings():  # a column without a known error is NaN on purpose
-        warnings.simplefilter("ignore", RuntimeWarning)
-        found = np.nanquantile(errors, QUANTILES, axis=0) if errors.shape[0] else None
-    if found is None:
-        return np.full((*errors.shape[1:], len(QUANTILES)), np.nan), count
-    table = np.moveaxis(found, 0, -1)
+    table = known_quantiles(errors, QUANTILES)
     return np.where((count >= MIN_ERRORS)[..., np.newaxis], table, np.nan), count
 
 

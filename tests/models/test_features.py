@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.features import Grid, Known, feature_matrix, feature_names, look_back
+from models.features import OFFSET_RATIO, Grid, Known, feature_matrix, feature_names, look_back
 
 HOUR = Grid(3600.0)  # 24 steps a day, 168 a week: small enough to work by hand
 TEN = Grid(600.0)
@@ -84,7 +84,7 @@ def test_matrix_rows_and_names() -> None:
     assert matrix.shape == (3, len(names))
     np.testing.assert_array_equal(matrix[:, names.index("lead")], [1, 2, 3])
     # lag_0 is the newest value, 301, against the mean of 299, 300, 301 plus the offset
-    offset = 0.02 * np.mean(values[0, 301 - 60 : 301])
+    offset = OFFSET_RATIO * np.mean(values[0, 301 - 60 : 301])
     expected = np.log((301 + offset) / (300 + offset))
     assert matrix[0, names.index("lag_0")] == pytest.approx(expected, rel=1e-5)
 
