@@ -42,7 +42,9 @@ def record(
 
 def attained_ratio(hours: Sequence[BudgetHour], attainment: float, recent_rate_rps: float) -> float:
     """Return the share of requests that met the SLO in the window, the grace counted at target."""
-    rate = recent_rate_rps if math.isfinite(recent_rate_rps) else 0.0
+    rate = recent_rate_rps
+    if not math.isfinite(rate):  # blind: as busy as the window was
+        rate = sum(h.finished for h in hours) / (max(1, len(hours)) * SECONDS_PER_HOUR)
     grace = max(1.0, rate * HOURS_OF_GRACE * SECONDS_PER_HOUR)
     finished = sum(h.finished for h in hours)
     missed = sum(h.missed for h in hours)

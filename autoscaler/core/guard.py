@@ -23,7 +23,7 @@ def stabilized(
 ) -> tuple[Holds, int]:
     """Return the updated window and its maximum: a scale-down waits until the window agrees.
 
-    An empty window (a controller that has just started) remembers what runs, as HPA does: a restart
+    No past at all (a controller that has just started) remembers what runs, as HPA does: a restart
     lowers nothing.
     """
     kept = tuple(

@@ -1,13 +1,14 @@
 """All services at once, where limits bind: a mixed-integer programme solved by HiGHS.
 
-    min   sum  usd_v n_v + start_v u_v  +  sum  penalty_s z_s
-    s.t.  sum_v n_v / future_v + z_s >= 1                    every phase of every service
+    min   sum  usd_v m_v + start_v (u_v + n_v - m_v)  +  sum  penalty_s z_s
+    s.t.  sum_v m_v / future_v + z_s >= 1                    every phase of every service
           sum_v k_v / hold_v >= min(1, sum_v current_v / hold_v) - z_s     keep what is needed
           sum_v r_v / present_v >= min(1, sum_v ready_v / present_v) - z_s  make before break
-          k_v <= n_v, k_v <= current_v;  r_v <= n_v, r_v <= ready_v;  u_v >= n_v - current_v
-          accelerators per class and namespace, $/h per service and pool
-          lower_v <= n_v <= upper_v integer, the rest continuous
+          k_v <= n_v, k_v <= current_v;  r_v <= n_v, r_v <= ready_v;  u_v >= m_v - current_v
+          lower_v <= m_v <= n_v <= upper_v, integer; the rest continuous
+          accelerators per class and namespace, $/h per service and pool, all of n
 
+m_v lasts and covers the future; n_v runs and may keep more for a while (autoscaler.core.separable).
 z_s is the share of service s that does not fit. Its penalty exceeds what any plan could save by
 leaving the service short, and each priority tier's exceeds all the tiers below it together, up to
 TIERS tiers (beyond, the lowest share one): who degrades is the priorities' choice.
@@ -28,6 +29,7 @@ MAX_NODES = 20_000
 GAP_RATIO = 1e-4
 TIERS = 4
 TIER_STEP = 30.0
+KINDS = 5  # of variables per variant: n, u, k, r, m
 
 
 class _Rows:
@@ -56,7 +58,7 @@ class _Rows:
 
 
 class _Layout:
-    """Where each variable stands: n, u, k, r of every variant, then z of every service."""
+    """Where each variable stands: n, u, k, r, m of every variant, then z of every service."""
 
     def __init__(self, needs: tuple[ServiceNeed, ...]) -> None:
         self.first: dict[str, int] = {}
@@ -65,7 +67,7 @@ class _Layout:
             self.first[need.service] = at
             at += len(need.variants)
         self.variants = at
-        self.columns = 4 * at + len(needs)
+        self.columns = KINDS * at + len(needs)
 
     def n(self, service: str, i: int) -> int:
         return self.first[service] + i
@@ -79,6 +81,9 @@ class _Layout:
     def r(self, service: str, i: int) -> int:
         return 3 * self.variants + self.n(service, i)
 
+    def m(self, service: str, i: int) -> int:
+        return 4 * self.variants + self.n(service, i)
+
 
 def solve(
     needs: tuple[ServiceNeed, ...], limits: Limits
@@ -88,7 +93,7 @@ def solve(
     cost, low, high, integral = _variables(needs, layout)
     rows = _Rows()
     for s, need in enumerate(needs):
-        _service_rows(rows, need, layout, short=4 * layout.variants + s)
+        _service_rows(rows, need, layout, short=KINDS * layout.variants + s)
     _shared_rows(rows, needs, layout, limits)
     result = milp(
         cost,
@@ -120,13 +125,15 @@ def _variables(
     penalty = _penalties(needs)
     for s, need in enumerate(needs):
         for i, v in enumerate(need.variants):
-            n, u = layout.n(need.service, i), layout.u(need.service, i)
-            cost[n], low[n], high[n], integral[n] = v.usd_per_hour, v.lower, v.upper, 1
-            cost[u] = v.start_usd
+            n, m = layout.n(need.service, i), layout.m(need.service, i)
+            cost[n], cost[m] = v.start_usd, v.usd_per_hour - v.start_usd
+            for column in (n, m):
+                low[column], high[column], integral[column] = v.lower, v.upper, 1
+            cost[layout.u(need.service, i)] = v.start_usd
             high[layout.k(need.service, i)] = v.current
             high[layout.r(need.service, i)] = v.ready
-        cost[4 * layout.variants + s] = penalty[s]
-        high[4 * layout.variants + s] = 1.0
+        cost[KINDS * layout.variants + s] = penalty[s]
+        high[KINDS * layout.variants + s] = 1.0
     return cost, low, high, integral
 
 
@@ -144,15 +151,16 @@ def _penalties(needs: tuple[ServiceNeed, ...]) -> list[float]:
 def _service_rows(rows: _Rows, need: ServiceNeed, layout: _Layout, *, short: int) -> None:
     name = need.service
     for phase in need.phases():
-        cover = {layout.n(name, i): 1.0 / need.variants[i].future for i in phase}
+        cover = {layout.m(name, i): 1.0 / need.variants[i].future for i in phase}
         rows.add({**cover, short: 1.0}, 1.0, np.inf)
         keep = {layout.k(name, i): 1.0 / need.variants[i].hold for i in phase}
         rows.add({**keep, short: 1.0}, need.hold_floor(phase, starting=True), np.inf)
         ready = {layout.r(name, i): 1.0 / need.variants[i].present for i in phase}
         rows.add({**ready, short: 1.0}, need.hold_floor(phase, starting=False), np.inf)
     for i, v in enumerate(need.variants):
-        n = layout.n(name, i)
-        rows.add({n: 1.0, layout.u(name, i): -1.0}, -np.inf, v.current)
+        n, m = layout.n(name, i), layout.m(name, i)
+        rows.add({m: 1.0, n: -1.0}, -np.inf, 0.0)
+        rows.add({m: 1.0, layout.u(name, i): -1.0}, -np.inf, v.current)
         rows.add({layout.k(name, i): 1.0, n: -1.0}, -np.inf, 0.0)
         rows.add({layout.r(name, i): 1.0, n: -1.0}, -np.inf, 0.0)
     if np.isfinite(need.budget_usd_per_hour):

@@ -79,18 +79,18 @@ class ServiceNeed:
         """Return what these replicas cost."""
         return sum(n * v.usd_per_hour for n, v in zip(replicas, self.variants, strict=True))
 
-    def objective_usd(self, replicas: tuple[int, ...]) -> float:
-        """Dollars of the next hour: the replicas, and the starts that they need."""
-        starts = sum(
-            max(0, n - v.current) * v.start_usd
-            for n, v in zip(replicas, self.variants, strict=True)
-        )
-        return self.usd_per_hour(replicas) + starts
+    def objective_usd(self, lasting: tuple[int, ...], replicas: tuple[int, ...]) -> float:
+        """Dollars of the next hour: what lasts, its starts, and what is kept until they serve.
 
-    def satisfied(self, replicas: tuple[int, ...]) -> bool:
-        """Whether the future is covered and nothing needed meanwhile is given up."""
-        if self.covered(replicas) < 1 - COVER_SLACK:
-            return False
+        A replica kept beyond the lasting plan is paid for as long as a start takes.
+        """
+        total = self.usd_per_hour(lasting)
+        for m, n, v in zip(lasting, replicas, self.variants, strict=True):
+            total += (max(0, m - v.current) + n - m) * v.start_usd
+        return total
+
+    def keeps(self, replicas: tuple[int, ...]) -> bool:
+        """Whether nothing is given up that is needed before its replacement serves."""
         for phase in self.phases():
             keep_all = sum(
                 min(replicas[i], self.variants[i].current) / self.variants[i].hold for i in phase
@@ -103,6 +103,10 @@ class ServiceNeed:
             if keep_ready < self.hold_floor(phase, starting=False) - COVER_SLACK:
                 return False
         return True
+
+    def satisfied(self, replicas: tuple[int, ...]) -> bool:
+        """Whether the future is covered and nothing needed meanwhile is given up."""
+        return self.covered(replicas) >= 1 - COVER_SLACK and self.keeps(replicas)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,16 +3,23 @@
 Services meet only in accelerator limits and pool budgets. If every service's own cheapest plan fits
 within those together, the whole is optimal: no plan of the coupled problem can be cheaper than the
 sum of the uncoupled optima. Most ticks end here, without a solver.
+
+A plan has two parts: what lasts covers the future at least cost; what exists is kept beside it for as
+long as the replacement takes to serve. That is how a service moves to a cheaper accelerator: the move
+pays off over the hour, although for some minutes both are paid for.
 """
 
+import itertools
 import math
 
-from autoscaler.core.needs import ServiceNeed, VariantNeed
+from autoscaler.core.needs import COVER_SLACK, ServiceNeed, VariantNeed
 
 MAX_COMBINATIONS = 50_000  # beyond it, the MILP is faster than enumeration
 
+Counts = tuple[int, ...]
 
-def cheapest(need: ServiceNeed) -> tuple[int, ...] | None:
+
+def cheapest(need: ServiceNeed) -> Counts | None:
     """Return the least-cost replicas per variant that satisfy the need.
 
     None if its own bounds or budget forbid every plan that does, or if there are too many to try.
@@ -20,25 +27,23 @@ def cheapest(need: ServiceNeed) -> tuple[int, ...] | None:
     """
     if len(need.variants) == 1:
         return _single(need)
-    spans = [_useful_upper(v) - v.lower + 1 for v in need.variants]
-    if min(spans) < 1 or math.prod(spans[:-1]) > MAX_COMBINATIONS:
+    ranges = [range(v.lower, _useful_upper(v) + 1) for v in need.variants[:-1]]
+    if math.prod(len(r) for r in ranges) > MAX_COMBINATIONS:
         return None
-    best: tuple[float, int, tuple[int, ...]] | None = None
-    for head in _product(need.variants[:-1]):
-        tail = _least_last(need, head)
-        if tail is None:
+    best_cost, best = math.inf, None
+    for cost, _, _, lasting in sorted(_lasting_plans(need, ranges)):
+        if cost >= best_cost:
+            break  # what is kept beside a plan only adds to its cost
+        replicas = _with_kept(need, lasting)
+        if replicas is None or need.usd_per_hour(replicas) > need.budget_usd_per_hour:
             continue
-        replicas = (*head, tail)
-        starts = sum(max(0, n - v.current) for n, v in zip(replicas, need.variants, strict=True))
-        candidate = (round(need.objective_usd(replicas), 9), starts, tuple(-n for n in replicas))
-        if need.usd_per_hour(replicas) > need.budget_usd_per_hour:
-            continue
-        if best is None or candidate < best:
-            best = candidate
-    return None if best is None else tuple(-n for n in best[2])
+        total = round(need.objective_usd(lasting, replicas), 9)
+        if total < best_cost:
+            best_cost, best = total, replicas
+    return best
 
 
-def _single(need: ServiceNeed) -> tuple[int, ...] | None:
+def _single(need: ServiceNeed) -> Counts | None:
     v = need.variants[0]
     if need.idle:
         return (v.lower,)
@@ -49,31 +54,49 @@ def _single(need: ServiceNeed) -> tuple[int, ...] | None:
 
 
 def _useful_upper(v: VariantNeed) -> int:
-    """More than what serves everything alone, or than what must be kept, is never cheapest."""
-    return min(v.upper, max(v.lower, v.future, v.hold if v.current else 0))
+    """More than what serves everything alone never lasts in the cheapest plan."""
+    return min(v.upper, max(v.lower, v.future))
 
 
-def _product(variants: tuple[VariantNeed, ...]) -> list[tuple[int, ...]]:
-    heads: list[tuple[int, ...]] = [()]
-    for v in variants:
-        counts = range(v.lower, _useful_upper(v) + 1)
-        heads = [(*h, n) for h in heads for n in counts]
-    return heads
+def _lasting_plans(
+    need: ServiceNeed, ranges: list[range]
+) -> list[tuple[float, int, Counts, Counts]]:
+    """Return (cost, starts, order of preference, counts) of every plan that covers the future."""
+    plans = []
+    for head in itertools.product(*ranges):
+        tail = _least_last(need, head)
+        if tail is None:
+            continue
+        counts = (*head, tail)
+        starts = sum(max(0, n - v.current) for n, v in zip(counts, need.variants, strict=True))
+        cost = round(need.objective_usd(counts, counts), 9)
+        plans.append((cost, starts, tuple(-n for n in counts), counts))
+    return plans
 
 
-def _least_last(need: ServiceNeed, head: tuple[int, ...]) -> int | None:
-    """Return the least count of the last variant that satisfies the need, by bisection.
+def _least_last(need: ServiceNeed, head: Counts) -> int | None:
+    """Return the least count of the last variant that covers the future beside `head`."""
+    at, v = len(head), need.variants[-1]
+    least = v.lower
+    for phase in need.phases():
+        missing = 1.0 - sum(head[i] / need.variants[i].future for i in phase if i < at)
+        if missing <= COVER_SLACK:
+            continue
+        if at not in phase:
+            return None
+        least = max(least, math.ceil(missing * v.future - COVER_SLACK))
+    return least if least <= v.upper else None
 
-    `satisfied` is monotone in the count: more replicas never uncover anything.
-    """
-    v = need.variants[-1]
-    low, high = v.lower, _useful_upper(v)
-    if high < low or not need.satisfied((*head, high)):
+
+def _with_kept(need: ServiceNeed, lasting: Counts) -> Counts | None:
+    """Return the lasting plan with the cheapest of what exists kept beside it; None if none does."""
+    if need.keeps(lasting):
+        return lasting
+    spans = [
+        range(m, max(m, min(v.current, v.upper)) + 1)
+        for m, v in zip(lasting, need.variants, strict=True)
+    ]
+    if math.prod(len(s) for s in spans) > MAX_COMBINATIONS:
         return None
-    while low < high:
-        middle = (low + high) // 2
-        if need.satisfied((*head, middle)):
-            high = middle
-        else:
-            low = middle + 1
-    return low
+    kept = [n for n in itertools.product(*spans) if need.keeps(n)]
+    return min(kept, key=lambda n: (need.objective_usd(lasting, n), n), default=None)

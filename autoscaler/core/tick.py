@@ -58,5 +58,8 @@ def _after(
     state = situation.state
     desired = dict(decision.variants)
     changes = guard.remember_change(state.changes, now, situation.current, desired)
-    holds = state.holds if required is None else required.holds
+    if required is not None:
+        holds = required.holds
+    else:  # blind or frozen: afterwards the window begins with what ran meanwhile
+        holds = {name: ((now, n),) for name, n in desired.items()}
     return replace(state, desired=desired, changes=changes, holds=holds)
