@@ -14,6 +14,8 @@ from autoscaler.whatif.scenario import BUNDLED, RequestSpread, Scenario, Scenari
 from models.frames import LoadSeries, to_series, validate_load
 
 BUNDLE = {"azure2024-code": "azure2024_code_10min.csv"}  # DATA_NOTICE.md: origin and licence
+BURST_CV = 0.35  # of the rate within a long interval, about what minutes of LLM services show
+LONG_SECONDS = 300.0  # shorter intervals show the bursts themselves: none are added
 LENGTHS = ("input_tokens", "output_tokens")
 
 
@@ -161,6 +163,9 @@ def _draw_service(
     scenario: Scenario, series: LoadSeries, n: int, rate_rps: "np.ndarray"
 ) -> Requests:
     spread: RequestSpread = scenario.spread
+    burst_cv = spread.burst_cv
+    if burst_cv is None:
+        burst_cv = BURST_CV if series.step_seconds >= LONG_SECONDS else 0.0
     counts, tokens_in, tokens_out = series.values[n].T
     some = np.where(counts > 0, counts, np.nan)  # no requests: no mean length
     return draw_requests(
@@ -170,7 +175,7 @@ def _draw_service(
         start_seconds=series.start_seconds,
         step_seconds=series.step_seconds,
         rng=np.random.default_rng([scenario.seed, n]),
-        burst_cv=spread.burst_cv,
+        burst_cv=burst_cv,
         burst_memory_seconds=spread.burst_memory_seconds,
         isl_sigma=spread.isl_sigma,
         osl_sigma=spread.osl_sigma,

@@ -20,7 +20,7 @@ from autoscaler.whatif.case import (
     measured_engines,
     priced,
 )
-from autoscaler.whatif.history import cut_history, simulate_history
+from autoscaler.whatif.history import cut_history, simulate_history, write_load
 from autoscaler.whatif.pool import Pool, Train
 from autoscaler.whatif.results import FORESERVE, Comparison, Measures, RunResult, combine
 from autoscaler.whatif.rivals import WINDOWS, Setting, searches
@@ -30,6 +30,10 @@ from autoscaler.whatif.tuning import Search
 from models.progress import Progress
 
 SEARCH_RUNS = 5  # at most, for each averaging window of a rival
+MODELS_GIVEN = (
+    "The models were given, not trained here: if they have seen the judged hours, Foreserve's "
+    "forecasts are flattered."
+)
 RUNS, TRAINING, HISTORY = "simulated days", "training", "history"  # what the progress speaks of
 
 
@@ -113,23 +117,25 @@ def compare(
     """
     policies = priced(load_policies([scenario.policies]), scenario.prices)
     arrivals = read_arrivals(scenario, sorted(policies.services))
-    judged_window(scenario, arrivals)
+    since, _ = judged_window(scenario, arrivals)
+    if since <= arrivals.start_seconds and any(a.name == FORESERVE for a in scenario.autoscalers):
+        raise ScenarioError(
+            "judgedHours: nothing precedes them, and Foreserve learns from what does; "
+            "allowed: fewer hours than the load covers"
+        )
     inputs = _Inputs(scenario, policies, arrivals, scenario.models, None)
-    if scenario.telemetry is not None:
+    needed = scenario.profile is None or any(a.name == FORESERVE for a in scenario.autoscalers)
+    if scenario.telemetry is not None and needed:
         _learn_from_telemetry(inputs, work, train, progress)
     case = _case(inputs)
     contests, fixed = _contests(case, scenario.autoscalers)
     names = [spec.name for spec in scenario.autoscalers]
     with Pool(case, workers) as pool:
-        ours = None
-        if FORESERVE in names and inputs.models is None:  # a trace: its telemetry is made up first
-            progress(HISTORY, 0, 1)
-            simulate_history(case, arrivals, work / "telemetry")
-            progress(HISTORY, 1, 1)
-            inputs.models = work / "models"
-            inputs.history = work / "telemetry" / "load.parquet"
-            ours = pool.train(train, work / "telemetry", inputs.models)
-        results = _Race(pool, inputs, contests, progress, ours).run(fixed, FORESERVE in names)
+        training = None
+        if FORESERVE in names and scenario.telemetry is None:
+            training = _learn_from_trace(inputs, case, pool, work, train, progress)
+        race = _Race(pool, inputs, contests, progress, training)
+        results = race.run(fixed, FORESERVE in names)
     runs = tuple(results[name] for name in names)
     return Comparison(
         scenario=_plain(scenario),
@@ -235,10 +241,23 @@ def _learn_from_telemetry(inputs: _Inputs, work: Path, train: Train, progress: P
         train(work / "telemetry", inputs.models)
         progress(TRAINING, 1, 1)
     else:
-        inputs.notes.append(
-            "The models were given, not trained here: if they have seen the judged hours, "
-            "Foreserve's forecasts are flattered."
-        )
+        inputs.notes.append(MODELS_GIVEN)
+
+
+def _learn_from_trace(
+    inputs: _Inputs, case: Case, pool: Pool, work: Path, train: Train, progress: Progress
+) -> "Future[None] | None":
+    """Write what precedes the judged hours of a trace; return the training, unless models are given."""
+    inputs.history = work / "telemetry" / "load.parquet"
+    if inputs.models is not None:
+        write_load(case, inputs.arrivals, work / "telemetry")
+        inputs.notes.append(MODELS_GIVEN)
+        return None
+    progress(HISTORY, 0, 1)
+    simulate_history(case, inputs.arrivals, work / "telemetry")
+    progress(HISTORY, 1, 1)
+    inputs.models = work / "models"
+    return pool.train(train, work / "telemetry", inputs.models)
 
 
 def _case(inputs: _Inputs) -> Case:

@@ -31,13 +31,8 @@ NAMED = ("kv_cache_usage_ratio", "running", "waiting")
 
 def simulate_history(case: Case, arrivals: Arrivals, folder: Path) -> None:
     """Write load, serving and startups (PROTOCOL.md section 1) of all that precedes the case."""
-    folder.mkdir(parents=True, exist_ok=True)
+    write_load(case, arrivals, folder)
     until = case.since_seconds
-    loads = [
-        load_frame(name, arrivals.services[name], arrivals.start_seconds, until)
-        for name in case.services
-    ]
-    pd.concat(loads, ignore_index=True).to_parquet(folder / FILES[0])
     since = max(arrivals.start_seconds, until - SERVING_SECONDS)
     rows: list[dict[str, Any]] = []
     starts = []
@@ -47,6 +42,16 @@ def simulate_history(case: Case, arrivals: Arrivals, folder: Path) -> None:
         starts.append(begun.assign(service=name))
     pd.DataFrame(rows).to_parquet(folder / FILES[1])
     startup_frame(pd.concat(starts, ignore_index=True)).to_parquet(folder / FILES[2])
+
+
+def write_load(case: Case, arrivals: Arrivals, folder: Path) -> None:
+    """Write load.parquet: what arrived before the case, per minute."""
+    folder.mkdir(parents=True, exist_ok=True)
+    loads = [
+        load_frame(name, arrivals.services[name], arrivals.start_seconds, case.since_seconds)
+        for name in case.services
+    ]
+    pd.concat(loads, ignore_index=True).to_parquet(folder / FILES[0])
 
 
 def cut_history(telemetry: Path, until_seconds: float, folder: Path) -> None:

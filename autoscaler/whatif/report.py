@@ -205,14 +205,14 @@ def _hours(comparison: Comparison) -> dict[str, Any]:
         "Hour (UTC)",
         "Requests ended",
         "SLO attainment",
-        *(f"Cost, {run.label}" for run in (ours, *others)),
+        *(f"{run.label}, cost" for run in (ours, *others)),
         *(() if over is None else CAUSE_HEADER),
         "What decided",
     )
     return {"hours": rows, "hours_header": header, "hours_caption": _hours_caption(over)}
 
 
-CAUSE_HEADER = ("Over it: forecast", "guard", "limits", "lead time")
+CAUSE_HEADER = ("over it: forecast", "guard", "limits", "lead time")
 
 
 def _hours_caption(over: pd.DataFrame | None) -> str:
@@ -223,7 +223,7 @@ def _hours_caption(over: pd.DataFrame | None) -> str:
         return first
     total = over.sum()
     parts = ", ".join(
-        f"{name.removeprefix('Over it: ')} {usd(total[cause])}"
+        f"{name.removeprefix('over it: ')} {usd(total[cause])}"
         for name, cause in zip(CAUSE_HEADER, CAUSES, strict=True)
     )
     return (

@@ -45,7 +45,7 @@ class StartupSpec(_Strict):
 class RequestSpread(_Strict):
     """How single requests are drawn around a series of mean rates and mean lengths."""
 
-    burst_cv: NotNegative = 0.35  # of the rate within a step
+    burst_cv: NotNegative | None = None  # of the rate within an interval; None: see docs/whatif.md
     burst_memory_seconds: Positive = 60.0
     isl_sigma: NotNegative = 0.6  # of log prompt tokens
     osl_sigma: NotNegative = 0.9

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from conftest import measures
 
-from autoscaler.core.types import Observation
+from autoscaler.core.types import Observation, Reason
 from autoscaler.edge.policy_files import load_policies
 from autoscaler.sim.engine import EngineProfile
 from autoscaler.sim.workload import Requests
@@ -28,7 +28,7 @@ from autoscaler.whatif.case import (
 )
 from autoscaler.whatif.compare import Contest, attained, compare
 from autoscaler.whatif.history import cut_history, load_frame, simulate_history
-from autoscaler.whatif.results import report_json
+from autoscaler.whatif.results import Comparison, report_json
 from autoscaler.whatif.rivals import Setting, make_rival, peak_rps, searches
 from autoscaler.whatif.run import Driven, drive
 from autoscaler.whatif.scenario import Scenario, ScenarioError
@@ -315,3 +315,40 @@ def test_a_comparison_of_rivals_in_other_processes(policies: Path, tmp_path: Pat
     assert report["scenario"]["judgedHours"] == 1.0
     json.dumps(report, allow_nan=False)
     assert said[-1][1] == said[-1][2]
+
+
+def test_foreserve_needs_hours_before_those_that_are_judged(policies: Path, tmp_path: Path) -> None:
+    scenario = scenario_of(policies, judgedHours=144, autoscalers=["foreserve", "static"])
+    with pytest.raises(ScenarioError, match="nothing precedes them"):
+        compare(scenario, work=tmp_path, train=no_training, progress=lambda *_: None)
+
+
+def train_for_real(telemetry: Path, models: Path) -> None:
+    from training.train import train
+
+    train(telemetry, models)
+
+
+@pytest.mark.slow
+def test_foreserve_runs_on_a_trace_and_on_the_telemetry_and_models_that_it_left(
+    policies: Path, tmp_path: Path
+) -> None:
+    small = {"meanRequestsPerSecond": 1, "judgedHours": 2, "autoscalers": ["foreserve", "static"]}
+    work = tmp_path / "work"
+
+    def run(**changes: object) -> Comparison:
+        scenario = scenario_of(policies, **{**small, **changes})
+        return compare(
+            scenario, work=work, train=train_for_real, progress=lambda *_: None, workers=2
+        )
+
+    first = run()
+    ours = first.runs[0]
+    assert ours.name == "foreserve"
+    assert ours.series.forecast_p95_rps.notna().mean() > 0.9
+    assert (ours.series.forecast_p10_rps <= ours.series.forecast_p95_rps).all()
+    assert set(ours.series.reason) <= {reason.value for reason in Reason}
+    changes = {"trace": None, "profile": None, "startup": None, "judgedHours": 1}
+    told = run(telemetry=work / "telemetry", models=work / "models", **changes)
+    assert told.runs[0].measures.requests > 0
+    assert "The models were given" in told.notes[0]
