@@ -19,6 +19,15 @@ EXIT_INPUT = 2  # wrong usage or bad input
 log = logging.getLogger("foreserve")
 
 
+PLAIN_COLUMNS = 140  # width of tables where there is no terminal
+
+
+def result_console() -> Console:
+    """Return the console for results: as wide as the terminal, or wide enough for a log."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PLAIN_COLUMNS)
+
+
 def set_up_logging() -> None:
     """Log plain lines to stderr; stdout belongs to results."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")

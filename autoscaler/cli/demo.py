@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from autoscaler.cli.common import progress_report
+from autoscaler.cli.common import progress_report, result_console
 from autoscaler.cli.train import train_folder
 
 EXAMPLE = """
@@ -39,4 +38,4 @@ def demo(
     with progress_report() as report:
         comparison = run_demo(out, train=train_folder, progress=report, workers=workers)
     files = {"Report": out / "report.html", "Numbers": out / "report.json"}
-    show(comparison, Console(), files)
+    show(comparison, result_console(), files)

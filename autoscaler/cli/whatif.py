@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from autoscaler.cli.common import progress_report
+from autoscaler.cli.common import progress_report, result_console
 from autoscaler.cli.train import train_folder
 
 EXAMPLE = """
@@ -53,4 +52,4 @@ def whatif(
     if csv is not None:
         write_csv(comparison, csv)
         files["Tables"] = csv
-    show(comparison, Console(), files)
+    show(comparison, result_console(), files)

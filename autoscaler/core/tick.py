@@ -58,8 +58,7 @@ def _after(
     state = situation.state
     desired = dict(decision.variants)
     changes = guard.remember_change(state.changes, now, situation.current, desired)
-    if required is not None:
-        holds = required.holds
-    else:  # blind or frozen: afterwards the window begins with what ran meanwhile
-        holds = {name: ((now, n),) for name, n in desired.items()}
+    # after a time blind or frozen, the window begins with what ran meanwhile
+    ran: dict[str, guard.Holds] = {name: ((now, n),) for name, n in desired.items()}
+    holds = ran if required is None else required.holds
     return replace(state, desired=desired, changes=changes, holds=holds)
