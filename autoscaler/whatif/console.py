@@ -16,8 +16,8 @@ HEADS = {  # two lines each, so that the table fits into 80 columns
     "× clairvoyant": "× that\nplan",
     "SLO attainment": "SLO\nattained",
     "p95 TTFT": "p95\nTTFT",
-    "Scale-ups": "Scale-\nups",
-    "Scale-downs": "Scale-\ndowns",
+    "Scale-ups": "Scale\nups",
+    "Scale-downs": "Scale\ndowns",
 }
 LEFT = ("Autoscaler", "Setting")
 
