@@ -19,7 +19,14 @@ from autoscaler.core.outcome import (
     ServiceState,
     StartLead,
 )
-from autoscaler.core.types import Observation, Policy, Reason, ScheduleWindow, ServiceObservation
+from autoscaler.core.types import (
+    Observation,
+    Policy,
+    Reason,
+    ScheduleWindow,
+    ServiceObservation,
+    VariantObservation,
+)
 
 RECENT_SECONDS = 60.0  # over which the measured rate is a rate and not an accident
 MEMORY_SECONDS = 300.0  # of samples kept
@@ -90,7 +97,7 @@ def assess(
         attained_ratio=attained,
         attainment_target=budget.attainment_target(attained, policy.attainment),
         windows=windows,
-        idle=_idle(policy, observed, demand, rate, horizon),
+        idle=_idle(policy, observed, current, demand, rate, horizon),
     )
 
 
@@ -186,13 +193,25 @@ def _mix(observed: ServiceObservation | None, outlook: Outlook | None) -> tuple[
 def _idle(
     policy: Policy,
     observed: ServiceObservation | None,
+    current: Mapping[str, int],
     demand: Demand | None,
     rate: float,
     horizon: float,
 ) -> bool:
-    """Whether a service that may scale to zero has nothing to serve, now or until a restart."""
-    if not policy.behavior.scale_to_zero or observed is None or demand is None or rate > 0:
+    """Whether a service that may scale to zero has nothing to serve, now or until a restart.
+
+    Where requests were never seen, what is at zero stays there; what runs is not given up.
+    """
+    if not policy.behavior.scale_to_zero or observed is None or rate > 0:
         return False
-    busy = any(v.running > 0 or v.waiting > 0 for v in observed.variants.values())
-    expected = float(demand.hold[len(demand.hold) // 2]) * horizon
-    return not busy and expected < IDLE_REQUESTS
+    if any(_may_be_busy(v) for v in observed.variants.values()):
+        return False
+    if demand is None:
+        return not any(current.values())
+    return float(demand.hold[len(demand.hold) // 2]) * horizon < IDLE_REQUESTS
+
+
+def _may_be_busy(variant: VariantObservation) -> bool:
+    """Whether requests run or wait, or replicas are ready and nobody knows what they run."""
+    unknown = variant.ready > 0 and math.isnan(variant.running)
+    return unknown or variant.running > 0 or variant.waiting > 0

@@ -79,7 +79,9 @@ def _limit(
     allowed = []
     for limit in rules.limits:
         base = count_at(changes, now_seconds - limit.period_seconds, name, current)
-        step = base * limit.value / 100.0 if limit.percent else limit.value
+        # a percentage of nothing would never wake a service: the first replica is its measure
+        whole = max(base, 1) if up else base
+        step = whole * limit.value / 100.0 if limit.percent else limit.value
         allowed.append(math.ceil(base + step) if up else math.floor(base - step))
     # the most generous limit counts, as in HPA; what runs is never taken back by a limit
     return max(current, *allowed) if up else min(current, *allowed)

@@ -7,7 +7,8 @@ from autoscaler.core.assess import Situation
 from autoscaler.core.needs import Limits
 from autoscaler.core.types import Pool, Variant
 
-UNPRICED_USD_PER_HOUR = 1.0  # without a pool there is no price: plans then count accelerators
+UNPRICED_USD_PER_HOUR = 1.0  # without a pool there is no price: plans then count accelerators,
+# and a budget in $/h cannot be held against them
 
 
 class Prices:
@@ -20,6 +21,10 @@ class Prices:
         """Return the price to plan with; every accelerator costs the same where none is known."""
         usd = self._usd.get(variant.accelerator_class, UNPRICED_USD_PER_HOUR)
         return usd * variant.accelerators_per_replica
+
+    def known(self, variants: Sequence[Variant]) -> bool:
+        """Return whether every one of these variants has a price."""
+        return all(v.accelerator_class in self._usd for v in variants)
 
     def cost_usd_per_hour(self, variants: Sequence[Variant], counts: Mapping[str, int]) -> float:
         """Return the price of these replicas; NaN if any accelerator in use has no price."""

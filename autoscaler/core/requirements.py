@@ -68,8 +68,8 @@ def need_of(
                 accelerators=v.accelerators_per_replica,
                 usd_per_hour=usd,
                 start_usd=usd * start.typical_seconds / SECONDS_PER_HOUR,
-                current=current,
-                ready=_ready(situation, v),
+                current=min(current, upper),  # what is beyond the maximum goes anyway
+                ready=min(_ready(situation, v), upper),
                 lower=lower,
                 upper=upper,
                 future=max(1, future),
@@ -82,7 +82,7 @@ def need_of(
         policy.service,
         policy.namespace,
         policy.priority,
-        policy.budget_usd_per_hour,
+        policy.budget_usd_per_hour if prices.known(policy.variants) else math.inf,
         tuple(variants),
         idle,
     )

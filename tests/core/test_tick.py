@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -206,6 +207,63 @@ def test_scale_to_zero_only_when_idle_and_asked_for() -> None:
     world = policies(policy(variants=(variant(min_replicas=0),)))
     _, n, _ = replicas(State(), observation(rate=0.0, h100=quiet), world=world, known=known)
     assert n == 1
+
+
+def asleep(rate: float, **changes: Any) -> Observation:
+    """A service at zero replicas: nothing arrives, so lengths and latency are null."""
+    shown = observation(rate=rate, h100=seen(0, running=math.nan, **changes)).services[SERVICE]
+    nothing = replace(shown, isl_tokens=math.nan, osl_tokens=math.nan)
+    return Observation(NOW, 15.0, {SERVICE: nothing}, {})
+
+
+def test_a_restart_does_not_wake_what_sleeps() -> None:
+    asked = replace(policy().behavior, scale_to_zero=True)
+    world = policies(policy(behavior=asked, variants=(variant(min_replicas=0),)))
+    # no history, no request ever seen: zero it was, zero it stays
+    _, n, _ = replicas(State(), asleep(0.0), world=world, known=forecasts({}))
+    assert n == 0
+    _, n, _ = replicas(State(), asleep(0.0, waiting=1.0), world=world, known=forecasts({}))
+    assert n == 1
+    # without scaleToZero it comes back
+    world = policies(policy(variants=(variant(min_replicas=0),)))
+    _, n, _ = replicas(State(), asleep(0.0), world=world, known=forecasts({}))
+    assert n == 1
+
+
+def test_running_requests_that_nobody_counts_are_not_none() -> None:
+    rules = ScalingRules(0.0)
+    asked = replace(policy().behavior, scale_to_zero=True, scale_down=rules)
+    world = policies(policy(behavior=asked, variants=(variant(min_replicas=0),)))
+    known = forecasts({SERVICE: outlook(0.0)})
+    idle = observation(rate=0.0, h100=seen(2, running=0.0))
+    _, n, _ = replicas(State(), idle, world=world, known=known)
+    assert n == 0
+    blind = observation(rate=0.0, h100=seen(2, running=math.nan))
+    _, n, _ = replicas(State(), blind, world=world, known=known)
+    assert n >= 1
+
+
+def test_a_percentage_wakes_from_zero() -> None:
+    up = ScalingRules(0.0, (ScalingLimit(percent=True, value=100.0, period_seconds=60.0),))
+    behavior = replace(policy().behavior, scale_up=up, scale_to_zero=True)
+    world = policies(policy(behavior=behavior, variants=(variant(min_replicas=0),)))
+    known = forecasts({SERVICE: outlook(20.0)})
+    obs = observation(rate=20.0, h100=seen(0, waiting=30.0))
+    _, n, reason = replicas(State(), obs, world=world, known=known)
+    assert (n, reason) == (1, Reason.RATE_LIMIT)  # 100 % of one
+
+
+def test_a_budget_without_prices_holds_nothing_back() -> None:
+    world = policies(policy(budget_usd_per_hour=3.0), pools=())  # nobody says what an h100 costs
+    known = forecasts({SERVICE: outlook(20.0)})
+    _, n, reason = replicas(State(), observation(h100=seen(3)), world=world, known=known)
+    assert (n, reason) == (5, Reason.FORECAST)
+
+
+def test_more_than_the_maximum_runs() -> None:
+    far = 2**31 - 1  # what runs beyond maxReplicas goes at once, whatever its number
+    _, n, _ = replicas(State(), observation(h100=seen(far)))
+    assert n == variant().max_replicas
 
 
 def test_an_slo_that_an_idle_fleet_misses_does_not_buy_the_maximum() -> None:
