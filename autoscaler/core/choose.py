@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from autoscaler.core.assess import Situation
-from autoscaler.core.needs import COVER_SLACK, Planned, VariantNeed
+from autoscaler.core.needs import COVER_SLACK, Planned, VariantNeed, phases_of
+from autoscaler.core.prices import Spare
 from autoscaler.core.requirements import Requirements
 from autoscaler.core.sizing import Sizes
-from autoscaler.core.types import Observation, Reason, Variant
+from autoscaler.core.types import Observation, Policy, Reason, Variant
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +21,14 @@ class Choice:
     shortfall_ratio: float = 0.0
 
 
-def choose_pinned(situation: Situation, sizes: Sizes, observation: Observation) -> Choice:
+def choose_pinned(
+    situation: Situation, sizes: Sizes, observation: Observation, spare: Spare
+) -> Choice:
     """Return the choice for a service that is not planned: frozen, or without telemetry.
 
     What runs is never lowered. A variant whose count nobody knows gets the fallback's count, else
-    what the forecast needs, else its maximum: too many for a while is better than too few.
+    what the forecast needs, else its maximum: too many for a while is better than too few, as long
+    as nobody else's replicas have to go for them.
     """
     policy, reason = situation.policy, situation.pinned
     assert reason is not None  # noqa: S101 - only pinned services come here
@@ -38,11 +42,11 @@ def choose_pinned(situation: Situation, sizes: Sizes, observation: Observation) 
             guess = fallback
             if guess is None:
                 guess = int(sizes.future[lane]) if lane is not None else v.max_replicas
-            counts[v.name] = min(max(guess, v.min_replicas), v.max_replicas)
+            guess = min(max(guess, v.min_replicas), v.max_replicas)
+            counts[v.name] = spare.take(v, policy.namespace, guess)
             guessed.append(v.name)
     if reason is Reason.FALLBACK and fallback is not None:
-        first = policy.variants[0]
-        counts[first.name] = max(counts[first.name], min(fallback, first.max_replicas))
+        _raise_to(fallback, policy, counts, spare)
     if guessed and reason is Reason.STALE_TELEMETRY:
         reason = Reason.FALLBACK
     silent = observation.now_seconds - situation.state.last_telemetry_seconds
@@ -52,6 +56,16 @@ def choose_pinned(situation: Situation, sizes: Sizes, observation: Observation) 
         Reason.FALLBACK: f"no telemetry for {_span(silent)}: fallback",
     }
     return Choice(counts, reason, details[reason])
+
+
+def _raise_to(replicas: int, policy: Policy, counts: dict[str, int], spare: Spare) -> None:
+    """Raise the service to `replicas` for each phase of a request, the first variants first."""
+    for phase in phases_of([v.role for v in policy.variants]):
+        missing = replicas - sum(counts[policy.variants[i].name] for i in phase)
+        for v in (policy.variants[i] for i in phase):
+            more = spare.take(v, policy.namespace, min(missing, v.max_replicas - counts[v.name]))
+            counts[v.name] += more
+            missing -= more
 
 
 def choose_planned(situation: Situation, requirements: Requirements, planned: Planned) -> Choice:

@@ -6,12 +6,22 @@ the Both role serves either phase).
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from autoscaler.core.types import Reason, Role
 
 COVER_SLACK = 1e-9  # float noise in sums of shares
+
+
+def phases_of(roles: Sequence[Role]) -> tuple[tuple[int, ...], ...]:
+    """Return the index sets of the roles that serve each phase of a request together."""
+    if all(r is Role.BOTH for r in roles):
+        return (tuple(range(len(roles))),)
+    return tuple(
+        tuple(i for i, r in enumerate(roles) if r in (phase, Role.BOTH))
+        for phase in (Role.PREFILL, Role.DECODE)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +62,7 @@ class ServiceNeed:
         """Index sets of the variants that must together cover each phase of a request."""
         if self.idle:
             return ()
-        roles = [v.role for v in self.variants]
-        if all(r is Role.BOTH for r in roles):
-            return (tuple(range(len(roles))),)
-        return tuple(
-            tuple(i for i, r in enumerate(roles) if r in (phase, Role.BOTH))
-            for phase in (Role.PREFILL, Role.DECODE)
-        )
+        return phases_of([v.role for v in self.variants])
 
     def hold_floor(self, phase: tuple[int, ...], *, starting: bool) -> float:
         """Share of the coming load that replicas which exist must go on covering."""

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from autoscaler.core.assess import Situation
-from autoscaler.core.needs import Limits
+from autoscaler.core.needs import COVER_SLACK, Limits
 from autoscaler.core.types import Pool, Variant
 
 UNPRICED_USD_PER_HOUR = 1.0  # without a pool there is no price: plans then count accelerators,
@@ -35,6 +35,38 @@ class Prices:
                 usd = self._usd.get(v.accelerator_class, math.nan)
                 total += n * v.accelerators_per_replica * usd
         return total
+
+
+class Spare:
+    """What no fleet holds and pinned services may still take; mutable, local to one tick."""
+
+    def __init__(self, left: Limits, prices: Prices) -> None:
+        """Begin with what is left beside everything that is known to be wanted."""
+        self._left, self._prices = left, prices
+        self._classes = dict(left.class_accelerators)
+        self._namespaces = dict(left.namespace_accelerators)
+        self._budgets = dict(left.pool_budget_usd_per_hour)
+
+    def take(self, variant: Variant, namespace: str, wanted: int) -> int:
+        """Return how many of `wanted` more replicas fit, and count them as taken."""
+        each, usd = variant.accelerators_per_replica, self._prices.replica_usd_per_hour(variant)
+        name = variant.accelerator_class
+        pool = self._left.class_pool.get(name, "")
+        key = (pool, namespace)
+        taken = max(0, wanted)
+        if name in self._classes:
+            taken = min(taken, self._classes[name] // each)
+        if key in self._namespaces:
+            taken = min(taken, self._namespaces[key] // each)
+        if pool in self._budgets:
+            taken = min(taken, int(self._budgets[pool] / usd + COVER_SLACK))
+        if name in self._classes:
+            self._classes[name] -= taken * each
+        if key in self._namespaces:
+            self._namespaces[key] -= taken * each
+        if pool in self._budgets:
+            self._budgets[pool] -= taken * usd
+        return taken
 
 
 def limits_left(

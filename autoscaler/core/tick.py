@@ -7,6 +7,7 @@ plan        least cost over all services, variants, accelerators, quotas and bud
 report      decisions with their numbers and a reason
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from autoscaler.core import guard
@@ -14,10 +15,10 @@ from autoscaler.core.assess import Situation, assess
 from autoscaler.core.choose import Choice, choose_pinned, choose_planned
 from autoscaler.core.outcome import Decisions, Forecasts, ServiceDecision, ServiceState, State
 from autoscaler.core.planner import plan_replicas
-from autoscaler.core.prices import Prices, limits_left
+from autoscaler.core.prices import Prices, Spare, limits_left
 from autoscaler.core.report import report
 from autoscaler.core.requirements import Requirements, need_of
-from autoscaler.core.sizing import size_all
+from autoscaler.core.sizing import Sizes, size_all
 from autoscaler.core.types import Observation, Policies
 
 
@@ -32,13 +33,12 @@ def tick(
         for name, policy in sorted(policies.services.items())
     }
     sizes = size_all([s for s in situations.values() if s.demand is not None], forecasts)
-    choices: dict[str, Choice] = {}
-    required: dict[str, Requirements] = {}
-    for name, situation in situations.items():
-        if situation.pinned is not None:
-            choices[name] = choose_pinned(situation, sizes, observation)
-        else:
-            required[name] = need_of(situation, sizes, forecasts, prices, now)
+    choices = _pinned(policies, situations, sizes, prices, observation)
+    required = {
+        name: need_of(situation, sizes, forecasts, prices, now)
+        for name, situation in situations.items()
+        if name not in choices
+    }
     in_use = [(situations[name], choice.counts) for name, choice in choices.items()]
     limits = limits_left(policies.pools, observation.pools, in_use)
     plan = plan_replicas(tuple(r.need for r in required.values()), limits)
@@ -50,6 +50,23 @@ def tick(
         for name, situation in situations.items()
     }
     return State(states), Decisions(now, decisions, plan.status)
+
+
+def _pinned(
+    policies: Policies,
+    situations: Mapping[str, Situation],
+    sizes: Sizes,
+    prices: Prices,
+    observation: Observation,
+) -> dict[str, Choice]:
+    """Choose for the services that are not planned; what they add is what nobody else holds."""
+    pinned = [name for name, s in situations.items() if s.pinned is not None]
+    if not pinned:
+        return {}
+    held = [(s, s.current) for s in situations.values()]
+    spare = Spare(limits_left(policies.pools, observation.pools, held), prices)
+    pinned.sort(key=lambda name: (-situations[name].policy.priority, name))
+    return {name: choose_pinned(situations[name], sizes, observation, spare) for name in pinned}
 
 
 def _after(

@@ -33,6 +33,7 @@ from autoscaler.core.types import (
     Policies,
     Pool,
     Reason,
+    Role,
     ScalingLimit,
     ScalingRules,
     ScheduleWindow,
@@ -117,6 +118,40 @@ def test_silence_from_the_start_never_answers_the_minimum() -> None:
     assert reason is Reason.FALLBACK
     _, n, _ = replicas(State(), silence(), known=forecasts({}))  # nothing known at all
     assert n == variant().max_replicas
+
+
+def test_what_a_silent_service_adds_is_taken_from_nobody() -> None:
+    # 12 accelerators; 7 serve the other service, 2 this one: 3 are left, whatever the fallback says
+    other = replace(policy(), service="prod/other")
+    latency = latency_model((SERVICE, "h100"), ("prod/other", "h100"))
+    known = forecasts({SERVICE: outlook(2.0), "prod/other": outlook(20.0)}, latency)
+    blind = observation(rate=math.nan, h100=seen(2)).services[SERVICE]
+    busy = observation(rate=20.0, h100=seen(7)).services[SERVICE]
+    obs = Observation(NOW, 15.0, {SERVICE: blind, "prod/other": busy}, {"h100": 12})
+    world = policies(policy(fallback=Fallback(60.0, 9)), other)
+    _, decisions = tick(world, known, State(), obs)
+    assert decisions.services[SERVICE].variants == {"h100": 5}
+    assert decisions.services["prod/other"].variants == {"h100": 7}
+    # a service of which nothing is known (its maximum is 40) gets what is left, too
+    obs = replace(obs, services={"prod/other": busy})
+    known = forecasts({"prod/other": outlook(20.0)}, latency)
+    _, decisions = tick(policies(policy(), other), known, State(), obs)
+    assert decisions.services[SERVICE].variants == {"h100": 5}
+    assert decisions.services["prod/other"].variants == {"h100": 7}
+
+
+def test_the_fallback_counts_the_whole_service() -> None:
+    late = Fallback(60.0, 6)
+    world = policies(policy(fallback=late, variants=(variant("a", max_replicas=3), variant("b"))))
+    for a, b, expected in [(0, 5, (1, 5)), (0, 0, (3, 3)), (2, 9, (2, 9))]:
+        obs = observation(rate=math.nan, a=seen(a), b=seen(b))
+        _, decisions = tick(world, forecasts({}), State(), obs)
+        assert tuple(decisions.services[SERVICE].variants.values()) == expected
+    roles = (variant("p", role=Role.PREFILL), variant("d", role=Role.DECODE))
+    world = policies(policy(fallback=late, variants=roles))
+    obs = observation(rate=math.nan, p=seen(2), d=seen(7))
+    _, decisions = tick(world, forecasts({}), State(), obs)
+    assert decisions.services[SERVICE].variants == {"p": 6, "d": 7}
 
 
 def test_frozen_is_left_alone() -> None:
