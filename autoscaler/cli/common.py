@@ -45,7 +45,7 @@ def progress_report() -> Iterator[Report]:
     """Yield a Progress callback: bars on a terminal, a log line per finished part otherwise."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _log_progress
+        yield _plain_report()
         return
     columns = (
         TextColumn("{task.description}"),
@@ -63,9 +63,17 @@ def progress_report() -> Iterator[Report]:
         yield report
 
 
-def _log_progress(what: str, done: int, total: int) -> None:
-    if done >= total:
-        log.info("%s: done (%d)", what, total)
+def _plain_report() -> Report:
+    """Return a callback that logs each quarter of a part, once."""
+    shown: dict[str, int] = {}
+
+    def report(what: str, done: int, total: int) -> None:
+        quarter = 4 * done // max(total, 1)
+        if quarter > shown.get(what, 0):
+            shown[what] = quarter
+            log.info("%s: %d of %d", what, done, total)
+
+    return report
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from autoscaler.whatif.results import FORESERVE, TABLE_HEADER, Comparison, headl
 WIDE = 118  # columns at which settings fit into the table; below, they are a line of their own
 HEADS = {  # two lines each, so that the table fits into 80 columns
     "GPU-hours": "GPU-\nhours",
-    "× clairvoyant": "× that\nplan",
+    "× clairvoyant": "×\nplan",
     "SLO attainment": "SLO\nattained",
     "p95 TTFT": "p95\nTTFT",
     "Scale-ups": "Scale\nups",
