@@ -1,0 +1,236 @@
+"""The metric contract: which series give a quantity, and the PromQL that reads it for all services.
+
+Ingest, the online reader and lint build every query here, so that models learn from the very definition
+that decisions are made with (docs/design/008-metric-contract.md). Text in, text out: nothing is fetched.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Any
+
+LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+DEFAULT_VARIANT = "default"  # of a service whose series carry no variant
+
+
+class ContractError(ValueError):
+    """A label mapping that cannot be used; the message says where, what and what is allowed."""
+
+
+class Kind(StrEnum):
+    """Type of a series; a histogram has _bucket, _sum and _count."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+    INFO = "info"  # a gauge that carries its facts in labels or as a timestamp
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One name under which an engine exposes a quantity (without _bucket, _sum, _count).
+
+    `identity` are the labels that tell apart parts of one pod which must be added up; labels that
+    only repeat the same value (tensor-parallel ranks) are left out. `caveat` says what differs.
+    """
+
+    name: str
+    engine: str
+    identity: tuple[str, ...] = ()
+    caveat: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """What is read: unit, use, what is lost without it and the setting that gives it."""
+
+    name: str
+    kind: Kind
+    unit: str
+    required: bool
+    purpose: str
+    without: str
+    remedy: str
+    series: tuple[Series, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Which label names what. None: the series have no such label.
+
+    `selector` is added to every engine's series, such as `cluster="eu"`; `model_name` joins engines to
+    the gateway, whose own labels are `gateway_namespace` and `gateway_model_name`.
+    """
+
+    service: str = "service"
+    namespace: str | None = "namespace"
+    variant: str | None = "variant"
+    pod: str = "pod"
+    model_name: str = "model_name"
+    gateway_namespace: str | None = "namespace"
+    gateway_model_name: str = "target_model_name"
+    selector: str = ""
+
+    @property
+    def group(self) -> tuple[str, ...]:
+        """Labels that make a row: namespace, service, variant, as far as there are any."""
+        return tuple(x for x in (self.namespace, self.service, self.variant) if x is not None)
+
+    def row(self, metric: Mapping[str, str]) -> tuple[str, str] | None:
+        """Return (service, variant) of an answer's labels; None where one of the mapping is absent."""
+        service = metric.get(self.service, "")
+        namespace = metric.get(self.namespace, "") if self.namespace else None
+        if not service or namespace == "":
+            return None
+        variant = metric.get(self.variant, "") if self.variant else ""
+        name = service if namespace is None else f"{namespace}/{service}"
+        return name, variant or DEFAULT_VARIANT
+
+
+def parse_labels(content: Mapping[str, Any], where: str) -> Labels:
+    """Return the mapping in a configuration's `labels`; ContractError names key, value, allowed."""
+    allowed = {f.name: f for f in fields(Labels)}
+    optional = {"namespace", "variant", "gateway_namespace"}
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        if key not in allowed:
+            raise ContractError(f"{where}: labels.{key} is unknown; allowed: {', '.join(allowed)}")
+        if value is None and key in optional:
+            values[key] = None
+        elif not isinstance(value, str):
+            raise ContractError(f"{where}: labels.{key} is {value!r}; allowed: text")
+        elif key != "selector" and not LABEL_NAME.fullmatch(value):
+            raise ContractError(
+                f"{where}: labels.{key} is {value!r}; allowed: the name of a label, such as {key}"
+            )
+        else:
+            values[key] = value.strip("{} ") if key == "selector" else value
+    return Labels(**values)
+
+
+def duration(seconds: float) -> str:
+    """Write a duration for PromQL; whole seconds, at least one."""
+    return f"{max(1, round(seconds))}s"
+
+
+def select(name: str, labels: Labels, *matchers: str) -> str:
+    """Return `name{...}` with the mapping's selector and further matchers."""
+    inside = ",".join(x for x in (labels.selector, *matchers) if x)
+    return f"{name}{{{inside}}}" if inside else name
+
+
+def once(
+    function: str, name: str, series: Series, labels: Labels, window_seconds: float, *extra: str
+) -> str:
+    """Return the value of each engine process, duplicates removed.
+
+    The maximum over (group, pod, instance, identity) makes one of a target that is scraped by two
+    jobs or by two Prometheus replicas. `extra` are labels to keep beside, such as `le`.
+    """
+    keep = ", ".join((*labels.group, labels.pod, "instance", *series.identity, *extra))
+    value = (
+        select(name, labels)
+        if not function
+        else (f"{function}({select(name, labels)}[{duration(window_seconds)}])")
+    )
+    return f"max by ({keep}) ({value})"
+
+
+def total(
+    function: str,
+    quantity: Quantity,
+    labels: Labels,
+    window_seconds: float,
+    *,
+    suffix: str = "",
+    aggregate: str = "sum",
+) -> str:
+    """Return the quantity per (namespace, service, variant): the first alias that a service has."""
+    by = ", ".join(labels.group)
+    parts = [
+        f"{aggregate} by ({by}) ({once(function, s.name + suffix, s, labels, window_seconds)})"
+        for s in quantity.series
+    ]
+    return " or ".join(parts)
+
+
+def ratio(
+    above: Quantity,
+    below: Quantity,
+    labels: Labels,
+    window_seconds: float,
+    *,
+    suffixes: tuple[str, str] = ("", ""),
+) -> str:
+    """Return increase of one counter over that of another; NaN where the lower did not move."""
+    top = total("rate", above, labels, window_seconds, suffix=suffixes[0])
+    bottom = total("rate", below, labels, window_seconds, suffix=suffixes[1])
+    return f"({top}) / ({bottom})"
+
+
+def quantile(level: float, quantity: Quantity, labels: Labels, window_seconds: float) -> str:
+    """Return a quantile over all pods of a service from classic buckets, else from native ones.
+
+    The error is that of the bucket in which the quantile lies: `models.histograms`.
+    """
+    by = ", ".join(labels.group)
+    parts = []
+    for s in quantity.series:
+        inner = once("rate", f"{s.name}_bucket", s, labels, window_seconds, "le")
+        parts.append(f"histogram_quantile({level:g}, sum by ({by}, le) ({inner}))")
+    return " or ".join(parts)
+
+
+def native_quantile(level: float, quantity: Quantity, labels: Labels, window_seconds: float) -> str:
+    """Return the same from native histograms (Prometheus 2.40 and later, feature flag).
+
+    A maximum of histograms does not exist, so duplicates count twice: the quantile stays the same.
+    """
+    by = ", ".join(labels.group)
+    window = duration(window_seconds)
+    parts = [
+        f"histogram_quantile({level:g}, sum by ({by}) (rate({select(s.name, labels)}[{window}])))"
+        for s in quantity.series
+    ]
+    return " or ".join(parts)
+
+
+def share_within(
+    bound_seconds: float, quantity: Quantity, labels: Labels, window_seconds: float
+) -> str:
+    """Return the share of requests at or below a target that is the bound of a bucket: exact.
+
+    Without such a bucket the answer has no row. `le` is written as 2 or as 2.0.
+    """
+    by = ", ".join(labels.group)
+    plain = f"{bound_seconds:g}"
+    spellings = {plain, f"{float(bound_seconds)}"}
+    matcher = (
+        'le=~"' + "|".join(re.escape(x).replace("\\", "\\\\") for x in sorted(spellings)) + '"'
+    )
+    window = duration(window_seconds)
+    parts = []
+    for s in quantity.series:
+        keep = ", ".join((*labels.group, labels.pod, "instance", *s.identity))
+        bucket = select(f"{s.name}_bucket", labels, matcher)
+        parts.append(
+            f"(sum by ({by}) (max by ({keep}) (rate({bucket}[{window}]))) / "
+            f"sum by ({by}) ({once('rate', f'{s.name}_count', s, labels, window_seconds)}))"
+        )
+    return " or ".join(parts)
+
+
+def serving_pods(quantity: Quantity, labels: Labels, window_seconds: float) -> str:
+    """Return the mean number of scraped pods over the window.
+
+    Each pod counts as the share of scrapes that it has of the most scraped pod of its service: one
+    that was there for half of the window counts half. Pods, not engine ranks inside a pod.
+    """
+    by = ", ".join(labels.group)
+    parts = []
+    for s in quantity.series:
+        samples = f"count_over_time({select(s.name, labels)}[{duration(window_seconds)}])"
+        pods = f"max by ({by}, {labels.pod}, instance) ({samples})"
+        parts.append(f"(sum by ({by}) ({pods}) / max by ({by}) ({pods}))")
+    return " or ".join(parts)

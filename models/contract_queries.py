@@ -1,0 +1,120 @@
+"""The queries that history and the live reader share: one per column, for all services together."""
+
+from models import contract_series as of
+from models.contract import (
+    Labels,
+    duration,
+    native_quantile,
+    quantile,
+    ratio,
+    select,
+    serving_pods,
+    share_within,
+    total,
+)
+
+LEVELS = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
+
+
+def serving_queries(
+    labels: Labels, window_seconds: float, *, native: bool = False
+) -> dict[str, str]:
+    """Return PromQL by column name; every answer has a row per (namespace, service, variant).
+
+    Rates are per second, the rest in the unit of PROTOCOL.md section 1. `native`: quantiles come from
+    native histograms instead of classic buckets.
+    """
+    w = window_seconds
+    queries = {
+        "completion_rate_rps": total("rate", of.COMPLETIONS, labels, w),
+        "rejection_rate_rps": total("rate", of.REJECTIONS, labels, w),
+        "running_change": total("delta", of.RUNNING, labels, w),
+        "waiting_change": total("delta", of.WAITING, labels, w),
+        "running": total("avg_over_time", of.RUNNING, labels, w),
+        "waiting": total("avg_over_time", of.WAITING, labels, w),
+        "isl_tokens": ratio(
+            of.INPUT_TOKENS, of.INPUT_TOKENS, labels, w, suffixes=("_sum", "_count")
+        ),
+        "osl_tokens": ratio(
+            of.OUTPUT_TOKENS, of.OUTPUT_TOKENS, labels, w, suffixes=("_sum", "_count")
+        ),
+        "kv_cache_usage_ratio": total("avg_over_time", of.KV_USAGE, labels, w, aggregate="avg"),
+        "prefix_cache_hit_ratio": ratio(of.PREFIX_HITS, of.PREFIX_QUERIES, labels, w),
+        "ready_replicas": serving_pods(of.RUNNING, labels, w),
+    }
+    build = native_quantile if native else quantile
+    for what, quantity in (("ttft", of.TTFT), ("tpot", of.TPOT)):
+        for suffix, level in LEVELS:
+            queries[f"{what}_{suffix}_seconds"] = build(level, quantity, labels, w)
+    return queries
+
+
+def share_queries(
+    ttft_targets: tuple[float, ...],
+    tpot_targets: tuple[float, ...],
+    labels: Labels,
+    window_seconds: float,
+) -> dict[str, str]:
+    """Return the share within each target, by `ttft_within:2` and the like."""
+    pairs = [("ttft", of.TTFT, t) for t in ttft_targets] + [
+        ("tpot", of.TPOT, t) for t in tpot_targets
+    ]
+    return {
+        f"{what}_within:{target:g}": share_within(target, quantity, labels, window_seconds)
+        for what, quantity, target in pairs
+    }
+
+
+def gateway_query(labels: Labels, window_seconds: float) -> str:
+    """Return arrivals per second by the gateway's namespace and model."""
+    by = ", ".join(x for x in (labels.gateway_namespace, labels.gateway_model_name) if x)
+    parts = []
+    for s in of.GATEWAY_REQUESTS.series:
+        keep = ", ".join((by, "pod", "instance", *s.identity))
+        rate = f"rate({select(s.name, labels)}[{duration(window_seconds)}])"
+        parts.append(f"sum by ({by}) (max by ({keep}) ({rate}))")
+    return " or ".join(parts)
+
+
+def models_query(labels: Labels, window_seconds: float) -> str:
+    """Return which service serves which model: a row per (namespace, service, variant, model)."""
+    by = ", ".join((*labels.group, labels.model_name))
+    parts = [
+        f"count by ({by}) (count_over_time({select(s.name, labels)}[{duration(window_seconds)}]))"
+        for s in of.RUNNING.series
+    ]
+    return " or ".join(parts)
+
+
+def pods_query(labels: Labels, window_seconds: float) -> str:
+    """Return which pod belongs to which (namespace, service, variant) inside the window."""
+    by = ", ".join((*labels.group, labels.pod))
+    parts = [
+        f"count by ({by}) (count_over_time({select(s.name, labels)}[{duration(window_seconds)}]))"
+        for s in of.RUNNING.series
+    ]
+    return " or ".join(parts)
+
+
+def startup_queries(window_seconds: float) -> dict[str, str]:
+    """Return instants of each pod from kube-state-metrics: a row per (namespace, pod, uid).
+
+    The first ready time counts: a pod that flaps does not start anew. `seen` is the last scrape.
+    """
+    w = duration(window_seconds)
+    by = "namespace, pod, uid"
+    return {
+        "created": f"min by ({by}) (min_over_time(kube_pod_created[{w}]))",
+        "ready": f"min by ({by}) (min_over_time(kube_pod_status_ready_time[{w}]))",
+        "deleted": f"max by ({by}) (max_over_time(kube_pod_deletion_timestamp[{w}]))",
+        "seen": f"max by ({by}) (max_over_time(timestamp(kube_pod_created)[{w}:60s]))",
+        "owner": f"max by ({by}, owner_kind, owner_name) (max_over_time(kube_pod_owner[{w}]))",
+    }
+
+
+def scrape_query(labels: Labels) -> str:
+    """Return scrapes an hour of the most frequently scraped engine; no row where there is none."""
+    names = " or ".join(
+        f"max(count_over_time({select(s.name, labels)}[3600s]))" for s in of.RUNNING.series
+    )
+    return f"max({names})"
