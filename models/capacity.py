@@ -165,14 +165,17 @@ def predicted_latency(
     isl_tokens: FloatArray,
     osl_tokens: FloatArray,
     horizon_seconds: float = 60.0,
+    role: str = BOTH,
 ) -> dict[str, FloatArray]:
     """Return ttft_p50, ttft_p95, ttft_p99, tpot_p50, ... in seconds; shapes broadcast.
+
+    Of a variant that serves one phase only (`role`), only that phase's latency means something.
 
     Beyond saturation there is no steady state: what is given is the mean over an overload that lasts
     `horizon_seconds`, from an empty queue.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
-        work = request_work(c, isl_tokens, osl_tokens)
+        work = _work(c, isl_tokens, osl_tokens, role)
         rate = arrival_rate_rps / replicas
         batch = mean_field(c, work, rate, replicas)
         t = tails(c, work, batch, rate, replicas, horizon_seconds)

@@ -214,9 +214,10 @@ def why_short(need: ServiceNeed, replicas: tuple[int, ...], usage: Usage) -> Rea
             reasons.append(Reason.MAX)
         elif spent + variant.usd_per_hour > need.budget_usd_per_hour * (1 + COVER_SLACK):
             reasons.append(Reason.BUDGET)
-        else:
-            reasons.append(usage.blocked(need, variant) or Reason.QUOTA)
+        elif (blocked := usage.blocked(need, variant)) is not None:
+            reasons.append(blocked)
+        # else: more of it would not help, another phase of the request is short
     for reason in (Reason.QUOTA, Reason.BUDGET, Reason.MAX):  # what an operator can change first
         if reason in reasons:
             return reason
-    return Reason.MAX
+    return Reason.QUOTA  # nothing forbids one more, but together with the others it does not fit

@@ -10,6 +10,7 @@ from autoscaler.core import budget
 from autoscaler.core.assess import Situation
 from autoscaler.core.choose import Choice
 from autoscaler.core.demand import at_leads
+from autoscaler.core.needs import phases_of
 from autoscaler.core.outcome import FloatArray, ServiceDecision
 from autoscaler.core.prices import Prices
 from autoscaler.core.sizing import Evaluation, Sizes, evaluate
@@ -19,11 +20,14 @@ UPPER = 0.95  # the quantile reported as the forecast's upper edge
 
 @dataclass(frozen=True, slots=True)
 class _Shares:
-    """How a service's load divides over its lanes: in proportion to what each count carries."""
+    """How a service's load divides over its lanes: in proportion to what each count carries.
 
-    lanes: tuple[int, ...]
-    counts: tuple[int, ...]
-    shares: tuple[float, ...]
+    Every phase of a request takes the whole load: prefill lanes share it, and so do decode lanes.
+    """
+
+    counts: Mapping[int, int]  # by lane, of lanes with replicas whose speed is known
+    shares: Mapping[int, float]
+    phases: tuple[tuple[int, ...], ...]  # the lanes that serve each phase
 
 
 def report(
@@ -37,8 +41,8 @@ def report(
     counts = np.zeros(len(sizes.known))
     share = np.zeros(len(sizes.known))
     for parts in divided.values():
-        for lane, n, fraction in zip(parts.lanes, parts.counts, parts.shares, strict=True):
-            counts[lane], share[lane] = n, fraction
+        for lane, n in parts.counts.items():
+            counts[lane], share[lane] = n, parts.shares[lane]
     evaluation = evaluate(sizes, counts, share)
     return {
         name: _decision(situation, choices[name], divided[name], sizes, evaluation, prices)
@@ -47,15 +51,22 @@ def report(
 
 
 def _divide(situation: Situation, choice: Choice, sizes: Sizes) -> _Shares:
-    lanes, counts, weights = [], [], []
-    for v in situation.policy.variants:
-        lane, n = sizes.lane(situation.policy.service, v.name), choice.counts.get(v.name, 0)
-        if lane is not None and n > 0:
-            lanes.append(lane)
-            counts.append(n)
-            weights.append(n / max(1, int(sizes.future[lane])))
-    total = sum(weights)
-    return _Shares(tuple(lanes), tuple(counts), tuple(w / total for w in weights))
+    policy = situation.policy
+    counts: dict[int, int] = {}
+    shares: dict[int, float] = {}
+    phases = []
+    for phase in phases_of([v.role for v in policy.variants]):
+        weights = {}
+        for v in (policy.variants[i] for i in phase):
+            lane, n = sizes.lane(policy.service, v.name), choice.counts.get(v.name, 0)
+            if lane is not None and n > 0:
+                counts[lane] = n
+                weights[lane] = n / max(1, int(sizes.future[lane]))
+        total = sum(weights.values())
+        for lane, weight in weights.items():
+            shares[lane] = max(shares.get(lane, 0.0), weight / total)
+        phases.append(tuple(weights))
+    return _Shares(counts, shares, tuple(phases))
 
 
 def _decision(
@@ -66,11 +77,14 @@ def _decision(
     evaluation: Evaluation,
     prices: Prices,
 ) -> ServiceDecision:
-    policy, lanes = situation.policy, list(parts.lanes)
+    policy = situation.policy
     values, quantiles = _horizon_quantiles(situation)
-    carried = float(evaluation.carried_rps[lanes].sum()) if lanes else math.nan
-    known = bool(lanes) and math.isfinite(float(values[-1]))
-    attained = float(np.dot(parts.shares, evaluation.attainment[lanes])) if lanes else math.nan
+    served = all(parts.phases)  # every phase by a lane whose speed is known
+    carried, attained = math.nan, math.nan
+    if served:
+        carried = min(float(evaluation.carried_rps[list(p)].sum()) for p in parts.phases)
+        attained = math.prod(_mean(evaluation.attainment, parts, p) for p in parts.phases)
+    known = served and math.isfinite(float(values[-1]))
     return ServiceDecision(
         variants=dict(choice.counts),
         reason=choice.reason,
@@ -83,8 +97,8 @@ def _decision(
         required_replicas=_required(situation, choice, sizes),
         attainment_target_ratio=situation.attainment_target,
         predicted_attainment_ratio=attained,
-        predicted_ttft_p95_seconds=_worst(evaluation.ttft_p95_seconds, lanes),
-        predicted_tpot_p95_seconds=_worst(evaluation.tpot_p95_seconds, lanes),
+        predicted_ttft_p95_seconds=_worst(evaluation.ttft_p95_seconds, parts.phases[0]),
+        predicted_tpot_p95_seconds=_worst(evaluation.tpot_p95_seconds, parts.phases[-1]),
         error_budget_left_ratio=budget.left_ratio(situation.attained_ratio, policy.attainment),
         shortfall_ratio=choice.shortfall_ratio,
         cost_usd_per_hour=prices.cost_usd_per_hour(policy.variants, choice.counts),
@@ -92,8 +106,13 @@ def _decision(
     )
 
 
-def _worst(values: FloatArray, lanes: list[int]) -> float:
-    return float(values[lanes].max()) if lanes else math.nan
+def _mean(values: FloatArray, parts: _Shares, phase: tuple[int, ...]) -> float:
+    shares = [parts.shares[lane] for lane in phase]
+    return float(np.dot(shares, values[list(phase)]) / sum(shares))
+
+
+def _worst(values: FloatArray, phase: tuple[int, ...]) -> float:
+    return float(values[list(phase)].max()) if phase else math.nan
 
 
 def _horizon_quantiles(situation: Situation) -> tuple[FloatArray, FloatArray]:
@@ -104,12 +123,18 @@ def _horizon_quantiles(situation: Situation) -> tuple[FloatArray, FloatArray]:
 
 
 def _required(situation: Situation, choice: Choice, sizes: Sizes) -> int:
-    """Return the forecast's requirement, in replicas of the mix that was chosen."""
-    service = situation.policy.service
-    lanes = {v.name: sizes.lane(service, v.name) for v in situation.policy.variants}
+    """Return the forecast's requirement, in replicas of the mix that was chosen, phase by phase."""
+    variants, service = situation.policy.variants, situation.policy.service
+    lanes = {v.name: sizes.lane(service, v.name) for v in variants}
     needs = {name: int(sizes.future[lane]) for name, lane in lanes.items() if lane is not None}
     if not needs:
         return sum(choice.counts.values())
+    phases = phases_of([v.role for v in variants])
+    names = [[variants[i].name for i in p if variants[i].name in needs] for p in phases]
+    return sum(_of_phase({n: needs[n] for n in group}, choice) for group in names if group)
+
+
+def _of_phase(needs: Mapping[str, int], choice: Choice) -> int:
     total = sum(choice.counts.get(name, 0) for name in needs)
     covered = sum(choice.counts.get(name, 0) / max(1, n) for name, n in needs.items())
     return math.ceil(total / covered - 1e-9) if covered > 0 else min(needs.values())

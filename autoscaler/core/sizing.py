@@ -134,7 +134,12 @@ def evaluate(sizes: Sizes, counts: FloatArray, share: FloatArray) -> Evaluation:
         at, w = b.index, weights[b.index]
         got = b.attainment(rates[at], n[at])
         latency = capacity.predicted_latency(
-            b.coefficients, rates[at, MIDDLE], n[at], b.isl_tokens, b.osl_tokens
+            b.coefficients,
+            rates[at, MIDDLE],
+            n[at],
+            b.isl_tokens,
+            b.osl_tokens,
+            role=b.targets.role,
         )
         out[0, at] = _carried(rates[at], got, sizes.attainment_target[at])
         out[1, at] = (w * got).sum(axis=1) / w.sum(axis=1)

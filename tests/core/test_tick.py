@@ -140,6 +140,30 @@ def test_what_a_silent_service_adds_is_taken_from_nobody() -> None:
     assert decisions.services["prod/other"].variants == {"h100": 7}
 
 
+def test_prefill_and_decode_each_carry_the_whole_load() -> None:
+    roles = (variant("p", role=Role.PREFILL), variant("d", role=Role.DECODE))
+    latency = latency_model((SERVICE, "p"), (SERVICE, "d"))
+    lead = StartLead(120.0, 240.0)
+    targets = SloTargets(ttft_seconds=1.0, tpot_seconds=0.08)
+    world = policies(policy(variants=roles, targets=targets))
+    known = forecasts({SERVICE: outlook(40.0)}, latency, p=lead, d=lead)
+    _, decisions = tick(world, known, State(), observation(rate=40.0, p=seen(1), d=seen(1)))
+    both = decisions.services[SERVICE]
+    assert both.required_replicas == sum(both.variants.values())
+    assert both.predicted_attainment_ratio >= 0.975  # LEANEST: as planned
+    assert both.predicted_ttft_p95_seconds < 1.0  # of prefill replicas at 40 req/s, not at 20
+    assert both.predicted_tpot_p95_seconds < 0.08
+    # half the prefill replicas: the report sees what is short, although decode is not
+    small = replace(roles[0], max_replicas=both.variants["p"] // 2)
+    world = policies(policy(variants=(small, roles[1]), targets=targets))
+    _, decisions = tick(world, known, State(), observation(rate=40.0, p=seen(1), d=seen(1)))
+    short = decisions.services[SERVICE]
+    assert short.required_replicas == both.required_replicas
+    assert short.predicted_ttft_p95_seconds > 1.0
+    assert short.reason is Reason.MAX
+    assert short.quantile < both.quantile
+
+
 def test_the_fallback_counts_the_whole_service() -> None:
     late = Fallback(60.0, 6)
     world = policies(policy(fallback=late, variants=(variant("a", max_replicas=3), variant("b"))))
