@@ -1,0 +1,159 @@
+"""What an answer of the Prometheus HTTP API means: rows of numbers, or one sentence of what is wrong.
+
+Pure: the client (autoscaler/edge/prometheus_api.py) brings JSON, ingest and the online reader take rows.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+
+class ApiError(OSError):
+    """The server did not answer with usable data; the message is one sentence with what to do."""
+
+
+class RefusedError(ApiError):
+    """Asking again would not help: wrong address, no permission, a query it does not understand."""
+
+
+class TooMuchError(ApiError):
+    """The range is beyond the server's limits: ask for less at once."""
+
+
+class UnavailableError(ApiError):
+    """Overloaded, unreachable, too slow or cut off: asking again later may help."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One series of an answer: its labels and its samples, times in seconds since the epoch."""
+
+    labels: Mapping[str, str]
+    times: FloatArray
+    values: FloatArray
+
+
+class QueryApi(Protocol):
+    """A server that answers PromQL. Both methods raise ApiError."""
+
+    def instant(self, query: str, at_seconds: float) -> list[Row]:
+        """Return one sample a series."""
+        ...
+
+    def range(
+        self, query: str, start_seconds: float, end_seconds: float, step_seconds: float
+    ) -> list[Row]:
+        """Return samples at start, start + step, ..., end (inclusive) as far as there are any."""
+        ...
+
+
+def rows_of(result: Any, where: str) -> list[Row]:  # noqa: ANN401 - parsed JSON
+    """Return the rows of `data.result` (vector, matrix or scalar).
+
+    Raises RefusedError for a shape that the API does not have, and for two series with the same labels.
+    """
+    if isinstance(result, list) and len(result) == 2 and not isinstance(result[0], Mapping):
+        result = [{"metric": {}, "value": result}]  # a scalar
+    if not isinstance(result, list):
+        raise RefusedError(
+            f"{where}: the answer holds {type(result).__name__}, not a list of series; "
+            "is it a Prometheus API?"
+        )
+    rows = [_row(entry, where) for entry in result]
+    seen: set[frozenset[tuple[str, str]]] = set()
+    for row in rows:
+        key = frozenset(row.labels.items())
+        if key in seen:
+            raise RefusedError(
+                f"{where}: two series with the same labels {dict(row.labels)} in one answer; "
+                "the server deduplicates wrongly, ask one replica"
+            )
+        seen.add(key)
+    return rows
+
+
+def _row(entry: Any, where: str) -> Row:  # noqa: ANN401 - parsed JSON
+    try:
+        samples = entry["values"] if "values" in entry else [entry["value"]]
+        times = np.fromiter((s[0] for s in samples), np.float64, len(samples))
+        values = np.fromiter((float(s[1]) for s in samples), np.float64, len(samples))
+        labels = {str(k): str(v) for k, v in entry["metric"].items()}
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        shown = str(entry)[:120]
+        raise RefusedError(
+            f"{where}: a series that is not one of the Prometheus API: {shown}"
+        ) from error
+    return Row(labels, times, values)
+
+
+def without_infinity(values: FloatArray) -> tuple[FloatArray, int]:
+    """Return values with infinities as NaN, and how many there were."""
+    bad = np.isinf(values)
+    return np.where(bad, np.nan, values), int(bad.sum())
+
+
+def clock_skew_sentence(server_seconds: float, now_seconds: float, limit_seconds: float) -> str:
+    """Return a sentence if the server's clock is off by more than the limit, else the empty text."""
+    skew = server_seconds - now_seconds
+    if not math.isfinite(skew) or abs(skew) <= limit_seconds:
+        return ""
+    word = "ahead of" if skew > 0 else "behind"
+    return (
+        f"the server's clock is {abs(skew):.0f} s {word} this machine's; "
+        "set both by NTP, or intervals are attributed to the wrong time"
+    )
+
+
+def error_of(status: int, body: str, where: str) -> ApiError:
+    """Return the error that an HTTP status other than 200 means, with the server's words."""
+    said = _said(body)
+    if status in {401, 403}:
+        return RefusedError(
+            f"{where}: answered {status} ({said}); give --user and --password-file, or --bearer-token-file"
+        )
+    if status in {404, 405} or status // 100 == 3:
+        return RefusedError(
+            f"{where}: answered {status}; give the address before /api/v1, "
+            "such as http://prometheus:9090 or https://mimir/prometheus"
+        )
+    if status in {413, 414} or (status in {400, 422} and _too_many(said)):
+        return TooMuchError(f"{where}: answered {status} ({said})")
+    if status in {408, 425, 429} or status >= 500:
+        return UnavailableError(f"{where}: answered {status} ({said})")
+    return RefusedError(f"{where}: answered {status} ({said})")
+
+
+LIMIT_WORDS: Sequence[str] = (
+    "maximum resolution",
+    "too many points",
+    "too many samples",
+    "query processing would load too many",
+    "exceeds the limit",
+    "exceeded maximum",
+    "maxpointspertimeseries",
+    "too many time series",
+    "max-query-length",
+    "the query time range exceeds",
+)
+
+
+def _too_many(said: str) -> bool:
+    low = said.lower()
+    return any(word in low for word in LIMIT_WORDS)
+
+
+def _said(body: str) -> str:
+    try:
+        content = json.loads(body)
+        text = str(content["error"])
+    except (ValueError, KeyError, TypeError):
+        text = body
+    text = " ".join(text.split())
+    return text[:200] or "no words"
