@@ -4,8 +4,10 @@ from types import ModuleType
 
 import typer
 
+from autoscaler.cli import ingest_trace
+
 # each source stands in its own module ingest_<source>.py with `add_to(group)`; add it here
-SOURCES: tuple[ModuleType, ...] = ()
+SOURCES: tuple[ModuleType, ...] = (ingest_trace,)
 
 group = typer.Typer(
     name="ingest",
