@@ -38,12 +38,15 @@ def envelope(outlook: Outlook, now_seconds: float, start: float, end: float) -> 
 
 
 def at_leads(outlook: Outlook, leads_seconds: FloatArray) -> FloatArray:
-    """Return quantiles at leads counted from the cutoff, shape (len(leads), Q)."""
-    rates = outlook.arrival_rate_rps
-    columns = [
-        np.interp(leads_seconds, outlook.leads_seconds, rates[:, q]) for q in range(rates.shape[1])
-    ]
-    return np.stack(columns, axis=1)
+    """Return quantiles at leads counted from the cutoff, shape (len(leads), Q); held at the ends."""
+    known, rates = outlook.leads_seconds, outlook.arrival_rate_rps
+    after = np.clip(np.searchsorted(known, leads_seconds), 1, max(1, known.size - 1))
+    before = after - 1
+    after = np.minimum(after, known.size - 1)  # a single lead speaks for all
+    span = np.where(after > before, known[after] - known[before], 1.0)
+    share = np.clip((leads_seconds - known[before]) / span, 0.0, 1.0)[:, np.newaxis]
+    values: FloatArray = rates[before] * (1.0 - share) + rates[after] * share
+    return values
 
 
 def demand_points(values_rps: FloatArray, quantiles: FloatArray) -> FloatArray:

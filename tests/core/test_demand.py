@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from autoscaler.core.demand import (
     PROBABILITIES,
     WEIGHTS,
+    at_leads,
     demand_points,
     envelope,
     measured_rate_rps,
@@ -45,6 +46,17 @@ def test_the_envelope_sees_the_peak_between() -> None:
     assert envelope(peak, NOW, 0.0, 200.0) == pytest.approx(rates[0])
     # a forecast that is a minute old: the peak is four minutes ahead of now
     assert envelope(peak, NOW + 60, 239.0, 241.0) == pytest.approx(rates[4])
+
+
+def test_leads_between_are_linear_and_the_ends_are_held() -> None:
+    flat = outlook(1.0)
+    rates = np.array(flat.arrival_rate_rps)
+    rates *= np.arange(60)[:, np.newaxis]  # grows by one each minute from 0 at 60 s
+    grows = replace(flat, arrival_rate_rps=rates)
+    got = at_leads(grows, np.array([0.0, 60.0, 90.0, 120.0, 3600.0, 9999.0]))[:, 1]
+    assert got == pytest.approx([0.0, 0.0, 0.5, 1.0, 59.0, 59.0])
+    one = replace(flat, leads_seconds=np.array([60.0]), arrival_rate_rps=rates[5:6])
+    assert at_leads(one, np.array([0.0, 500.0]))[:, 1] == pytest.approx([5.0, 5.0])
 
 
 def test_the_measured_rate_weighs_intervals() -> None:

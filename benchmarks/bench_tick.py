@@ -1,0 +1,118 @@
+"""How long one tick takes as services grow: 10, 100, 1,000 services of two variants each.
+
+    python benchmarks/bench_tick.py [--services 10 100 1000] [--ticks 20]
+
+Prints milliseconds per tick on one process: median and worst, forecasts given. To compare two
+commits, run both on the same machine one after the other, and read the growth, not the milliseconds.
+"""
+
+import argparse
+import time
+
+import numpy as np
+
+from autoscaler.core.outcome import Forecasts, Outlook, StartLead, State
+from autoscaler.core.tick import tick
+from autoscaler.core.types import (
+    AcceleratorClass,
+    Behavior,
+    Fallback,
+    Mode,
+    Observation,
+    Policies,
+    Policy,
+    Pool,
+    ScalingRules,
+    ServiceObservation,
+    TargetRef,
+    Variant,
+    VariantObservation,
+)
+from models.latency import LatencyModel
+from models.latency_fit import default_columns
+from models.quantiles import QUANTILES
+from models.slo import SloTargets
+
+NOW = 1_767_571_200.0
+NORMAL = np.array([-1.282, 0.0, 0.842, 1.282, 1.645, 2.326])
+
+
+def world(services: int) -> tuple[Policies, Forecasts]:
+    rng = np.random.default_rng(1)
+    names = [f"bench/s{k}" for k in range(services)]
+    keys = [(name, v) for name in names for v in ("a", "b")]
+    columns = np.repeat(default_columns()[:, np.newaxis], len(keys), axis=1)
+    leads = np.array([1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60, 90, 120]) * 60.0
+    outlooks = {}
+    for name in names:
+        rate = rng.uniform(1, 20) * (1 + 0.25 * NORMAL)
+        rates = np.tile(np.maximum(rate, 0.0), (leads.size, 1))
+        outlooks[name] = Outlook(
+            NOW, leads, np.array(QUANTILES), rates, 1000.0, 200.0, trusted=True
+        )
+    pool = Pool(
+        "p", (AcceleratorClass("a", 4.0, services * 8), AcceleratorClass("b", 2.0, services * 8))
+    )
+    return (
+        Policies({name: policy(name) for name in names}, (pool,)),
+        Forecasts(
+            outlooks, LatencyModel(keys, columns, {}), {k: StartLead(120.0, 240.0) for k in keys}
+        ),
+    )
+
+
+def policy(name: str) -> Policy:
+    variants = tuple(
+        Variant(v, v, 1, least, 40, TargetRef("apps/v1", "Deployment", f"{name}-{v}"))
+        for v, least in (("a", 1), ("b", 0))
+    )
+    return Policy(
+        service=name,
+        model="m",
+        targets=SloTargets(ttft_seconds=1.0, tpot_seconds=0.08),
+        attainment=0.99,
+        window_hours=24.0,
+        priority=0,
+        variants=variants,
+        behavior=Behavior(Mode.RECOMMEND, ScalingRules(0.0), ScalingRules(300.0)),
+        fallback=Fallback(600.0, None),
+    )
+
+
+def observe(names: list[str], at: float, rng: np.random.Generator) -> Observation:
+    one = VariantObservation(3, 0, 0, 3, 8.0, 0.0, 0.3, 0.1, 0.3, 0.4, 0.02, 0.03, 0.04, 30.0)
+    return Observation(
+        at,
+        15.0,
+        {
+            n: ServiceObservation(rng.uniform(1, 20), 1000.0, 200.0, {"a": one, "b": one})
+            for n in names
+        },
+        {},
+    )
+
+
+def measure(services: int, ticks: int) -> tuple[float, float]:
+    policies, forecasts = world(services)
+    rng, state, took = np.random.default_rng(0), State(), []
+    for i in range(ticks + 1):
+        observation = observe(list(policies.services), NOW + 15.0 * (i + 1), rng)
+        start = time.perf_counter()
+        state, _ = tick(policies, forecasts, state, observation)
+        took.append(time.perf_counter() - start)
+    return float(np.median(took[1:])) * 1e3, max(took[1:]) * 1e3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--services", type=int, nargs="+", default=[10, 100, 1000])
+    parser.add_argument("--ticks", type=int, default=20)
+    arguments = parser.parse_args()
+    print(f"{'services':>9}{'median ms':>12}{'worst ms':>11}")
+    for services in arguments.services:
+        median, worst = measure(services, arguments.ticks)
+        print(f"{services:9d}{median:12.1f}{worst:11.1f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
