@@ -3,6 +3,7 @@
 from models import contract_series as of
 from models.contract import (
     Labels,
+    Quantity,
     duration,
     native_quantile,
     quantile,
@@ -118,3 +119,13 @@ def scrape_query(labels: Labels) -> str:
         f"max(count_over_time({select(s.name, labels)}[3600s]))" for s in of.RUNNING.series
     )
     return f"max({names})"
+
+
+def bounds_query(quantity: Quantity, labels: Labels, window_seconds: float) -> str:
+    """Return the bucket bounds in use: a row per `le`."""
+    window = duration(window_seconds)
+    names = [
+        f"count by (le) (last_over_time({select(f'{s.name}_bucket', labels)}[{window}]))"
+        for s in quantity.series
+    ]
+    return " or ".join(names)

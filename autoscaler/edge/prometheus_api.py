@@ -5,9 +5,11 @@ retried here (a tick has a deadline, `training.ingest` retries by itself).
 """
 
 import json
+import math
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -15,6 +17,7 @@ from urllib.parse import urlsplit
 import requests
 from prometheus_api_client import PrometheusConnect
 from prometheus_api_client.exceptions import PrometheusApiClientException
+from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 from urllib3.util.retry import Retry
 
 from models.contract_api import (
@@ -82,6 +85,13 @@ class PrometheusApi:
         """Give the connections back."""
         self._client.close()
 
+    def server_seconds(self) -> float:
+        """Return the server's clock (HTTP Date, whole seconds) as of the latest answer; NaN unknown."""
+        try:
+            return parsedate_to_datetime(self._session.server_date).timestamp()
+        except (TypeError, ValueError):
+            return math.nan
+
     def instant(self, query: str, at_seconds: float) -> list[Row]:
         """Return one sample a series at a time; ApiError."""
         return self._ask(
@@ -114,7 +124,7 @@ class PrometheusApi:
             raise RefusedError(
                 f"{self.where}: JSON without data.result; is it a Prometheus API?"
             ) from error
-        except requests.RequestException as error:
+        except (requests.RequestException, HTTPError) as error:
             raise _transport_error(error, self.where) from error
         return rows_of(result, self.where)
 
@@ -126,6 +136,7 @@ class _Session(requests.Session):
         super().__init__()
         self.timeout_seconds = timeout_seconds
         self.where = where
+        self.server_date = ""  # of the latest answer
 
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:  # noqa: ANN401
         end = time.monotonic() + self.timeout_seconds
@@ -133,6 +144,7 @@ class _Session(requests.Session):
         kwargs["stream"] = True
         kwargs["allow_redirects"] = False
         with super().request(*args, **kwargs) as response:
+            self.server_date = response.headers.get("Date", "")
             body = self._body(response, end)
         response._content = body  # what reading without `stream` does
         if response.status_code != 200:
@@ -204,16 +216,14 @@ def _secret(path: Path) -> str:
     return text
 
 
-def _transport_error(error: requests.RequestException, where: str) -> ApiError:
+def _transport_error(error: Exception, where: str) -> ApiError:
     if isinstance(error, requests.exceptions.SSLError):
         return RefusedError(
             f"{where}: TLS failed ({_short(error)}); give the authority with --ca-file"
         )
-    if isinstance(error, requests.Timeout):
+    if isinstance(error, requests.Timeout | ReadTimeoutError):
         return UnavailableError(f"{where}: no answer in time; is it overloaded? raise --timeout")
-    if isinstance(
-        error, requests.exceptions.ChunkedEncodingError | requests.exceptions.ContentDecodingError
-    ):
+    if isinstance(error, ProtocolError | requests.exceptions.ChunkedEncodingError):
         return UnavailableError(f"{where}: the answer was cut off ({_short(error)})")
     if isinstance(error, requests.ConnectionError):
         return UnavailableError(f"{where}: cannot connect ({_short(error)}); is the address right?")
