@@ -3,7 +3,8 @@
 What a complete log says nothing about came not: steps inside a log's span without a request are 0.
 What lies outside is unknown and absent. A log's span is, file by file, from the step of its first
 row to the step of its last; a service's span is the union over the files that it occurs in, so a
-missing file in a series of rotated ones is a gap and not an absence of demand.
+missing file in a series of rotated ones is a gap and not an absence of demand. In a log of windows
+an absence shows nothing: only windows that it has are known.
 """
 
 from collections.abc import Iterable
@@ -47,17 +48,17 @@ class SparseSums:
             self._keys.append(found)
             self._sums.append(sums)
             self._pending += len(found)
-            if self._pending > COMPACT_ROWS:
+            if self._pending > max(COMPACT_ROWS, len(self._keys[0])):  # each key merged log times
                 self.total()
-                self._pending = 0
 
     def total(self) -> tuple[IntArray, FloatArray]:
         """Return the keys, ascending, and their sums of shape (K, columns)."""
         if not self._keys:
             return np.empty(0, dtype=np.int64), np.empty((0, self._columns))
-        keys, sums = _merge(np.concatenate(self._keys), np.concatenate(self._sums))
-        self._keys, self._sums = [keys], [sums]
-        return keys, sums
+        if len(self._keys) > 1:
+            keys, sums = _merge(np.concatenate(self._keys), np.concatenate(self._sums))
+            self._keys, self._sums, self._pending = [keys], [sums], 0
+        return self._keys[0], self._sums[0]
 
 
 def _merge(keys: IntArray, values: FloatArray) -> tuple[IntArray, FloatArray]:
@@ -102,10 +103,14 @@ class _Span:
 
 
 class LoadCounter:
-    """Counts the load of a log. Steps are numbered from the epoch."""
+    """Counts the load of a log. Steps are numbered from the epoch.
 
-    def __init__(self, step_seconds: float) -> None:
+    whole_steps: leave out the first and last step of a span, which the log covers in part.
+    """
+
+    def __init__(self, step_seconds: float, *, whole_steps: bool = False) -> None:
         self.step_seconds = step_seconds
+        self._inset = 1 if whole_steps else 0
         self.services = Codes("services")
         self._sums = SparseSums(len(LOAD_NUMBERS))
         self._gaps = SparseSums(1)
@@ -147,7 +152,11 @@ class LoadCounter:
                 out[-1] = (out[-1][0], max(out[-1][1], last))
             else:
                 out.append((first, last))
-        return out
+        return [
+            (first + self._inset, last - self._inset)
+            for first, last in out
+            if last - first >= 2 * self._inset
+        ]
 
     def frame(self, where: str) -> pd.DataFrame:
         """Return the load frame (models.frames), a row per service and covered step.
@@ -157,7 +166,7 @@ class LoadCounter:
         spans = {code: self.covered(code) for code in range(len(self.services.names))}
         cells = sum(last - first + 1 for s in spans.values() for first, last in s)
         if not cells:
-            raise TraceError(f"{where}: no requests; at least one row is needed")
+            raise TraceError(f"{where}: no whole step with requests; at least one is needed")
         if cells > MAX_CELLS:
             raise TraceError(
                 f"{where}: {len(spans)} services over {self._described(spans)} are {cells} rows at a "
@@ -166,10 +175,29 @@ class LoadCounter:
             )
         keys = np.concatenate([_keys(c, s) for c, s in spans.items()])
         found, sums = self._sums.total()
+        inside = np.isin(found, keys) if self._inset else np.ones(len(found), dtype=bool)
         values = np.zeros((cells, len(LOAD_NUMBERS)))
-        values[np.searchsorted(keys, found)] = sums
+        values[np.searchsorted(keys, found[inside])] = sums[inside]
+        return _tidy(keys, values, self.services.names, self.step_seconds)
+
+    def windows(self, step_seconds: float) -> pd.DataFrame:
+        """Return the load frame of a log of windows, each of them one step of this counter.
+
+        A row per service and interval of `step_seconds` (a multiple of a window) all of whose windows
+        the log has and none of whose is a gap.
+        """
+        keys, sums = self._sums.total()
         known = ~np.isin(keys, self._gaps.total()[0])
-        return _tidy(keys[known], values[known], self.services.names, self.step_seconds)
+        keys, sums = keys[known], sums[known]
+        parts = round(step_seconds / self.step_seconds)
+        code, window = keys >> STEP_BITS, keys & ((1 << STEP_BITS) - 1)
+        coarse = SparseSums(len(LOAD_NUMBERS) + 1)
+        coarse.add(
+            (code << STEP_BITS) | (window // parts), np.column_stack((sums, np.ones(len(keys))))
+        )
+        found, totals = coarse.total()
+        whole = totals[:, -1] == parts
+        return _tidy(found[whole], totals[whole, :-1], self.services.names, step_seconds)
 
     def _described(self, spans: dict[int, list[tuple[int, int]]]) -> str:
         ends = [x for s in spans.values() for span in s for x in span]

@@ -16,7 +16,7 @@ from models.progress import Progress
 from models.trace_columns import Bad, Reading, Rows, canonical
 from models.trace_latency import LatencyCounter
 from models.trace_load import LoadCounter
-from models.trace_shapes import Layout, TraceError
+from models.trace_shapes import Layout, RowKind, TraceError
 from models.trace_times import FloatArray
 from training.telemetry import LOAD_FILE, SERVING_FILE, STARTUPS_FILE
 from training.trace_reader import Chunk, read_chunks
@@ -44,6 +44,7 @@ class TraceOptions:
     zone: ZoneInfo | None = None
     start_seconds: float | None = None
     max_bad_ratio: float = 0.0
+    whole_steps: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,7 @@ class _Job:
         self.window_seconds: float | None = None
         self.has_latency = False
         self.has_variant = False
-        self.all_services_given = options.service is not None
+        self.kind: RowKind | None = None
 
     def add(self, number: int, path: Path, chunk: Chunk) -> None:
         """Count a chunk."""
@@ -152,13 +153,21 @@ class _Job:
         self.rows += len(chunk.line) + chunk.bad
         self.bad_rows += rows.bad_rows + chunk.bad
         self._name_first(where, chunk, rows)
+        if self.kind not in (None, layout.rows):
+            raise TraceError(
+                f"{where}: its rows are of kind {layout.rows}, those before of kind {self.kind}; "
+                "allowed: logs of one kind at a time"
+            )
+        self.kind = layout.rows
         amounts = self._amounts(rows, layout, where)
         if self.load is None:
-            self.load = LoadCounter(self._step())
+            step = self._step() if self.window_seconds is None else self.window_seconds
+            self.load = LoadCounter(step, whole_steps=self.options.whole_steps)
             self.latency = LatencyCounter(self.load)
         code = self.load.services.of(rows.service, where)
         self.load.add(number, code, rows.seconds, amounts, rows.gap)
-        self._add_latency(rows, where)
+        if layout.rows == "request":
+            self._add_latency(rows, where)
 
     def _layout(self, layout: Layout, where: str) -> Layout:
         """Return the layout without columns that an option replaces."""
@@ -253,9 +262,12 @@ class _Job:
             )
         if self.load is None or self.latency is None:
             raise TraceError(f"{where}: no requests; at least one row is needed")
-        load = validate_load(self.load.frame(where), where)
+        if self.window_seconds is None:
+            load = validate_load(self.load.frame(where), where)
+        else:
+            load = validate_load(self.load.windows(self._step()), where)
         if load.empty:
-            raise TraceError(f"{where}: every window is marked as a gap; allowed: some that is not")
+            raise TraceError(f"{where}: no interval without a gap; at least one is needed")
         frames = {LOAD_FILE: load}
         if self.has_latency and self.has_variant:
             frames[SERVING_FILE] = validate_serving(self.latency.frame(), where)
@@ -263,7 +275,7 @@ class _Job:
             rows=self.rows,
             bad_rows=self.bad_rows,
             services=len(self.load.services.names),
-            step_seconds=self.load.step_seconds,
+            step_seconds=self._step(),
             load_rows=len(load),
             serving_rows=len(frames.get(SERVING_FILE, ())),
             first=load.ts.min(),

@@ -54,6 +54,9 @@ def trace(
         typer.Option(help="When numeric timestamps are 0; default 1970-01-01T00:00:00Z."),
     ] = None,
     max_bad_ratio: Annotated[float, typer.Option(help="Share of bad rows to leave out.")] = 0.0,
+    whole_steps: Annotated[
+        bool, typer.Option("--whole-steps", help="Leave out steps that a log covers in part.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a telemetry folder.")] = False,
 ) -> None:
     """Read the logs and write the folder."""
@@ -69,6 +72,7 @@ def trace(
         zone=zone,
         start_seconds=None if start is None else _start(start, time_zone),
         max_bad_ratio=max_bad_ratio,
+        whole_steps=whole_steps,
     )
     with progress_report() as report:
         done = ingest_trace(files, out, options, force=force, progress=report)
