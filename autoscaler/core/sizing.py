@@ -2,13 +2,15 @@
 
 A newsvendor: the least count whose expected share of requests within the SLO, over the whole
 predictive distribution of demand, reaches the target. Where even an idle fleet cannot reach it, the
-target is lowered to just below what an idle fleet attains: more replicas than that buy nothing.
+target is lowered to just below what an idle fleet attains: more replicas than that buy nothing. An
+objective that most requests miss on an idle fleet does not steer at all: the count follows from the
+others, and from keeping up with the load.
 
 A lane is one (service, variant). Lanes of one role are evaluated together.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,7 @@ LEAST_SEARCH = 64  # a need is searched up to this or twice maxReplicas; beyond 
 IDLE_RPS = 1e-3  # a load that no queue notices
 MIDDLE = len(PROBABILITIES) // 2  # the demand point nearest the median
 CEILING_SLACK = 0.25  # of the allowed misses, below what an idle fleet attains
+HOPELESS = 0.5  # an idle fleet's share within an objective, below which replicas cannot help it
 
 IntArray = NDArray[np.int64]
 
@@ -48,6 +51,11 @@ class Batch:
             self.osl_tokens[:, np.newaxis],
             self.targets.expand(),
         )
+
+    def idle_attainment(self, replicas: IntArray) -> FloatArray:
+        """Return (n,) the share within the SLO with next to nothing to serve."""
+        idle = np.full((len(self.index), 1), IDLE_RPS)
+        return self.attainment(idle, replicas.astype(np.float64))[:, 0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,18 +102,19 @@ def size_all(situations: Sequence[Situation], forecasts: Forecasts) -> Sizes:
     most = np.array(
         [_search_limit(v) for s in situations for v in s.policy.variants], dtype=np.int64
     )
-    idle = np.full((len(keys), 1), IDLE_RPS)
-    ceiling = _gather(
-        batches, lambda b: b.attainment(idle[b.index], most[b.index].astype(float))[:, 0]
-    )
+    ceiling = _idle_attainment(batches, most)
+    steering, reachable = batches, ceiling
+    if (ceiling < HOPELESS).any():
+        steering = tuple(_without_hopeless(b, most) for b in batches)
+        reachable = _idle_attainment(steering, most)
     allowed = np.array([1.0 - s.policy.attainment for s in owners])
     wanted = np.array([s.attainment_target for s in owners])
-    target = np.minimum(wanted, ceiling - CEILING_SLACK * allowed)
+    target = np.minimum(wanted, reachable - CEILING_SLACK * allowed)
 
     reactive = np.array([d.reactive_rps for d in demands]).reshape(len(demands), 1)
     points = [_stack([getattr(d, name) for d in demands]) for name in ("future", "hold", "present")]
     rates = np.stack([*points, np.broadcast_to(reactive, points[0].shape)])  # (4, N, K)
-    found = _required(batches, rates, target, most)
+    found = _required(steering, rates, target, most)
     return Sizes(
         lanes={key: i for i, key in enumerate(keys)},
         batches=batches,
@@ -210,6 +219,24 @@ def _required(
         )
         found[:, b.index] = counts.reshape(times, -1)
     return found
+
+
+def _idle_attainment(batches: Sequence[Batch], most: IntArray) -> FloatArray:
+    """Return (N,) what a fleet attains that has next to nothing to serve."""
+    return _gather(batches, lambda b: b.idle_attainment(most[b.index]))
+
+
+def _without_hopeless(batch: Batch, most: IntArray) -> Batch:
+    """Return the batch without the objectives that most requests miss on an idle fleet."""
+    none = np.full(len(batch.index), np.inf)
+    kept = {}
+    for name in ("ttft_seconds", "tpot_seconds", "e2e_seconds"):
+        seconds = getattr(batch.targets, name)
+        alone = {"ttft_seconds": none, "tpot_seconds": none, "e2e_seconds": none, name: seconds}
+        only = capacity.TargetArrays(**alone, role=batch.targets.role)
+        share = replace(batch, targets=only).idle_attainment(most[batch.index])
+        kept[name] = np.where(share < HOPELESS, np.inf, seconds)
+    return replace(batch, targets=capacity.TargetArrays(**kept, role=batch.targets.role))
 
 
 def _gather(batches: Sequence[Batch], f: Callable[[Batch], FloatArray]) -> FloatArray:

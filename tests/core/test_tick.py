@@ -332,6 +332,26 @@ def test_an_slo_that_an_idle_fleet_misses_does_not_buy_the_maximum() -> None:
     assert n < variant().max_replicas
 
 
+def test_an_slo_that_nothing_can_meet_does_not_take_the_fleet_away() -> None:
+    known = forecasts({SERVICE: outlook(20.0)})
+    _, without, _ = replicas(
+        State(),
+        observation(rate=20.0, h100=seen(1)),
+        world=policies(policy(targets=SloTargets(tpot_seconds=0.08))),
+        known=known,
+    )
+    # no step is as fast as 5 ms, no first token comes in 20 ms: what can be met still steers
+    hopeless = policies(policy(targets=SloTargets(ttft_seconds=0.02, tpot_seconds=0.08)))
+    obs = observation(rate=20.0, h100=seen(1))
+    _, decisions = tick(hopeless, known, State(), obs)
+    assert decisions.services[SERVICE].variants["h100"] == without
+    assert decisions.services[SERVICE].predicted_attainment_ratio < 0.01  # and it is said
+    # nothing can be met: enough to keep up with the load
+    hopeless = policies(policy(targets=SloTargets(ttft_seconds=0.02, tpot_seconds=0.005)))
+    _, n, _ = replicas(State(), obs, world=hopeless, known=known)
+    assert 3 <= n <= without
+
+
 def test_a_burnt_budget_is_won_back() -> None:
     known = forecasts({SERVICE: outlook(12.0)})
     good, bad = State(), State()
