@@ -24,6 +24,10 @@ class ArtifactError(ValueError):
     """A models folder that cannot be used; the message says where, what and what to do."""
 
 
+class NewerFormatError(ArtifactError):
+    """Models that a later version wrote: whole, and not ours to read or to replace."""
+
+
 @dataclass(frozen=True, slots=True)
 class Generation:
     """All files of one generation, by "part/file" name, and the training summary."""
@@ -65,11 +69,18 @@ def read_versioned(text: str, where: str) -> dict[str, Any]:
         raise ArtifactError(f"{where}: no format_version; allowed: what `foreserve train` writes")
     version = content["format_version"]
     if version > FORMAT_VERSION:
-        raise ArtifactError(
+        raise NewerFormatError(
             f"{where}: format_version {version} is newer than this foreserve reads; "
             f"allowed: up to {FORMAT_VERSION} (upgrade foreserve, or train again)"
         )
     return content
+
+
+def is_file_list(files: object) -> bool:
+    """Return whether a manifest's `files` is what `manifest_of` writes."""
+    return isinstance(files, dict) and all(
+        isinstance(of, dict) and isinstance(of.get("sha256"), str) for of in files.values()
+    )
 
 
 def verify(name: str, data: bytes, manifest: Mapping[str, Any], where: str) -> None:

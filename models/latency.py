@@ -136,6 +136,8 @@ class LatencyModel:
         if FILE not in files:
             raise LatencyModelError(f"latency model: file '{FILE}' is missing")
         document = json.loads(files[FILE])
+        if not isinstance(document, dict):
+            raise LatencyModelError(f"latency model: '{FILE}' holds no object. Fit again.")
         fields = list(Coefficients.__dataclass_fields__)
         if document.get("format") != FORMAT or document.get("fields") != fields:
             raise LatencyModelError(

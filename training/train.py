@@ -84,7 +84,10 @@ def _gated_load(
         return files, Verdict(
             promoted=True, why="the incumbent has seen the last day: newer data wins"
         )
-    old = LoadModel.from_files(old_files)
+    try:
+        old = LoadModel.from_files(old_files)
+    except ValueError as error:
+        return files, Verdict(promoted=True, why=f"the incumbent cannot be read: {error}")
     if old.step_seconds != challenger.step_seconds:
         return files, Verdict(promoted=True, why="the telemetry's interval has changed")
     losses = {

@@ -4,6 +4,7 @@ Exit status: 0 success, 2 wrong usage or bad input (one line on stderr), 1 a fai
 """
 
 import sys
+from typing import cast
 
 import typer
 
@@ -17,6 +18,9 @@ from models.frames import FrameError
 from models.latency import LatencyModelError
 from training.registry import RegistryError
 
+# typer shows some of its exceptions and not this one: the parent of every wrong use
+UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
+EXIT_INTERRUPTED = 130  # as a shell says it of SIGINT
 BAD_INPUT = (FrameError, PolicyError, ArtifactError, LogError, ScenarioError, LatencyModelError)
 
 app = typer.Typer(
@@ -41,7 +45,12 @@ def main() -> None:
 def run() -> int:
     """Run the command and return its exit status."""
     try:
-        app()
+        status = app(standalone_mode=False)
+    except UsageError as error:
+        message = error.format_message()  # empty where the help was shown instead
+        return fail(f"{message} (--help shows how)", EXIT_INPUT) if message else EXIT_INPUT
+    except typer.Abort:
+        return fail("interrupted", EXIT_INTERRUPTED)
     except BAD_INPUT as error:
         return fail(str(error), EXIT_INPUT)
     except BrokenPipeError:
@@ -49,7 +58,5 @@ def run() -> int:
     except (RegistryError, OSError, MemoryError) as error:
         return fail(str(error) or type(error).__name__, EXIT_RUN_TIME)
     except KeyboardInterrupt:
-        return fail("interrupted", 130)
-    except SystemExit as done:  # typer ends every command with one
-        return done.code if isinstance(done.code, int) else EXIT_RUN_TIME
-    return 0
+        return fail("interrupted", EXIT_INTERRUPTED)
+    return status if isinstance(status, int) else 0

@@ -64,4 +64,4 @@ def _validate_cutoffs(frame: pd.DataFrame, where: str) -> pd.DataFrame:
         raise FrameError(
             f"{where}: column 'cutoff' holds {frame.cutoff.dtype}; allowed: timestamps with a time zone"
         )
-    return frame
+    return frame.assign(service=frame.service.astype(str))

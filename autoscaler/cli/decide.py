@@ -100,8 +100,7 @@ def _lines(source: BinaryIO) -> Iterator[tuple[int, str]]:
                     break
             yield number, "\0" * (MAX_LINE_CHARACTERS + 1)
             continue
-        if raw.strip():
-            yield number, raw.decode("utf-8", errors="replace")
+        yield number, raw.decode("utf-8", errors="replace")
 
 
 def _error(line: int, field: str, message: str) -> str:

@@ -130,7 +130,7 @@ def _read(folder: Path) -> LatencyModel:
     files = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
     try:
         return LatencyModel.from_files(files)
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{folder}: {error}") from error
 
 
@@ -150,4 +150,11 @@ def _validate_windows(frame: pd.DataFrame, where: str) -> pd.DataFrame:
             f"{where}: column {', '.join(missing)} is missing; "
             f"required: service, variant, {', '.join(ASKED)}"
         )
+    for column in ASKED:
+        try:
+            pd.to_numeric(frame[column])
+        except (TypeError, ValueError) as error:
+            raise FrameError(
+                f"{where}: column '{column}' holds {frame[column].dtype}; numbers or NaN are allowed"
+            ) from error
     return frame

@@ -7,7 +7,7 @@ import typer
 
 from autoscaler.cli.common import log, progress_report, write_json
 from autoscaler.edge.artifacts import read_generation
-from models.artifact import CURRENT, Generation
+from models.artifact import CURRENT, ArtifactError, Generation, NewerFormatError
 
 EXAMPLE = """
 Learn load, latency and lead time of every service; promote what beats what is there.
@@ -49,8 +49,19 @@ def train(
 
 
 def current_generation(models: Path) -> Generation | None:
-    """Return what serves now; None for a folder that holds nothing yet."""
-    return read_generation(models) if (models / CURRENT).exists() else None
+    """Return what serves now; None for a folder that holds nothing yet, or nothing that can serve.
+
+    Damage is what training again repairs; models of a newer format are somebody's and are kept.
+    """
+    if not (models / CURRENT).exists():
+        return None
+    try:
+        return read_generation(models)
+    except NewerFormatError:
+        raise
+    except ArtifactError as error:
+        log.warning("%s: not compared with what is there, nothing of it can serve", error)
+        return None
 
 
 def train_folder(telemetry: Path, models: Path) -> None:

@@ -8,6 +8,7 @@ from models.artifact import (
     MANIFEST,
     ArtifactError,
     Generation,
+    is_file_list,
     read_versioned,
     verify,
 )
@@ -43,6 +44,11 @@ def read_generation(models: Path) -> Generation:
         )
     folder = models / name
     manifest = read_versioned(_text(folder / MANIFEST), str(folder / MANIFEST))
+    if not is_file_list(manifest.get("files")):
+        raise ArtifactError(
+            f"{folder / MANIFEST}: no list of files with checksums; "
+            "allowed: what `foreserve train` writes"
+        )
     files = {}
     for file in manifest["files"]:
         path = folder / file

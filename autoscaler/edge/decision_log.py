@@ -7,6 +7,7 @@ The header names the models and holds the policies as they were written; a tick 
 was given. Nothing is rounded on the way in: what is logged is what was decided on.
 """
 
+import contextlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ import numpy as np
 from autoscaler.core.outcome import Decisions, Outlook
 from autoscaler.core.types import Observation
 from autoscaler.edge.decisions import decisions_to_dict, dump_line
-from autoscaler.edge.wire import WireError, observation_to_dict, parse_observation
+from autoscaler.edge.wire import observation_to_dict, parse_observation
 
 FORMAT_VERSION = 1
 
@@ -92,19 +93,26 @@ def tick_line(
 def read_log(path: Path) -> tuple[Header, Iterator[Entry]]:
     """Return the header and the ticks in order; LogError names the line that cannot be read."""
     try:
-        file = path.open(encoding="utf-8")
+        file = path.open(encoding="utf-8", errors="replace")
     except OSError as error:
         raise LogError(f"{path}: {error.strerror}; allowed: a decision log") from error
-    first = file.readline()
-    content = _object(first, path, 1)
-    if content.get("kind") != "header" or content.get("format_version") != FORMAT_VERSION:
+    try:
+        header = _header(_object(file.readline(), path, 1), path)
+    except LogError:
         file.close()
-        raise LogError(
-            f"{path}: line 1: not a header of format {FORMAT_VERSION}; "
-            "allowed: what `foreserve decide --log` writes"
-        )
-    documents = tuple((str(name), str(text)) for name, text in content["documents"])
-    return Header(str(content["generation"]), documents), _entries(file, path)
+        raise
+    return header, _entries(file, path)
+
+
+def _header(content: Mapping[str, Any], path: Path) -> Header:
+    if content.get("kind") == "header" and content.get("format_version") == FORMAT_VERSION:
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            documents = tuple((str(name), str(text)) for name, text in content["documents"])
+            return Header(str(content["generation"]), documents)
+    raise LogError(
+        f"{path}: line 1: not a header of format {FORMAT_VERSION}; "
+        "allowed: what `foreserve decide --log` writes"
+    )
 
 
 def _entries(file: TextIO, path: Path) -> Iterator[Entry]:
@@ -122,7 +130,7 @@ def _entries(file: TextIO, path: Path) -> Iterator[Entry]:
                     if outlooks is None
                     else {k: _outlook_from_dict(o) for k, o in outlooks.items()},
                 )
-            except (KeyError, TypeError, ValueError, WireError) as error:
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise LogError(f"{path}: line {number}: not a logged tick ({error})") from error
 
 
@@ -149,11 +157,15 @@ def _outlook_to_dict(outlook: Outlook) -> dict[str, Any]:
 
 
 def _outlook_from_dict(content: Mapping[str, Any]) -> Outlook:
+    leads, quantiles = _array(content["leads_seconds"]), _array(content["quantiles"])
+    rates = _array(content["arrival_rate_rps"])
+    if leads.size < 1 or quantiles.size < 2 or rates.shape != (leads.size, quantiles.size):
+        raise ValueError(f"arrival_rate_rps has shape {rates.shape}")
     return Outlook(
         cutoff_seconds=float(content["cutoff_seconds"]),
-        leads_seconds=_array(content["leads_seconds"]),
-        quantiles=_array(content["quantiles"]),
-        arrival_rate_rps=_array(content["arrival_rate_rps"]),
+        leads_seconds=leads,
+        quantiles=quantiles,
+        arrival_rate_rps=rates,
         isl_tokens=_nan(content["isl_tokens"]),
         osl_tokens=_nan(content["osl_tokens"]),
         trusted=bool(content["trusted"]),

@@ -20,8 +20,8 @@ def decisions_to_dict(decisions: Decisions) -> dict[str, Any]:
 
 
 def dump_line(content: dict[str, Any]) -> str:
-    """Return one line of JSON, the same for the same content on every machine."""
-    return json.dumps(content, allow_nan=False, separators=(",", ":"), ensure_ascii=False) + "\n"
+    """Return one line of ASCII JSON: the same bytes on every machine, whatever its locale."""
+    return json.dumps(content, allow_nan=False, separators=(",", ":")) + "\n"
 
 
 def _service(decision: ServiceDecision) -> dict[str, Any]:

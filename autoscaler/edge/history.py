@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from models.frames import FrameError, LoadSeries, to_series, validate_load
+from models.frames import FrameError, LoadSeries, load_step_seconds, to_series, validate_load
 
 
 def read_history(
@@ -35,13 +35,28 @@ def read_history(
         raise FrameError(f"{path}: not readable as Parquet ({error})") from error
     if frame.empty and {"ts", "service"} <= set(frame.columns):
         return None
-    return to_series(validate_load(frame, str(path)), str(path), step_seconds=step_seconds)
+    frame = validate_load(frame, str(path))
+    if step_seconds is not None:
+        _refuse_longer_steps(frame, str(path), step_seconds)
+    return to_series(frame, str(path), step_seconds=step_seconds)
+
+
+def _refuse_longer_steps(frame: pd.DataFrame, where: str, step_seconds: float) -> None:
+    """Five minutes of requests read as one minute's would be five times the load."""
+    if not frame.duplicated("service").any():
+        return  # one row a service says nothing of the step
+    found = load_step_seconds(frame, where)
+    if found > step_seconds:
+        raise FrameError(
+            f"{where}: steps of {found:g} s; "
+            f"allowed: {step_seconds:g} s, as the load model was trained on"
+        )
 
 
 def _recent(ts: pa.ChunkedArray, seconds: float) -> pa.ChunkedArray:
     """Whether each time lies in the last `seconds` before the newest; all of them if not times."""
-    if not pa.types.is_timestamp(ts.type):
-        return pa.chunked_array([pa.array([True] * len(ts))])
+    if not pa.types.is_timestamp(ts.type) or ts.null_count:
+        return pa.chunked_array([pa.array([True] * len(ts))])  # what is wrong is said later
     newest = pc.max(ts).as_py()
     start = pa.scalar(newest - pd.Timedelta(seconds=seconds).to_pytimedelta(), ts.type)
     return pc.greater(ts, start)

@@ -17,7 +17,7 @@ MAX_LINE_CHARACTERS = 64 * 1024 * 1024
 MAX_COUNT = 2**31 - 1  # replicas, accelerators
 MAX_NOW_SECONDS = 1e11  # the year 5138: larger values are milliseconds
 MAX_INTERVAL_SECONDS = 86_400.0
-MAX_NUMBER = 1e300  # finite, with room to add up
+MAX_NUMBER = 1e15  # no rate, length or latency is larger; its products stay finite
 MAX_SHOWN_CHARACTERS = 80  # of a value echoed in a message
 MAX_FIELD_CHARACTERS = 1000  # of a path: names come from outside
 COUNTS = ("ready", "starting", "draining", "desired")
@@ -211,7 +211,7 @@ def _other_number(value: object, path: str) -> float:
         return math.nan
     if type(value) is int and 0 <= value <= MAX_NUMBER:
         return float(value)
-    raise _refused(path, value, "a finite number of at least 0, or null where it is missing")
+    raise _refused(path, value, f"a number from 0 to {MAX_NUMBER:g}, or null where it is missing")
 
 
 def _required(data: dict[str, Any], key: str, most_seconds: float) -> float:

@@ -148,6 +148,50 @@ def test_a_bad_line_gets_an_error_and_the_stream_goes_on(world: Path) -> None:
     assert answers[4]["error"]["field"] == "now_seconds"  # time went backwards
 
 
+def test_every_line_is_answered_blank_huge_or_binary(world: Path) -> None:
+    big = json.loads(line(1))
+    big["services"][SERVICE]["arrival_rate_rps"] = 1e300
+    bad = "\n" + json.dumps(big) + "\n" + "\u0000\ufffd\n" + '{"now_seconds": 1e999}\n'
+    result = decide(world, line(0) + bad + "".join(line(i) for i in range(2, 8)))
+    answers = [json.loads(text) for text in result.stdout.splitlines()]
+    assert result.returncode == 0, result.stderr
+    assert [a.get("error", {}).get("line") for a in answers] == [None, 2, 3, 4, 5] + [None] * 6
+    assert answers[2]["error"]["field"] == f"services.{SERVICE}.arrival_rate_rps"
+
+
+def test_a_name_that_is_no_text_is_logged_and_replayed(world: Path, tmp_path: Path) -> None:
+    services = json.loads(line(0))["services"]
+    odd = line(0, services={**services, "prod/\ud800": services[SERVICE]})
+    log = tmp_path / "decisions.jsonl"
+    assert decide(world, odd, "--log", log).returncode == 0
+    assert run("replay", log, "--models", world / "models").returncode == 0
+
+
+def logged(world: Path, log: Path) -> list[str]:
+    assert decide(world, "".join(line(i) for i in range(4)), "--log", log).returncode == 0
+    return log.read_text().splitlines(keepends=True)
+
+
+def test_a_log_that_is_none_is_one_sentence(world: Path, tmp_path: Path) -> None:
+    log = tmp_path / "decisions.jsonl"
+    lines = logged(world, log)
+    header, tick = json.loads(lines[0]), json.loads(lines[4])
+    short = {**tick["outlooks"][SERVICE], "quantiles": [0.5]}
+    ticks = [{**tick, "outlooks": [1]}, {**tick, "outlooks": {SERVICE: short}}]
+    texts = {
+        "line 1": ["", "[]\n", json.dumps({**header, "documents": [1]}) + "\n", "\udcff\udcfe\n"],
+        "line 2": [lines[0] + "\udc80\n", *(lines[0] + json.dumps(t) + "\n" for t in ticks)],
+        "line 5": ["".join(lines)[:-300]],
+    }
+    for where, logs in texts.items():
+        for text in logs:
+            log.write_bytes(text.encode("utf-8", "surrogateescape"))
+            result = run("replay", log, "--models", world / "models")
+            assert result.returncode == 2, result.stderr
+            assert len(result.stderr.splitlines()) == 1, result.stderr
+            assert where in result.stderr
+
+
 def test_silence_and_unknown_services(world: Path) -> None:
     silent = line(1, services={SERVICE: None})
     other = line(2, services={**json.loads(line(2))["services"], "prod/other": {"variants": {}}})
@@ -278,6 +322,113 @@ def test_damaged_models_are_refused(world: Path, tmp_path: Path) -> None:
     assert "checksum" in last_line(result)
 
 
+Damage = Callable[[Path], None]
+
+
+def no_manifest(models: Path) -> None:
+    next(models.glob("g-*/manifest.json")).unlink()
+
+
+def manifest_without_files(models: Path) -> None:
+    next(models.glob("g-*/manifest.json")).write_text('{"format_version": 1}')
+
+
+def manifest_of_names(models: Path) -> None:
+    text = '{"format_version": 1, "files": ["load/load.json"]}'
+    next(models.glob("g-*/manifest.json")).write_text(text)
+
+
+def a_file_cut_short(models: Path) -> None:
+    victim = next(models.glob("g-*/load/load.npz"))
+    victim.write_bytes(victim.read_bytes()[:-10])
+
+
+def pointer_to_nowhere(models: Path) -> None:
+    (models / "current.json").write_text('{"format_version": 1, "generation": null}')
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [no_manifest, manifest_without_files, manifest_of_names, a_file_cut_short, pointer_to_nowhere],
+    ids=lambda x: x.__name__,
+)
+def test_training_again_repairs_a_damaged_registry(
+    world: Path, tmp_path: Path, harm: Damage
+) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(world / "models", models)
+    harm(models)
+    command = ("decide", "--models", models, "--policies", world / "policies.yaml")
+    refused = run(*command, stdin=line(0))
+    assert refused.returncode == 2
+    assert len(refused.stderr.splitlines()) == 1, refused.stderr
+    short = tmp_path / "telemetry"
+    short.mkdir()
+    load_frame(60).to_parquet(short / "load.parquet")
+    again = run("train", "--telemetry", short, "--models", models)
+    assert again.returncode == 0, again.stderr
+    assert "WARNING" in again.stderr
+    assert run(*command, stdin=line(0)).returncode == 0
+
+
+def test_newer_models_are_not_trained_over(world: Path, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(world / "models", models)
+    current = models / "current.json"
+    current.write_text(json.dumps({**json.loads(current.read_text()), "format_version": 99}))
+    before = current.read_bytes()
+    result = run("train", "--telemetry", world / "telemetry", "--models", models)
+    assert result.returncode == 2
+    assert "newer" in last_line(result)
+    assert current.read_bytes() == before
+
+
+def five_minutes(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.iloc[::5]
+
+
+def half_minutes(frame: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat([frame, frame.assign(ts=frame.ts + pd.Timedelta(seconds=30))])
+
+
+def no_times(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.assign(ts=pd.Series(pd.NaT, index=frame.index, dtype="datetime64[ns, UTC]"))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [(five_minutes, "300 s"), (half_minutes, "60 s"), (no_times, "'ts'")],
+    ids=lambda x: x.__name__ if callable(x) else "",
+)
+def test_a_history_of_another_step_is_refused(
+    world: Path, tmp_path: Path, change: Callable[[pd.DataFrame], pd.DataFrame], words: str
+) -> None:
+    history = tmp_path / "history.parquet"
+    change(load_frame()).to_parquet(history)
+    result = decide(world, line(0), "--history", history)
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    assert "history.parquet" in result.stderr
+    assert words in result.stderr
+
+
+def test_a_latency_model_or_window_that_is_none(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    windows = tmp_path / "windows.parquet"
+    serving_frame(5).to_parquet(windows)
+    ask = ("latency", "predict", "--model", model, "--serving", windows, "--out", tmp_path / "o")
+    for text in ("", "[]", '"x"', '{"format": 1}'):
+        (model / "latency.json").write_text(text)
+        result = run(*ask)
+        assert result.returncode == 2, result.stderr
+        assert len(result.stderr.splitlines()) == 1, result.stderr
+    serving_frame(5).assign(isl_tokens="long").to_parquet(windows)
+    result = run(*ask)
+    assert result.returncode == 2
+    assert "'isl_tokens'" in result.stderr
+
+
 def test_latency_on_its_own(world: Path, tmp_path: Path) -> None:
     serving = world / "telemetry" / "serving.parquet"
     assert run("latency", "fit", "--serving", serving, "--out", tmp_path / "m").returncode == 0
@@ -343,6 +494,7 @@ def test_wrong_usage_is_status_two(arguments: list[str], tmp_path: Path) -> None
     )
     assert result.returncode == 2
     assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1, result.stderr
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,7 @@ def test_unknown_keys_are_ignored() -> None:
 
 
 COUNT = "an integer from 0 to 2147483647"
-NUMBER = "a finite number of at least 0, or null where it is missing"
+NUMBER = "a number from 0 to 1e+15, or null where it is missing"
 WRONG = [
     ({**FULL, "now_seconds": None}, "now_seconds", "missing; required: seconds from 0 to 1"),
     ({**FULL, "now_seconds": True}, "now_seconds", "true is not allowed; allowed: seconds from"),
