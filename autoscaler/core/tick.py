@@ -19,7 +19,7 @@ from autoscaler.core.prices import Prices, Spare, limits_left
 from autoscaler.core.report import report
 from autoscaler.core.requirements import Requirements, need_of
 from autoscaler.core.sizing import Sizes, size_all
-from autoscaler.core.types import Observation, Policies
+from autoscaler.core.types import Observation, Policies, Reason
 
 
 def tick(
@@ -75,7 +75,16 @@ def _after(
     state = situation.state
     desired = dict(decision.variants)
     changes = guard.remember_change(state.changes, now, situation.current, desired)
-    # after a time blind or frozen, the window begins with what ran meanwhile
-    ran: dict[str, guard.Holds] = {name: ((now, n),) for name, n in desired.items()}
-    holds = ran if required is None else required.holds
+    if required is not None:
+        holds = required.holds
+    elif _blind_for_a_window(situation, now):  # the window begins anew, with what ran meanwhile
+        holds = {name: ((now, n),) for name, n in desired.items()}
+    else:  # a lost observation or two: what the window remembers still counts
+        holds = state.holds
     return replace(state, desired=desired, changes=changes, holds=holds)
+
+
+def _blind_for_a_window(situation: Situation, now: float) -> bool:
+    window = situation.policy.behavior.scale_down.stabilization_window_seconds
+    frozen = situation.pinned is Reason.FROZEN
+    return frozen or now - situation.state.last_telemetry_seconds >= window

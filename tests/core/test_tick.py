@@ -99,6 +99,25 @@ def test_no_telemetry_holds_and_says_so() -> None:
     assert (held, reason) == (n, Reason.STALE_TELEMETRY)
 
 
+def test_a_lost_observation_does_not_restart_the_window() -> None:
+    high, calm = forecasts({SERVICE: outlook(20.0)}), forecasts({SERVICE: outlook(2.0)})
+    state, n, _ = replicas(State(), observation(h100=seen(8)), known=high)
+    for i in range(1, 27):  # every fourth observation is lost on the way
+        lost = i % 4 == 0
+        obs = silence(NOW + 15 * i) if lost else observation(NOW + 15 * i, h100=seen(n))
+        state, n, _ = replicas(state, obs, known=calm)
+    assert n < 8  # the window of 300 s has passed all the same
+
+
+def test_after_a_long_silence_the_window_begins_anew() -> None:
+    high, calm = forecasts({SERVICE: outlook(20.0)}), forecasts({SERVICE: outlook(2.0)})
+    state, n, _ = replicas(State(), observation(h100=seen(8)), known=high)
+    for i in range(1, 30):
+        state, n, _ = replicas(state, silence(NOW + 15 * i), known=calm)
+    state, first, reason = replicas(state, observation(NOW + 450, h100=seen(n)), known=calm)
+    assert (first, reason) == (n, Reason.STABILIZING)
+
+
 def test_a_long_silence_falls_back_but_never_lowers() -> None:
     world = policies(policy(fallback=Fallback(after_seconds=60.0, replicas=5)))
     state, _, _ = replicas(State(), observation(h100=seen(2)), world=world)
