@@ -100,6 +100,8 @@ def _why(situation: Situation, requirements: Requirements, planned: Planned) -> 
     if requirements.reactive > _future(requirements):
         rate = 0.0 if situation.demand is None else situation.demand.reactive_rps
         return Reason.REACTIVE, f"requests wait and miss the SLO: sized for {rate:.2f} req/s"
+    if total < _future(requirements):
+        return Reason.STABILIZING, "a scale-up waits until the demand has lasted"
     if total > _hold(requirements) and total <= current:
         return Reason.STABILIZING, "a scale-down waits for its stabilization window"
     if total == current and _future(requirements) < total:

@@ -33,6 +33,18 @@ def stabilized(
     return kept, max(n for _, n in kept)
 
 
+def lasting(
+    past: Holds, now_seconds: float, value: int, window_seconds: float
+) -> tuple[Holds, int]:
+    """Return the updated window and its minimum: a scale-up waits until the demand has lasted.
+
+    No past at all (a controller that has just started) follows at once: too many is the safer error.
+    """
+    kept = tuple((t, n) for t, n in past if t > now_seconds - window_seconds)
+    kept = (*kept, (now_seconds, value))
+    return kept, min(n for _, n in kept)
+
+
 def remember_change(
     changes: Changes, now_seconds: float, before: Mapping[str, int], desired: Mapping[str, int]
 ) -> Changes:

@@ -76,6 +76,7 @@ class ServiceState:
     samples: tuple[Sample, ...] = ()
     changes: tuple[tuple[float, Mapping[str, int]], ...] = ()  # (seconds, desired after it)
     holds: Mapping[str, tuple[tuple[float, int], ...]] = field(default_factory=dict)
+    rises: Mapping[str, tuple[tuple[float, int], ...]] = field(default_factory=dict)
     budget: tuple[BudgetHour, ...] = ()
 
 

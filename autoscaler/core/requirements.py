@@ -21,6 +21,7 @@ class Requirements:
 
     need: ServiceNeed
     holds: Mapping[str, guard.Holds]
+    rises: Mapping[str, guard.Holds]
     forecast_future: Mapping[str, int]  # per variant alone, from the forecast only
     forecast_hold: Mapping[str, int]
     reactive: int  # of the first variant alone; 0: no reason to overrule
@@ -35,9 +36,11 @@ def need_of(
     policy = situation.policy
     floor = guard.schedule_floor(situation.windows)
     holds: dict[str, guard.Holds] = {}
+    rises: dict[str, guard.Holds] = {}
     variants, futures, hold_now, reactive, modelled = [], {}, {}, 0, True
     for v in policy.variants:
         lane = sizes.lane(policy.service, v.name)
+        urgent = 0
         if lane is None:
             modelled = False
             future = hold = present = _unmodelled(situation, v)
@@ -47,10 +50,11 @@ def need_of(
             )
             urgent = int(sizes.reactive[lane]) if _reactive(situation) else 0
             reactive = reactive or urgent
-            futures[v.name], hold_now[v.name] = future, hold
-            future, hold, present = max(future, urgent), max(hold, urgent), max(present, urgent)
-        futures.setdefault(v.name, future)
-        hold_now.setdefault(v.name, hold)
+        futures[v.name], hold_now[v.name] = future, hold
+        window = policy.behavior.scale_up.stabilization_window_seconds
+        past = situation.state.rises.get(v.name, ())
+        rises[v.name], future = guard.lasting(past, now_seconds, future, window)
+        future, hold, present = max(future, urgent), max(hold, urgent), max(present, urgent)
         future, hold = max(future, floor), max(hold, floor, future)
         window = policy.behavior.scale_down.stabilization_window_seconds
         asked = 0 if situation.idle and not floor else hold
@@ -86,7 +90,7 @@ def need_of(
         tuple(variants),
         idle,
     )
-    return Requirements(need, holds, futures, hold_now, reactive, floor, modelled)
+    return Requirements(need, holds, rises, futures, hold_now, reactive, floor, modelled)
 
 
 def _reactive(situation: Situation) -> bool:

@@ -81,7 +81,8 @@ def _after(
         holds = {name: ((now, n),) for name, n in desired.items()}
     else:  # a lost observation or two: what the window remembers still counts
         holds = state.holds
-    return replace(state, desired=desired, changes=changes, holds=holds)
+    rises = {} if required is None else required.rises
+    return replace(state, desired=desired, changes=changes, holds=holds, rises=rises)
 
 
 def _blind_for_a_window(situation: Situation, now: float) -> bool:

@@ -90,6 +90,24 @@ def test_a_scale_down_waits_for_the_horizon_and_the_window() -> None:
     assert low < high
 
 
+def test_a_scale_up_waits_until_the_demand_has_lasted() -> None:
+    up = ScalingRules(60.0)
+    world = policies(policy(behavior=Behavior(Mode.SCALE, up, ScalingRules(300.0))))
+    calm, rise = forecasts({SERVICE: outlook(2.0)}), forecasts({SERVICE: outlook(20.0)})
+    state, few, _ = replicas(State(), observation(h100=seen(1)), world=world, known=calm)
+    for i in (1, 2, 3):  # 15, 30 and 45 s after the calm: the window of 60 s still holds it
+        obs = observation(NOW + 15 * i, h100=seen(few))
+        state, n, reason = replicas(state, obs, world=world, known=rise)
+        assert (n, reason) == (few, Reason.STABILIZING)
+    # a queue that misses the SLO does not wait
+    bad = seen(few, waiting=60.0, ttft_p95_seconds=9.0, slo_attainment_ratio=0.2)
+    obs = observation(NOW + 55, rate=20.0, h100=bad)
+    _, n, _ = replicas(state, obs, world=world, known=rise)
+    assert n > few
+    _, n, _ = replicas(state, observation(NOW + 60, h100=seen(few)), world=world, known=rise)
+    assert n > few  # it has lasted
+
+
 def test_no_telemetry_holds_and_says_so() -> None:
     state, n, _ = replicas(State(), observation(h100=seen(7)))
     state, held, reason = replicas(state, silence(NOW + 15))
