@@ -102,7 +102,7 @@ def bucket_of(seconds: FloatArray) -> IntArray:
     """Return the bucket of each latency, shape (N,): 0 below a microsecond."""
     ratio = np.maximum(seconds, SMALLEST_SECONDS) / SMALLEST_SECONDS
     bucket = np.ceil(np.log(ratio) / np.log(GAMMA)).astype(np.int64) + 1
-    return np.where(seconds <= SMALLEST_SECONDS, 0, bucket)
+    return np.where(seconds < SMALLEST_SECONDS, 0, bucket)
 
 
 def bucket_seconds(bucket: IntArray) -> FloatArray:
