@@ -1,0 +1,83 @@
+"""`foreserve otlp`: receive OpenTelemetry, so that no Prometheus is needed."""
+
+import asyncio
+import ipaddress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autoscaler.cli.common import log
+
+EXAMPLE = """
+Receive OTLP metrics and traces (gRPC and HTTP) into an embedded store, until SIGTERM.
+
+**Examples**
+
+    foreserve otlp --listen 127.0.0.1 --store store/
+
+    foreserve otlp --listen 0.0.0.0 --store /var/lib/foreserve --tls-cert tls.crt --tls-key tls.key
+"""
+DAY_SECONDS = 86_400.0
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("otlp", help=EXAMPLE)(otlp)
+
+
+def otlp(
+    store: Annotated[Path, typer.Option(help="Folder of the store; made if absent.")],
+    listen: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free.")] = 4317,
+    http_port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free.")] = 4318,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain (PEM).")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
+    attribute: Annotated[
+        list[str] | None, typer.Option(help="One more attribute that tells sources apart.")
+    ] = None,
+    bin_seconds: Annotated[int, typer.Option(min=1, max=300, help="Of a new store.")] = 30,
+    retention_days: Annotated[float, typer.Option(min=0.01, help="Older data is deleted.")] = 15.0,
+    max_store_mib: Annotated[int, typer.Option(min=4, help="The file stays below.")] = 8192,
+    max_series: Annotated[int, typer.Option(min=1, help="New ones beyond are refused.")] = 50_000,
+    max_message_mib: Annotated[int, typer.Option(min=1, max=64, help="As it arrives.")] = 4,
+    max_inflated_mib: Annotated[int, typer.Option(min=1, max=64, help="After gzip.")] = 8,
+    max_concurrent: Annotated[int, typer.Option(min=1, max=1024, help="Requests at once.")] = 32,
+    receive_seconds: Annotated[float, typer.Option(min=0.1, help="To deliver one message.")] = 10.0,
+) -> None:
+    """Receive until SIGTERM or SIGINT."""
+    from autoscaler.edge.otlp_receiver import Receiver, ReceiverLimits, TlsFiles
+    from autoscaler.edge.otlp_serve import serve
+    from autoscaler.edge.otlp_store import OtlpStore
+    from models.otlp_fold import Fold, FoldLimits
+    from models.otlp_names import IDENTITY_ATTRIBUTES
+
+    if (tls_cert is None) != (tls_key is None):
+        raise typer.BadParameter("one without the other; allowed: both", param_hint="--tls-cert")
+    tls = TlsFiles(tls_cert, tls_key) if tls_cert is not None and tls_key is not None else None
+    if tls is None and not _is_loopback(listen):
+        log.warning("%s without TLS: anybody in reach can read and write telemetry", listen)
+    opened = OtlpStore(
+        store,
+        bin_seconds=bin_seconds,
+        retention_seconds=retention_days * DAY_SECONDS,
+        max_bytes=max_store_mib * 2**20,
+    )
+    fold = Fold(bin_seconds=opened.bin_seconds, limits=FoldLimits(series=max_series))
+    opened.restore(fold)
+    limits = ReceiverLimits(
+        message_bytes=max_message_mib * 2**20,
+        inflated_bytes=max_inflated_mib * 2**20,
+        concurrent_requests=max_concurrent,
+        receive_seconds=receive_seconds,
+    )
+    identity = tuple(dict.fromkeys((*IDENTITY_ATTRIBUTES, *(attribute or ()))))
+    receiver = Receiver(opened, fold, limits, identity)
+    asyncio.run(serve(receiver, listen, (grpc_port, http_port), tls))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

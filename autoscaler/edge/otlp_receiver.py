@@ -1,0 +1,215 @@
+"""What both OTLP transports share: bytes in, answer out; bounded decompression, parsing, folding, flushing.
+
+Every export is handled in one worker thread, one after the other: the fold and the store need no
+lock, and at most one message at a time is inflated and parsed, whatever clients send in parallel.
+"""
+
+import asyncio
+import logging
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError, Message
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+
+from autoscaler.edge.otlp_store import OtlpStore
+from models.otlp_fold import Fold, FoldFullError
+from models.otlp_names import IDENTITY_ATTRIBUTES
+from models.otlp_points import metric_points, span_requests
+
+Signals = Literal["metrics", "traces"]
+REQUESTS: dict[Signals, type[Any]] = {
+    "metrics": ExportMetricsServiceRequest,
+    "traces": ExportTraceServiceRequest,
+}
+MAX_JSON_DEPTH = 64  # OTLP itself needs 20
+REASONS_SHOWN = 3  # of the refusals in one answer
+PRUNE_SECONDS = 60.0
+
+log = logging.getLogger("foreserve")
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Certificate chain and key, PEM."""
+
+    certificate: Path
+    key: Path
+
+
+class BadExportError(ValueError):
+    """Not an export: the client must not send it again."""
+
+
+class TooLargeError(BadExportError):
+    """More bytes than allowed, before or after decompression."""
+
+
+class BusyError(RuntimeError):
+    """Too much at once: the client may send it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverLimits:
+    """What one client, or all together, may cost."""
+
+    message_bytes: int = 4 * 2**20  # as it arrives; also the collector's default limit
+    inflated_bytes: int = (
+        8 * 2**20
+    )  # after gzip; parsing needs up to 32 times as much, for a moment
+    concurrent_requests: int = 32  # each may hold message_bytes
+    receive_seconds: float = 10.0  # to deliver one message
+    drain_seconds: float = 5.0  # at shutdown
+    flush_seconds: float = 5.0  # what a crash may lose
+
+
+@dataclass(slots=True)
+class Receiver:
+    """Takes exports from the transports and folds them into the store."""
+
+    store: OtlpStore
+    fold: Fold
+    limits: ReceiverLimits = field(default_factory=ReceiverLimits)
+    identity: tuple[str, ...] = IDENTITY_ATTRIBUTES
+    clock: Callable[[], float] = time.time  # noqa: TID251 - the edge reads time, here only
+    refusals: Counter[str] = field(default_factory=Counter)  # of whole exports, by kind
+    _worker: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "otlp"))
+    _inside: int = 0
+    _pruned_seconds: float = 0.0
+
+    def enter(self) -> None:
+        """Count one request in, before its body is read; raises BusyError beyond the limit."""
+        if self._inside >= self.limits.concurrent_requests:
+            self.refusals["busy"] += 1
+            raise BusyError(f"{self.limits.concurrent_requests} requests at once are allowed")
+        self._inside += 1
+
+    def leave(self) -> None:
+        """Count it out."""
+        self._inside -= 1
+
+    async def export(
+        self, signals: Signals, body: bytes, *, compressed: bool, as_json: bool = False
+    ) -> Message:
+        """Take one export and return its response message.
+
+        Raises BadExportError or TooLargeError (do not retry), BusyError (retry).
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._worker, self._export, signals, body, compressed, as_json
+        )
+
+    async def flush_forever(self) -> None:
+        """Write to the store every few seconds, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self.limits.flush_seconds)
+            await loop.run_in_executor(self._worker, self._flush)
+
+    async def close(self) -> None:
+        """Write what is left and close the store."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._worker, self._flush)
+        self._worker.shutdown()
+        self.store.close()
+
+    def _export(self, signals: Signals, body: bytes, compressed: bool, as_json: bool) -> Message:
+        try:
+            data = inflate(body, self.limits.inflated_bytes) if compressed else body
+            request = parse(signals, data, as_json=as_json)
+        except BadExportError as error:
+            self.refusals[type(error).__name__] += 1
+            raise
+        try:
+            return fold_export(self.fold, signals, request, self.clock(), self.identity)
+        except FoldFullError as error:
+            self.refusals["full"] += 1
+            raise BusyError(str(error)) from error
+
+    def _flush(self) -> None:
+        try:
+            self.store.flush(self.fold)
+            now = self.clock()
+            if now - self._pruned_seconds > PRUNE_SECONDS:
+                self._pruned_seconds = now
+                self.store.forget(self.fold.forget_idle(now))
+                self.store.prune(now)
+        except OSError:
+            log.exception("the store cannot be written; what waits is kept, within its limit")
+
+
+def fold_export(
+    fold: Fold,
+    signals: Signals,
+    request: Any,  # noqa: ANN401 - a generated message
+    now_seconds: float,
+    identity: tuple[str, ...],
+) -> Message:
+    """Fold one parsed export and return the response that tells what was refused."""
+    if signals == "metrics":
+        refused = fold.add_points(metric_points(request, identity), now_seconds)
+        metrics = ExportMetricsServiceResponse()
+        if refused:
+            metrics.partial_success.rejected_data_points = len(refused)
+            metrics.partial_success.error_message = _reasons(refused)
+        return metrics
+    refused = fold.add_requests(span_requests(request, identity), now_seconds)
+    traces = ExportTraceServiceResponse()
+    if refused:
+        traces.partial_success.rejected_spans = len(refused)
+        traces.partial_success.error_message = _reasons(refused)
+    return traces
+
+
+def parse(signals: Signals, data: bytes, *, as_json: bool) -> Any:  # noqa: ANN401
+    """Return the export message in `data`. Raises BadExportError if it is none."""
+    request = REQUESTS[signals]()
+    try:
+        if not as_json:
+            request.ParseFromString(data)
+            return request
+        # ids are hex in OTLP's JSON and base64 in protobuf's: both parse, and nobody reads their bits
+        return json_format.Parse(
+            data, request, ignore_unknown_fields=True, max_recursion_depth=MAX_JSON_DEPTH
+        )
+    except (DecodeError, json_format.ParseError, ValueError, RecursionError) as error:
+        text = " ".join(str(error).split())[:200]
+        kind = "JSON" if as_json else "protobuf"
+        raise BadExportError(f"not an OTLP {signals} export in {kind}: {text}") from error
+
+
+def inflate(body: bytes, max_bytes: int) -> bytes:
+    """Return the gzip body inflated, never holding more than `max_bytes` of it.
+
+    Raises TooLargeError beyond that, BadExportError if it is not gzip or is cut off.
+    """
+    engine = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    try:
+        data = engine.decompress(body, max_bytes + 1)
+    except zlib.error as error:
+        raise BadExportError(f"not gzip ({error})") from error
+    if len(data) > max_bytes:
+        raise TooLargeError(f"more than {max_bytes} bytes after gzip; allowed: that many")
+    if not engine.eof or engine.unused_data:
+        raise BadExportError("gzip that is cut off, or followed by more; allowed: one member")
+    return data
+
+
+def _reasons(refused: list[str]) -> str:
+    most = Counter(refused).most_common(REASONS_SHOWN)
+    return "; ".join(f"{reason} ({n})" for reason, n in most)
