@@ -17,6 +17,7 @@ from models.quantiles import QUANTILES, LoadForecast
 
 MIX_HALF_LIFE_SECONDS = 1800.0  # how fast the mean lengths follow the traffic
 DECIMALS = 6  # of rates: what is logged is exactly what was decided on
+SLACK_SECONDS = 1e-6  # float noise in times
 STEP_COVER = 0.5  # of a step must be measured for it to count
 
 
@@ -53,31 +54,56 @@ class History:
 
     def observe(self, observation: Observation) -> bool:
         """Add one interval; return whether a step was completed by it."""
-        now, interval = observation.now_seconds, observation.interval_seconds
+        now, step = observation.now_seconds, self.step_seconds
+        begin = now - observation.interval_seconds
         if math.isnan(self.end_seconds):
-            first = now - interval
-            self.end_seconds = math.floor(first / self.step_seconds) * self.step_seconds
-        completed = False
-        missed = int((now - interval - self.end_seconds) // self.step_seconds)
-        if missed > self.steps:  # away for longer than the history is: nothing of it is recent
-            self.requests[:] = np.nan
-            self.end_seconds += (missed - 1) * self.step_seconds
-        while now - interval >= self.end_seconds + self.step_seconds - 1e-6:
+            self.end_seconds = math.floor(begin / step) * step
+        completed = self._forget_after(now)
+        missed = math.floor((begin - self.end_seconds + SLACK_SECONDS) / step)
+        if missed > 0:  # the open step ended before this interval; the others are gaps
+            self._close()
+            self._skip(missed - 1)
+            completed = True
+        self._follow_mix(observation)
+        while True:  # an interval may be longer than a step, and lie across two
+            covered = min(now, self.end_seconds + step) - max(begin, self.end_seconds)
+            if covered > SLACK_SECONDS:
+                self._gather(observation, covered)
+            if now < self.end_seconds + step - SLACK_SECONDS:
+                return completed
             self._close()
             completed = True
-        self._gather(observation)
-        if now >= self.end_seconds + self.step_seconds - 1e-6:
-            self._close()
-            completed = True
-        return completed
 
-    def _gather(self, observation: Observation) -> None:
+    def _forget_after(self, now_seconds: float) -> bool:
+        """Drop recorded steps that end after now, which nobody can know; return whether any did."""
+        ahead = math.ceil((self.end_seconds - now_seconds - SLACK_SECONDS) / self.step_seconds)
+        if ahead <= 0:
+            return False
+        kept = max(0, self.steps - ahead)
+        self.requests[:, self.steps - kept :] = self.requests[:, :kept].copy()
+        self.requests[:, : self.steps - kept] = np.nan
+        self.end_seconds -= ahead * self.step_seconds
+        return True
+
+    def _skip(self, steps: int) -> None:
+        """Append steps of which nothing is known."""
+        gone = min(steps, self.steps)
+        self.requests[:, : self.steps - gone] = self.requests[:, gone:].copy()
+        self.requests[:, self.steps - gone :] = np.nan
+        self.end_seconds += steps * self.step_seconds
+
+    def _gather(self, observation: Observation, seconds: float) -> None:
+        for name, seen in observation.services.items():
+            row = self._row.get(name)
+            if row is not None and math.isfinite(seen.arrival_rate_rps):
+                self._sum[row] += seen.arrival_rate_rps * seconds
+                self._span[row] += seconds
+
+    def _follow_mix(self, observation: Observation) -> None:
         for name, seen in observation.services.items():
             row = self._row.get(name)
             if row is None or not math.isfinite(seen.arrival_rate_rps):
                 continue
-            self._sum[row] += seen.arrival_rate_rps * observation.interval_seconds
-            self._span[row] += observation.interval_seconds
             weight = seen.arrival_rate_rps * observation.interval_seconds
             self._blend(self.isl_tokens, row, seen.isl_tokens, weight)
             self._blend(self.osl_tokens, row, seen.osl_tokens, weight)

@@ -1,6 +1,7 @@
 """Intervals gather into steps; gaps stay gaps; the mix follows the traffic."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,6 +41,34 @@ def test_a_pause_leaves_gaps_not_zeros() -> None:
     assert np.isnan(history.requests[0, -4:]).all()
     history.observe(observation(NOW + 1e6, rate=2.0, h100=seen(1)))
     assert np.isnan(history.requests).all()
+
+
+def test_an_interval_may_be_longer_than_a_step_or_lie_across_two() -> None:
+    history = History([SERVICE], 60.0, 6)
+    long = observation(NOW + 180, rate=2.0, h100=seen(1))
+    assert history.observe(replace(long, interval_seconds=180.0))
+    assert history.requests[0, -3:].tolist() == [120.0] * 3
+    assert history.end_seconds == NOW + 180
+    # 45 s each: the second lies across two steps
+    for i, rate in enumerate((1.0, 3.0, 3.0)):
+        later = observation(NOW + 225 + 45 * i, rate=rate, h100=seen(1))
+        history.observe(replace(later, interval_seconds=45.0))
+    assert history.requests[0, -2:].tolist() == [90.0, 180.0]  # 45 x 1 + 15 x 3; 60 x 3
+    assert history.end_seconds == NOW + 300
+
+
+def test_what_is_recorded_after_now_is_not_known() -> None:
+    values = np.zeros((1, 8, 3))
+    values[0, :, 0] = np.arange(8)  # 7 requests in the minute that ends at NOW
+    history = History([SERVICE], 60.0, 5)
+    history.seed(LoadSeries((SERVICE,), NOW - 480, 60.0, values))
+    assert history.observe(observation(NOW - 120, rate=1.0, h100=seen(1)))
+    assert history.end_seconds == NOW - 120
+    assert history.requests[0, 2:].tolist() == [3.0, 4.0, 5.0]
+    assert np.isnan(history.requests[0, :2]).all()
+    # what was recorded up to now is not counted again
+    history.observe(observation(NOW - 105, rate=1.0, h100=seen(1)))
+    assert history._sum[0] == 15.0
 
 
 def test_recorded_history_is_taken_over() -> None:
