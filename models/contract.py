@@ -221,6 +221,16 @@ def share_within(
     return " or ".join(parts)
 
 
+def most_samples(quantity: Quantity, labels: Labels, window_seconds: float) -> str:
+    """Return how many scrapes the most scraped pod of a service has in the window."""
+    by = ", ".join(labels.group)
+    window = duration(window_seconds)
+    return " or ".join(
+        f"max by ({by}) (count_over_time({select(s.name, labels)}[{window}]))"
+        for s in quantity.series
+    )
+
+
 def serving_pods(quantity: Quantity, labels: Labels, window_seconds: float) -> str:
     """Return the mean number of scraped pods over the window.
 

@@ -5,6 +5,7 @@ from models.contract import (
     Labels,
     Quantity,
     duration,
+    most_samples,
     native_quantile,
     quantile,
     ratio,
@@ -14,6 +15,7 @@ from models.contract import (
     total,
 )
 
+SCRAPE_WINDOW_SECONDS = 600.0
 LEVELS = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
 
 
@@ -41,6 +43,7 @@ def serving_queries(
         ),
         "kv_cache_usage_ratio": total("avg_over_time", of.KV_USAGE, labels, w, aggregate="avg"),
         "prefix_cache_hit_ratio": ratio(of.PREFIX_HITS, of.PREFIX_QUERIES, labels, w),
+        "samples": most_samples(of.RUNNING, labels, w),
         "ready_replicas": serving_pods(of.RUNNING, labels, w),
     }
     build = native_quantile if native else quantile
@@ -114,9 +117,10 @@ def startup_queries(window_seconds: float) -> dict[str, str]:
 
 
 def scrape_query(labels: Labels) -> str:
-    """Return scrapes an hour of the most frequently scraped engine; no row where there is none."""
+    """Return scrapes in SCRAPE_WINDOW_SECONDS of the most frequently scraped engine, if any."""
     names = " or ".join(
-        f"max(count_over_time({select(s.name, labels)}[3600s]))" for s in of.RUNNING.series
+        f"max(count_over_time({select(s.name, labels)}[{duration(SCRAPE_WINDOW_SECONDS)}]))"
+        for s in of.RUNNING.series
     )
     return f"max({names})"
 

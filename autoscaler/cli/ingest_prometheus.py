@@ -94,7 +94,7 @@ def _tell(summary: dict[str, Any], out: Path) -> None:
         summary["starts"],
         summary["queries"],
     )
-    if summary["window_seconds"] > summary["step_seconds"]:
+    if 2 * summary["scrape_seconds"] > summary["step_seconds"]:
         log.warning(
             "scrapes are %.0f s apart: rates are smoothed over %.0f s, more than a step of %.0f s",
             summary["scrape_seconds"],

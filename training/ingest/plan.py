@@ -85,10 +85,12 @@ def aligned(start_seconds: float, end_seconds: float, step_seconds: float) -> tu
 
 
 def window_for(step_seconds: float, scrape_seconds: float) -> float:
-    """Return the window of rates: the step if two scrapes fit into it, else 2.5 scrape intervals."""
-    if 2 * scrape_seconds <= step_seconds:
-        return step_seconds
-    return math.ceil(2.5 * scrape_seconds)
+    """Return the window of rates: a step and one scrape, at least 2.5 scrapes.
+
+    With a scrape more than the step, the last sample before the interval is inside: what happened
+    between the last sample of one interval and the first of the next is counted, and counted once.
+    """
+    return float(math.ceil(max(step_seconds + scrape_seconds, 2.5 * scrape_seconds)))
 
 
 def chunks(request: Request, series: int) -> list[Chunk]:

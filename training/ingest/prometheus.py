@@ -19,6 +19,7 @@ from models import contract_series as of
 from models.contract import Labels, select
 from models.contract_api import QueryApi, Row
 from models.contract_queries import (
+    SCRAPE_WINDOW_SECONDS,
     bounds_query,
     gateway_query,
     models_query,
@@ -68,7 +69,8 @@ FloatArray = NDArray[np.float64]
 PROBES = 50  # looks at the range to find scrape interval and services
 SUMMARY_FILE = "ingest.json"
 ROWS_AT_ONCE = 50  # (service, variant) rows of serving written together
-FACTS = ("models", "pods", "ttft_bounds", "tpot_bounds")
+MIN_COVERAGE_RATIO = 0.65  # scrapes in the window of those expected: one of three may be missing
+RATES = ("completion_rate_rps", "rejection_rate_rps", "running_change", "waiting_change")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,8 @@ def look(api: QueryApi, request: Request) -> Probe:
     keys = services_in(models, labels)
     if not keys:
         raise IngestError(_missing_labels(api, request, labels))
-    scrape_seconds = 3600.0 / float(np.median(scrapes[0].values))
+    # a window holds one sample more where both of its ends count (Prometheus 2)
+    scrape_seconds = float(round(SCRAPE_WINDOW_SECONDS / (np.median(scrapes[0].values) - 0.5), 1))
     classic = ask(f"count({select(of.TTFT.series[0].name + '_bucket', labels)})")
     native = not classic and bool(ask(f"count({select(of.TTFT.series[0].name, labels)})"))
     return Probe(
@@ -205,6 +208,10 @@ def write_frames(
     for done, name in enumerate(names):
         progress("assembling", done, len(names))
         columns[name] = column(name, _parts(cache, name, plan.chunks), keys, labels, grid, doubts)
+    for (
+        name
+    ) in RATES:  # VictoriaMetrics looks before the window: no sample inside is a gap all the same
+        columns[name] = np.where(np.isnan(columns["ready_replicas"]), np.nan, columns[name])
     columns["arrival_rate_rps"] = arrivals_rps(columns, probe.window_seconds, doubts)
     columns["finished_requests"] = columns["completion_rate_rps"] * request.step_seconds
     columns |= _shares(columns, keys, request)

@@ -38,7 +38,7 @@ def startups_frame(
         first = ready.get(key, np.nan)
         ended = deleted.get(key, np.nan)
         last = seen.get(key, np.nan)
-        if np.isnan(ended) and last < end_seconds - GONE_SECONDS:
+        if np.isnan(ended) and last <= end_seconds - GONE_SECONDS:
             ended = last
         is_ready = first >= start
         rows.append(
@@ -71,7 +71,8 @@ def starting_counts(
     horizon = start_seconds + steps * step_seconds
     for a, b in zip(begin, np.where(np.isnan(end), horizon, end), strict=True):
         low, high = (a - start_seconds) / step_seconds, (b - start_seconds) / step_seconds
-        first, last = max(0, int(np.floor(low))), min(steps, int(np.ceil(high)))
+        first = max(0, int(np.floor(low)))
+        last = max(first, min(steps, int(np.ceil(high))))
         at = np.arange(first, last)
         out[first:last] += np.minimum(at + 1, high) - np.maximum(at, low)
     return out
