@@ -11,6 +11,7 @@ kvcache-ai/Mooncake (FAST25-release), alibaba/ServeGen (README).
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
+from zoneinfo import ZoneInfo
 
 from models.frames import FrameError
 
@@ -64,6 +65,9 @@ FIXED = {
 }
 
 
+ZONES = {"azure": "UTC"}  # of times without a zone, where the publisher's data say it
+
+
 class TraceError(FrameError):
     """A request log that cannot be used; the message says where, what and what is allowed."""
 
@@ -88,6 +92,11 @@ class Layout:
     def names(self) -> tuple[str, ...]:
         """Columns to read, each once."""
         return tuple(dict.fromkeys(c.name for c in self.columns.values()))
+
+    @property
+    def zone(self) -> ZoneInfo | None:
+        """Zone of times without one, where the shape fixes it."""
+        return ZoneInfo(ZONES[self.shape]) if self.shape in ZONES else None
 
     @property
     def text_columns(self) -> tuple[str, ...]:
@@ -146,7 +155,7 @@ def find_layout(
         raise TraceError(
             f"{where}: column {', '.join(_label(f, columns) for f in missing)} is missing "
             f"(format {found}); there are: {', '.join(map(str, header)) or 'none'}; "
-            "allowed: the columns of a format, or --columns FIELD=COLUMN"
+            "allowed: the columns of a format (`foreserve ingest trace` takes --columns FIELD=COLUMN)"
         )
     return Layout(found, rows, columns)
 

@@ -18,8 +18,8 @@ MIN_SECONDS = 0.0  # 1970-01-01
 MAX_SECONDS = 4_102_444_800.0  # 2100-01-01: larger numbers are milliseconds or damage
 ZONED = r"(?:Z|z|[+-]\d{2}(?::?\d{2})?)$"
 ALLOWED_TIMES = (
-    "ISO 8601, or seconds from --start, between 1970 and 2100 "
-    "(numbers in milliseconds: --columns timestamp_ms=COLUMN)"
+    "ISO 8601 or seconds, between 1970 and 2100 "
+    "(milliseconds: `foreserve ingest trace --columns timestamp_ms=COLUMN`)"
 )
 
 
@@ -81,7 +81,8 @@ def _localized(stamps: pd.Series, where: str, zone: ZoneInfo | None) -> pd.Serie
     if zone is None:
         raise TraceError(
             f"{where}: {stamps.dropna().iloc[0] if stamps.notna().any() else 'a time'} "
-            "has no time zone; allowed: UTC, as 2024-05-10T00:00:00Z, or --time-zone NAME"
+            "has no time zone; allowed: UTC, as 2024-05-10T00:00:00Z "
+            "(`foreserve ingest trace` takes --time-zone)"
         )
     local = stamps.dt.tz_localize(zone, ambiguous="NaT", nonexistent="NaT")
     out: pd.Series = local.dt.tz_convert("UTC")

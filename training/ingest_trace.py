@@ -184,12 +184,9 @@ class _Job:
         return replace(layout, columns=columns)
 
     def _reading(self, layout: Layout) -> Reading:
-        zone = self.options.zone
-        if zone is None and layout.shape == "azure":
-            zone = ZoneInfo("UTC")  # as its publisher says of TIMESTAMP
         return Reading(
             start_seconds=self.options.start_seconds or 0.0,
-            zone=zone,
+            zone=self.options.zone or layout.zone,
             service=self.options.service,
             variant=self.options.variant,
         )

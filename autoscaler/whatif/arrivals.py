@@ -12,10 +12,13 @@ import pandas as pd
 from autoscaler.sim.workload import Requests, draw_requests
 from autoscaler.whatif.scenario import BUNDLED, RequestSpread, Scenario, ScenarioError
 from models.frames import LoadSeries, to_series, validate_load
+from models.trace_columns import Reading, canonical
+from models.trace_shapes import TraceError, find_layout
 
 BUNDLE = {"azure2024-code": "azure2024_code_10min.csv"}  # DATA_NOTICE.md: origin and licence
 BURST_CV = 0.35  # of the rate within a long interval, about what minutes of LLM services show
 LONG_SECONDS = 300.0  # shorter intervals show the bursts themselves: none are added
+ANY_SERVICE = "-"  # the scenario says whose trace it is
 LENGTHS = ("input_tokens", "output_tokens")
 
 
@@ -47,6 +50,7 @@ def read_arrivals(scenario: Scenario, services: Sequence[str]) -> Arrivals:
 def read_trace(name: str) -> pd.DataFrame:
     """Read a trace: a row a request, or, with a column `requests`, a row an interval.
 
+    Columns are those of any shape of request logs (models/trace_shapes.py) but ServeGen's windows.
     Returns timestamp (UTC, ascending), input_tokens, output_tokens and perhaps requests.
     """
     try:
@@ -71,26 +75,34 @@ def _bundled(name: str) -> IO[bytes]:
 
 
 def _checked(frame: pd.DataFrame, where: str) -> pd.DataFrame:
-    missing = [c for c in ("timestamp", *LENGTHS) if c not in frame.columns]
-    if missing:
-        raise ScenarioError(
-            f"{where}: column {', '.join(missing)} is missing; required: timestamp, "
-            f"{', '.join(LENGTHS)} (and requests where a row is an interval)"
-        )
-    out = frame[[c for c in ("timestamp", "requests", *LENGTHS) if c in frame.columns]].copy()
     try:
-        stamps = pd.to_datetime(out.timestamp, format="ISO8601")
-    except (ValueError, TypeError) as error:
+        layout = find_layout([str(c) for c in frame.columns], where)
+        reading = Reading(zone=layout.zone, service=ANY_SERVICE)
+        rows = canonical(frame, layout, reading, where)
+    except TraceError as error:
+        raise ScenarioError(str(error)) from error
+    if layout.rows == "rate":
         raise ScenarioError(
-            f"{where}: column timestamp: {error}; allowed: timestamps as ISO 8601"
-        ) from error
-    if not isinstance(stamps.dtype, pd.DatetimeTZDtype):
-        raise ScenarioError(
-            f"{where}: column timestamp has no time zone; allowed: UTC, as 2024-05-10T00:00:00Z"
+            f"{where}: its rows are windows of clients; allowed: `telemetry`, a folder that "
+            "`foreserve ingest trace` makes of it"
         )
-    out["timestamp"] = stamps.dt.tz_convert("UTC").astype("datetime64[ns, UTC]")
-    if out.empty:
+    if rows.first_bad is not None:
+        bad = rows.first_bad
+        raise ScenarioError(
+            f"{where}: column {bad.column}, row {bad.row}: {bad.value}; allowed: {bad.allowed}"
+        )
+    if frame.empty:
         raise ScenarioError(f"{where}: no rows; at least one is needed")
+    out = pd.DataFrame(
+        {
+            "timestamp": pd.to_datetime(np.rint(rows.seconds * 1e6), unit="us", utc=True),
+            "input_tokens": rows.input_tokens,
+            "output_tokens": rows.output_tokens,
+        }
+    )
+    out["timestamp"] = out.timestamp.astype("datetime64[ns, UTC]")
+    if layout.rows == "totals":
+        out["requests"] = rows.requests
     return out.sort_values("timestamp", kind="stable", ignore_index=True)
 
 
@@ -121,7 +133,7 @@ def _from_requests(scenario: Scenario, frame: pd.DataFrame, service: str) -> Arr
         if bad.any():
             row = int(np.flatnonzero(bad)[0])
             raise ScenarioError(
-                f"trace {scenario.trace}: column {column}, row {row}: {frame[column].iloc[row]}; "
+                f"trace {scenario.trace}: column {column}, row {row}: {frame[column].iloc[row]:g}; "
                 "allowed: a number >= 1"
             )
     at = frame.timestamp.astype("int64").to_numpy() / 1e9
