@@ -81,8 +81,7 @@ def _why(situation: Situation, requirements: Requirements, planned: Planned) -> 
     need, n = requirements.need, planned.replicas
     total, current = sum(n), sum(v.current for v in need.variants)
     if planned.limited_by is not None:
-        short = f"{planned.shortfall_ratio:.0%} of the requirement does not fit"
-        return _limited(situation, requirements, planned), short
+        return _limited(situation, requirements, planned), _short(planned)
     if not requirements.modelled:
         return Reason.NO_MODEL, "latency never observed under load: sized by concurrency"
     if need.idle:
@@ -118,6 +117,12 @@ def _limited(situation: Situation, requirements: Requirements, planned: Planned)
     ):
         return Reason.RATE_LIMIT
     return reason
+
+
+def _short(planned: Planned) -> str:
+    if planned.shortfall_ratio <= COVER_SLACK:
+        return "minReplicas, or what scaleDown.policies keep, does not fit"
+    return f"{planned.shortfall_ratio:.0%} of the requirement does not fit"
 
 
 def _with_policy(

@@ -204,8 +204,9 @@ def usage_of(
 
 
 def why_short(need: ServiceNeed, replicas: tuple[int, ...], usage: Usage) -> Reason | None:
-    """Return what keeps a service below its requirement; None if nothing does."""
-    if need.covered(replicas) >= 1 - COVER_SLACK:
+    """Return what keeps a service below its requirement or its least counts; None if nothing does."""
+    enough = all(n >= v.lower for n, v in zip(replicas, need.variants, strict=True))
+    if enough and need.covered(replicas) >= 1 - COVER_SLACK:
         return None
     reasons: list[Reason] = []
     spent = need.usd_per_hour(replicas)

@@ -240,6 +240,15 @@ def test_the_maximum_and_the_quota_are_named() -> None:
     assert (n, reason) == (4, Reason.QUOTA)
 
 
+def test_a_minimum_that_does_not_fit_is_named() -> None:
+    world = policies(policy(variants=(variant(min_replicas=5),)))
+    obs = observation(h100=seen(5), pools={"h100": 3})
+    _, decisions = tick(world, forecasts({SERVICE: outlook(2.0)}), State(), obs)
+    decision = decisions.services[SERVICE]
+    assert (decision.variants["h100"], decision.reason) == (3, Reason.QUOTA)
+    assert "minReplicas" in decision.detail
+
+
 def test_a_budget_is_named() -> None:
     world = policies(policy(budget_usd_per_hour=9.0))  # $4 a replica
     known = forecasts({SERVICE: outlook(200.0)})
