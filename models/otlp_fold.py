@@ -77,7 +77,7 @@ class Fold:
         self._seen_ns: dict[int, int] = {}  # by source
         self._restarted_ns: dict[int, int] = {}  # by source
         self._state_buckets = 0
-        self._pending_buckets = 0
+        self.pending_buckets = 0
         self._span_ids: OrderedDict[bytes, None] = OrderedDict()
 
     def restore(
@@ -135,7 +135,7 @@ class Fold:
         """Forget what was written: the cells and which series changed."""
         self.cells = {}
         self.touched = set()
-        self._pending_buckets = 0
+        self.pending_buckets = 0
 
     def forget_idle(self, now_seconds: float) -> list[bytes]:
         """Drop series and sources silent for long; return the series. Call right after `taken`."""
@@ -152,7 +152,7 @@ class Fold:
 
     def _check_room(self) -> None:
         full = len(self.cells) > 0.8 * self.limits.cells
-        if full or self._pending_buckets > 0.8 * self.limits.pending_buckets:
+        if full or self.pending_buckets > 0.8 * self.limits.pending_buckets:
             self.counts["full"] += 1
             raise FoldFullError("too much is waiting to be written; try again in some seconds")
 
@@ -215,7 +215,7 @@ class Fold:
         new = sum((b, number) not in self.cells for b, _ in parts)
         if len(self.cells) + new > self.limits.cells:
             return "too many cells wait to be written"
-        if self._pending_buckets + size > self.limits.pending_buckets:
+        if self.pending_buckets + size > self.limits.pending_buckets:
             return "too many buckets wait to be written"
         for b, amount in parts:
             cell = self.cells.get((b, number), {})
@@ -225,7 +225,7 @@ class Fold:
             cell = self.cells.setdefault((b, number), {})
             before = bucket_count(cell) if size else 0
             merge(cell, {signal.name: amount})
-            self._pending_buckets += bucket_count(cell) - before if size else 0
+            self.pending_buckets += bucket_count(cell) - before if size else 0
         return ""
 
     def _untimely(self, time_ns: int, now_seconds: float) -> str:

@@ -20,6 +20,7 @@ import pandas as pd
 from models.frames import (
     SERVING_OPTIONAL,
     SERVING_REQUIRED,
+    FrameError,
     validate_load,
     validate_serving,
     validate_startups,
@@ -86,10 +87,10 @@ def to_frames(
 ) -> OtlpFrames:
     """Return load, serving and startups of (bin, source, cell) in the order of bins.
 
-    Raises ValueError if the interval is not a multiple of the bins, FrameError for impossible numbers.
+    Raises FrameError if the interval is not a multiple of the bins, and for impossible numbers.
     """
     if interval_seconds < bin_seconds or interval_seconds % bin_seconds:
-        raise ValueError(
+        raise FrameError(
             f"interval of {interval_seconds} s; allowed: a multiple of the bins of {bin_seconds} s"
         )
     names = {number: identity.of(attributes) for number, attributes in sources.items()}

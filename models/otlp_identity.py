@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from models.frames import FrameError
+
 SERVICE_TEMPLATE = (
     "{k8s.namespace.name|service.namespace|namespace|=default}"
     "/{service.name|model_name|gen_ai.request.model|k8s.deployment.name}"
@@ -18,7 +20,7 @@ VARIANT_TEMPLATE = "{variant|k8s.deployment.name|k8s.statefulset.name|=default}"
 _FIELD = re.compile(r"\{([^{}]*)\}")
 
 
-class IdentityError(ValueError):
+class IdentityError(FrameError):
     """A template or rule that cannot be used; the message says where, what and what is allowed."""
 
 

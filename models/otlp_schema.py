@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from models.frames import FrameError
 from models.otlp_cells import Cell, from_json
 from models.otlp_fold import Series
 from models.otlp_histogram import Histogram
@@ -44,7 +45,7 @@ DELETE_SERIES = "DELETE FROM series WHERE key = ?"
 DELETE_BEFORE = ("DELETE FROM cell WHERE bin < ?", "DELETE FROM source WHERE last_bin < ?")
 
 
-class StoreError(ValueError):
+class StoreError(FrameError):
     """A store that cannot be used; the message says where, what and what is allowed."""
 
 

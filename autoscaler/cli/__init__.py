@@ -8,7 +8,7 @@ from typing import cast
 
 import typer
 
-from autoscaler.cli import backtest, decide, demo, ingest, latency, replay, train, whatif
+from autoscaler.cli import backtest, decide, demo, ingest, latency, otlp, replay, train, whatif
 from autoscaler.cli.common import EXIT_INPUT, EXIT_RUN_TIME, fail, set_up_logging
 from autoscaler.edge.decision_log import LogError
 from autoscaler.policy import PolicyError
@@ -32,7 +32,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (demo, ingest, train, backtest, latency, decide, replay, whatif):
+for module in (demo, ingest, otlp, train, backtest, latency, decide, replay, whatif):
     module.add_to(app)
 
 

@@ -4,10 +4,10 @@ from types import ModuleType
 
 import typer
 
-from autoscaler.cli import ingest_prometheus, ingest_trace
+from autoscaler.cli import ingest_otlp, ingest_prometheus, ingest_trace
 
 # each source stands in its own module ingest_<source>.py with `add_to(group)`; add it here
-SOURCES: tuple[ModuleType, ...] = (ingest_prometheus, ingest_trace)
+SOURCES: tuple[ModuleType, ...] = (ingest_prometheus, ingest_otlp, ingest_trace)
 
 group = typer.Typer(
     name="ingest",
