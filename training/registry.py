@@ -41,9 +41,10 @@ def write_generation(
         manifest = json.dumps(manifest_of(files, summary), indent=1, sort_keys=True)
         _write(staging / MANIFEST, manifest.encode())
         target = models / name
-        if target.exists():  # the same models again: their summary may be new
-            shutil.rmtree(target)
-        staging.rename(target)
+        if target.exists():
+            _renew(target, staging)
+        else:
+            staging.rename(target)
         current = {"format_version": FORMAT_VERSION, "generation": name, "previous": previous}
         _replace(models / CURRENT, json.dumps(current, indent=1).encode())
     except OSError as error:
@@ -63,6 +64,15 @@ def _write(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _renew(target: Path, staging: Path) -> None:
+    """Put the same models in place file by file (their summary may be new): none is ever missing."""
+    for path in sorted(p for p in staging.rglob("*") if p.is_file()):
+        place = target / path.relative_to(staging)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(place)
+    shutil.rmtree(staging, ignore_errors=True)
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -42,6 +42,26 @@ def test_a_full_disk_leaves_what_served(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
+def test_the_same_models_again_are_never_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = write_generation(tmp_path, FILES, {"try": 1}, None)
+    assert write_generation(tmp_path, FILES, {"try": 2}, name) == name
+    assert read_generation(tmp_path).summary["try"] == 2
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+    replace = Path.replace
+
+    def fails_at_the_manifest(self: Path, target: Path) -> Path:
+        if self.name == "manifest.json":
+            raise OSError(5, "the disk is gone")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", fails_at_the_manifest)
+    with pytest.raises(RegistryError, match="still serve"):
+        write_generation(tmp_path, FILES, {"try": 3}, name)
+    assert read_generation(tmp_path).files == FILES
+
+
 def test_old_generations_go_except_a_few(tmp_path: Path) -> None:
     previous = None
     for i in range(6):
