@@ -213,4 +213,5 @@ def _shown(value: object) -> str:
     text = str(value)
     if text in ("", "nan", "None", "<NA>", "NaT"):
         return "empty"
+    text = "".join(c if c.isprintable() else "?" for c in text)
     return repr(text if len(text) <= 60 else text[:57] + "...")

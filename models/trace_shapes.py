@@ -18,6 +18,8 @@ from models.frames import FrameError
 RowKind = Literal["request", "rate", "totals"]
 FORMATS = ("azure", "burstgpt", "mooncake", "servegen", "generic")
 MILLI = 1e-3
+MAX_COLUMNS = 1000
+SHOWN_COLUMNS, SHOWN_CHARACTERS = 12, 40  # of a header, in an error
 # every field that a log can give: name in a mapping -> (canonical field, factor to its unit)
 FIELDS: dict[str, tuple[str, float]] = {
     "timestamp": ("timestamp", 1.0),
@@ -132,12 +134,14 @@ def find_layout(
     """
     if shape != "auto" and shape not in FORMATS:
         raise TraceError(f"--format: {shape!r}; allowed: auto, {', '.join(FORMATS)}")
+    if len(header) > MAX_COLUMNS:
+        raise TraceError(f"{where}: {len(header)} columns; allowed: {MAX_COLUMNS}")
     twice = sorted({c for c in header if list(header).count(c) > 1})
     mapping = dict(mapping or {})
     for column in mapping.values():
         if column not in header:
             raise TraceError(
-                f"{where}: column {column!r} of --columns is missing; there are: {', '.join(header)}"
+                f"{where}: column {column!r} of --columns is missing; there are: {_shown(header)}"
             )
     found = _detect(header) if shape == "auto" else shape
     wanted = {**_default_columns(found, header), **mapping}
@@ -154,10 +158,17 @@ def find_layout(
     if missing:
         raise TraceError(
             f"{where}: column {', '.join(_label(f, columns) for f in missing)} is missing "
-            f"(format {found}); there are: {', '.join(map(str, header)) or 'none'}; "
+            f"(format {found}); there are: {_shown(header)}; "
             "allowed: the columns of a format (`foreserve ingest trace` takes --columns FIELD=COLUMN)"
         )
     return Layout(found, rows, columns)
+
+
+def _shown(header: Sequence[str]) -> str:
+    """Return the header for people: short, and nothing that would upset a terminal."""
+    names = ["".join(c if c.isprintable() else "?" for c in n)[:SHOWN_CHARACTERS] for n in header]
+    more = f" and {len(names) - SHOWN_COLUMNS} more" if len(names) > SHOWN_COLUMNS else ""
+    return (", ".join(names[:SHOWN_COLUMNS]) or "none") + more
 
 
 def _label(field: str, columns: Mapping[str, Column]) -> str:

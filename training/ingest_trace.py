@@ -141,6 +141,7 @@ class _Job:
         self.load: LoadCounter | None = None
         self.latency: LatencyCounter | None = None
         self.window_seconds: float | None = None
+        self.window_files: set[int] = set()
         self.has_latency = False
         self.has_variant = False
         self.kind: RowKind | None = None
@@ -159,7 +160,7 @@ class _Job:
                 "allowed: logs of one kind at a time"
             )
         self.kind = layout.rows
-        amounts = self._amounts(rows, layout, where)
+        amounts = self._amounts(number, rows, layout, where)
         if self.load is None:
             step = self._step() if self.window_seconds is None else self.window_seconds
             self.load = LoadCounter(step, whole_steps=self.options.whole_steps)
@@ -201,11 +202,11 @@ class _Job:
         if bad:
             self.first_bad = _sentence(where, min(bad, key=lambda b: b.row))
 
-    def _amounts(self, rows: Rows, layout: Layout, where: str) -> FloatArray:
+    def _amounts(self, number: int, rows: Rows, layout: Layout, where: str) -> FloatArray:
         """Return requests and tokens per row, shape (N, 3)."""
         if layout.rows == "request":
             return np.column_stack((rows.requests, rows.input_tokens, rows.output_tokens))
-        self._check_windows(rows, where)
+        self._check_windows(number, rows, where)
         if layout.rows == "totals":
             amounts = np.column_stack((rows.requests, rows.input_tokens, rows.output_tokens))
         else:
@@ -216,17 +217,14 @@ class _Job:
         amounts[rows.requests == 0] = 0.0  # no requests: no tokens, whatever the mean says
         return amounts
 
-    def _check_windows(self, rows: Rows, where: str) -> None:
-        """Learn the length of the windows from the first chunk; refuse what does not fit a step."""
+    def _check_windows(self, number: int, rows: Rows, where: str) -> None:
+        """Learn the length of the windows from a file's first chunk; refuse what does not fit."""
         if not len(rows.seconds):
             return
-        if self.window_seconds is None:
-            apart = np.diff(np.unique(rows.seconds))
-            if not len(apart):
-                raise TraceError(f"{where}: one window only, its length is unknown; allowed: two")
-            self.window_seconds = float(apart.min())
-        window = self.window_seconds
-        step = self._step()
+        if number not in self.window_files:
+            self.window_files.add(number)
+            self._learn_window(rows, where)
+        window, step = self.window_seconds or np.nan, self._step()
         if step % window:
             raise TraceError(
                 f"--step: {step:g} s, but a row of {where} is a window of {window:g} s; allowed: "
@@ -239,6 +237,22 @@ class _Job:
                 f"{where}: a window starts at {at.isoformat()}; allowed: multiples of the window, "
                 f"{window:g} s, since 1970-01-01T00:00:00Z (see --start)"
             )
+
+    def _learn_window(self, rows: Rows, where: str) -> None:
+        apart = np.diff(np.unique(rows.seconds))
+        if not len(apart):
+            if self.window_seconds is None:
+                raise TraceError(f"{where}: one window only, its length is unknown; allowed: two")
+            return
+        window = float(apart.min())
+        if window % 1:
+            raise TraceError(f"{where}: windows {window:g} s apart; allowed: whole seconds")
+        if self.window_seconds not in (None, window):
+            raise TraceError(
+                f"{where}: windows of {window:g} s, those before of {self.window_seconds:g} s; "
+                "allowed: logs of one window at a time"
+            )
+        self.window_seconds = window
 
     def _step(self) -> float:
         return self.options.step_seconds or self.window_seconds or DEFAULT_STEP_SECONDS

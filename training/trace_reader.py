@@ -277,7 +277,10 @@ def _parsed(
     columns: Mapping[str, list[Any]], good: list[int], bad: list[tuple[int, str]], allowed: str
 ) -> _Parsed:
     frame = pd.DataFrame({name: pd.Series(v, dtype="str") for name, v in columns.items()})
-    first = Bad(int(bad[0][0]), "(line)", repr(bad[0][1][:60]), allowed) if bad else None
+    first = None
+    if bad:
+        text = "".join(c if c.isprintable() else "?" for c in bad[0][1][:60])
+        first = Bad(int(bad[0][0]), "(line)", repr(text), allowed)
     return _Parsed(frame, np.array(good, dtype=np.int64), len(bad), first)
 
 

@@ -248,6 +248,42 @@ def test_what_cannot_be_used_is_one_sentence_and_leaves_nothing(
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(files)
 
 
+WINDOWS = "t_s,rate_rps,mean_input_tokens,mean_output_tokens\n"
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (("0,1,1,1\n",), "one window only"),
+        (("0,1,1,1\n0.5,1,1,1\n",), "windows 0.5 s apart; allowed: whole seconds"),
+        (("300,1,1,1\n900,1,1,1\n",), "a window starts at 1970-01-01T00:05:00"),
+        (
+            ("0,1,1,1\n600,1,1,1\n", "1200,1,1,1\n1500,1,1,1\n"),
+            "1.csv: windows of 300 s, those before of 600 s",
+        ),
+    ],
+)
+def test_windows_that_do_not_fit_are_refused(
+    ingest: Callable[..., Ingested], rows: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(TraceError, match=message):
+        ingest({f"{n}.csv": WINDOWS + text for n, text in enumerate(rows)}, service=CHAT)
+
+
+def test_a_file_of_noise_is_told_in_one_readable_sentence(
+    ingest: Callable[..., Ingested],
+) -> None:
+    noise = np.random.default_rng(1).bytes(50_000)
+    for name in ("x.csv", "x.jsonl"):
+        with pytest.raises(TraceError) as error:
+            ingest({name: noise}, service=CHAT)
+        assert str(error.value).isprintable()
+        assert len(str(error.value)) < 1500
+    many = ",".join(f"c{n}" for n in range(1001))
+    with pytest.raises(TraceError, match="1001 columns; allowed: 1000"):
+        ingest({"x.csv": many}, service=CHAT)
+
+
 def test_a_truncated_gzip_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.csv.gz"
     path.write_bytes(gzip.compress(AZURE.encode())[:-12])
