@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from autoscaler.core import guard
 from autoscaler.core.assess import UNKNOWN_START, Situation
-from autoscaler.core.needs import ServiceNeed, VariantNeed
+from autoscaler.core.needs import ServiceNeed, VariantNeed, phases_of
 from autoscaler.core.outcome import Forecasts
 from autoscaler.core.prices import Prices
 from autoscaler.core.sizing import Sizes
@@ -64,6 +64,8 @@ def need_of(
         start = forecasts.starts.get((policy.service, v.name), UNKNOWN_START)
         usd = prices.replica_usd_per_hour(v)
         lower, upper = guard.bounds(policy, v, current, situation.state.changes, now_seconds)
+        if lane is None and not _reactive(situation) and _others_measured(situation, v, sizes):
+            upper = min(upper, max(lower, current))  # a guess displaces nothing that is known
         variants.append(
             VariantNeed(
                 name=v.name,
@@ -102,6 +104,14 @@ def _ready(situation: Situation, variant: Variant) -> int:
     if observed is None or variant.name not in observed.variants:
         return 0
     return min(observed.variants[variant.name].ready, situation.current[variant.name])
+
+
+def _others_measured(situation: Situation, variant: Variant, sizes: Sizes) -> bool:
+    """Whether every phase that a variant serves is served by one whose speed is known, too."""
+    variants, service = situation.policy.variants, situation.policy.service
+    phases = phases_of([v.role for v in variants])
+    mine = [[variants[i] for i in p] for p in phases if variant in (variants[i] for i in p)]
+    return all(any(sizes.lane(service, v.name) is not None for v in p) for p in mine)
 
 
 def _unmodelled(situation: Situation, variant: Variant) -> int:

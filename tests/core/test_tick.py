@@ -291,6 +291,30 @@ def test_without_a_latency_model_concurrency_decides() -> None:
     assert n == 6
 
 
+def test_an_unmeasured_variant_displaces_nothing_because_it_is_cheap() -> None:
+    lead = StartLead(120.0, 240.0)
+    known = forecasts({SERVICE: outlook(20.0)}, latency_model((SERVICE, "a")), a=lead, b=lead)
+    pool = Pool("p", (AcceleratorClass("a", 4.0, None), AcceleratorClass("b", 1.0, None)))
+    variants = (variant("a"), variant("b", min_replicas=0))
+    world = policies(policy(variants=variants), pools=(pool,))
+    obs = observation(rate=20.0, a=seen(5, running=20.0), b=seen(0, running=math.nan))
+    _, decisions = tick(world, known, State(), obs)
+    assert decisions.services[SERVICE].variants == {"a": 5, "b": 0}
+    # in trouble anything may help
+    bad = seen(3, waiting=90.0, ttft_p95_seconds=9.0, slo_attainment_ratio=0.1)
+    known = forecasts({SERVICE: outlook(2.0)}, latency_model((SERVICE, "a")), a=lead, b=lead)
+    world = policies(policy(variants=(variant("a", max_replicas=3), variants[1])), pools=(pool,))
+    obs = observation(rate=40.0, a=bad, b=seen(0, running=math.nan))
+    _, decisions = tick(world, known, State(), obs)
+    assert decisions.services[SERVICE].variants["b"] > 0
+    # alone in its phase it is all there is
+    roles = (variant("p", role=Role.PREFILL), variant("d", role=Role.DECODE))
+    known = forecasts({SERVICE: outlook(20.0)}, latency_model((SERVICE, "p")), p=lead, d=lead)
+    obs = observation(rate=20.0, p=seen(4), d=seen(1, running=40.0))
+    _, decisions = tick(policies(policy(variants=roles)), known, State(), obs)
+    assert decisions.services[SERVICE].variants["d"] > 1
+
+
 def test_scale_to_zero_only_when_idle_and_asked_for() -> None:
     nothing = outlook(0.0)
     known = forecasts({SERVICE: nothing})
