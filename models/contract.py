@@ -182,6 +182,19 @@ def quantile(level: float, quantity: Quantity, labels: Labels, window_seconds: f
     return " or ".join(parts)
 
 
+def buckets(quantity: Quantity, labels: Labels, window_seconds: float) -> str:
+    """Return the rate of every bucket per service: rows with `le` and `alias` (place in the table).
+
+    Aliases have buckets of their own, so `or` would mix them: the reader takes the lowest alias.
+    """
+    by = ", ".join(labels.group)
+    parts = []
+    for place, s in enumerate(quantity.series):
+        inner = once("rate", f"{s.name}_bucket", s, labels, window_seconds, "le")
+        parts.append(f'label_replace(sum by ({by}, le) ({inner}), "alias", "{place}", "", "")')
+    return " or ".join(parts)
+
+
 def native_quantile(level: float, quantity: Quantity, labels: Labels, window_seconds: float) -> str:
     """Return the same from native histograms (Prometheus 2.40 and later, feature flag).
 

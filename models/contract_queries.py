@@ -4,6 +4,7 @@ from models import contract_series as of
 from models.contract import (
     Labels,
     Quantity,
+    buckets,
     duration,
     most_samples,
     native_quantile,
@@ -19,38 +20,77 @@ SCRAPE_WINDOW_SECONDS = 600.0
 LEVELS = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
 
 
-def serving_queries(
-    labels: Labels, window_seconds: float, *, native: bool = False
-) -> dict[str, str]:
-    """Return PromQL by column name; every answer has a row per (namespace, service, variant).
+def level_queries(labels: Labels, window_seconds: float) -> dict[str, str]:
+    """Return PromQL by column name for all but latency: rates per second, means, counts.
 
-    Rates are per second, the rest in the unit of PROTOCOL.md section 1. `native`: quantiles come from
-    native histograms instead of classic buckets.
+    Every answer has a row per (namespace, service, variant).
     """
     w = window_seconds
-    queries = {
+    sums = ("_sum", "_count")
+    return {
         "completion_rate_rps": total("rate", of.COMPLETIONS, labels, w),
         "rejection_rate_rps": total("rate", of.REJECTIONS, labels, w),
         "running_change": total("delta", of.RUNNING, labels, w),
         "waiting_change": total("delta", of.WAITING, labels, w),
         "running": total("avg_over_time", of.RUNNING, labels, w),
         "waiting": total("avg_over_time", of.WAITING, labels, w),
-        "isl_tokens": ratio(
-            of.INPUT_TOKENS, of.INPUT_TOKENS, labels, w, suffixes=("_sum", "_count")
-        ),
-        "osl_tokens": ratio(
-            of.OUTPUT_TOKENS, of.OUTPUT_TOKENS, labels, w, suffixes=("_sum", "_count")
-        ),
+        "isl_tokens": ratio(of.INPUT_TOKENS, of.INPUT_TOKENS, labels, w, suffixes=sums),
+        "osl_tokens": ratio(of.OUTPUT_TOKENS, of.OUTPUT_TOKENS, labels, w, suffixes=sums),
         "kv_cache_usage_ratio": total("avg_over_time", of.KV_USAGE, labels, w, aggregate="avg"),
         "prefix_cache_hit_ratio": ratio(of.PREFIX_HITS, of.PREFIX_QUERIES, labels, w),
         "samples": most_samples(of.RUNNING, labels, w),
         "ready_replicas": serving_pods(of.RUNNING, labels, w),
     }
+
+
+def serving_queries(
+    labels: Labels, window_seconds: float, *, native: bool = False
+) -> dict[str, str]:
+    """Return the queries of history: levels and quantiles, in the units of PROTOCOL.md section 1.
+
+    `native`: quantiles come from native histograms instead of classic buckets.
+    """
+    queries = level_queries(labels, window_seconds)
     build = native_quantile if native else quantile
     for what, quantity in (("ttft", of.TTFT), ("tpot", of.TPOT)):
         for suffix, level in LEVELS:
-            queries[f"{what}_{suffix}_seconds"] = build(level, quantity, labels, w)
+            queries[f"{what}_{suffix}_seconds"] = build(level, quantity, labels, window_seconds)
     return queries
+
+
+def live_queries(labels: Labels, window_seconds: float) -> dict[str, str]:
+    """Return the queries of one tick: the same levels; buckets once instead of a query a quantile."""
+    return {
+        **level_queries(labels, window_seconds),
+        "ttft_buckets": buckets(of.TTFT, labels, window_seconds),
+        "tpot_buckets": buckets(of.TPOT, labels, window_seconds),
+        "age_seconds": age_query(labels),
+        "gateway": gateway_query(labels, window_seconds),
+        **replica_queries(),
+    }
+
+
+def age_query(labels: Labels) -> str:
+    """Return how old the newest sample of each service is, at most five minutes."""
+    by = ", ".join(labels.group)
+    names = [f"max by ({by}) (timestamp({select(s.name, labels)}))" for s in of.RUNNING.series]
+    return f"time() - ({' or '.join(names)})"
+
+
+def replica_queries() -> dict[str, str]:
+    """Return replica counts of Deployments and StatefulSets from kube-state-metrics."""
+    names = {
+        "desired": ("kube_deployment_spec_replicas", "kube_statefulset_replicas"),
+        "ready": (
+            "kube_deployment_status_replicas_ready",
+            "kube_statefulset_status_replicas_ready",
+        ),
+        "present": ("kube_deployment_status_replicas", "kube_statefulset_status_replicas"),
+    }
+    return {
+        f"replicas_{what}": f"max by (namespace, deployment) ({a}) or max by (namespace, statefulset) ({b})"
+        for what, (a, b) in names.items()
+    }
 
 
 def share_queries(

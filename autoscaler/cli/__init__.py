@@ -8,20 +8,42 @@ from typing import cast
 
 import typer
 
-from autoscaler.cli import backtest, decide, demo, ingest, latency, otlp, replay, train, whatif
+from autoscaler.cli import (
+    backtest,
+    decide,
+    demo,
+    ingest,
+    latency,
+    lint,
+    otlp,
+    replay,
+    train,
+    whatif,
+)
 from autoscaler.cli.common import EXIT_INPUT, EXIT_RUN_TIME, fail, set_up_logging
 from autoscaler.edge.decision_log import LogError
 from autoscaler.policy import PolicyError
 from autoscaler.whatif.scenario import ScenarioError
 from models.artifact import ArtifactError
+from models.contract import ContractError
 from models.frames import FrameError
 from models.latency import LatencyModelError
+from training.ingest import IngestError
 from training.registry import RegistryError
 
 # typer shows some of its exceptions and not this one: the parent of every wrong use
 UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
 EXIT_INTERRUPTED = 130  # as a shell says it of SIGINT
-BAD_INPUT = (FrameError, PolicyError, ArtifactError, LogError, ScenarioError, LatencyModelError)
+BAD_INPUT = (
+    ArtifactError,
+    ContractError,
+    FrameError,
+    IngestError,
+    LatencyModelError,
+    LogError,
+    PolicyError,
+    ScenarioError,
+)
 
 app = typer.Typer(
     name="foreserve",
@@ -32,7 +54,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (demo, ingest, otlp, train, backtest, latency, decide, replay, whatif):
+for module in (demo, ingest, lint, otlp, train, backtest, latency, decide, replay, whatif):
     module.add_to(app)
 
 

@@ -7,7 +7,6 @@ import typer
 
 from autoscaler.cli import server
 from autoscaler.cli.common import log, progress_report
-from autoscaler.edge.policy_files import load_policies
 from autoscaler.edge.telemetry_config import read_labels
 from models.contract_api import clock_skew_sentence
 
@@ -66,22 +65,12 @@ def prometheus(
         if skew:
             log.warning("%s: %s", api.where, skew)
         request = Request(
-            api.where, start, end, step_seconds, read_labels(config), _targets(policies)
+            api.where, start, end, step_seconds, read_labels(config), server.targets_of(policies)
         )
         summary = ingest_prometheus(
             api, request, out, resume=resume, parallel=parallel, progress=report
         )
     _tell(summary, out)
-
-
-def _targets(policies: list[Path] | None) -> tuple[tuple[str, float, float], ...]:
-    if not policies:
-        return ()
-    services = load_policies(policies).services
-    return tuple(
-        (name, p.targets.ttft_seconds, p.targets.tpot_seconds)
-        for name, p in sorted(services.items())
-    )
 
 
 def _tell(summary: dict[str, Any], out: Path) -> None:

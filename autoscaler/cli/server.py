@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from autoscaler.edge.policy_files import load_policies
+
 UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 Url = Annotated[str, typer.Option(help="Address before /api/v1, such as http://prometheus:9090.")]
@@ -56,3 +58,14 @@ def instant_of(text: str, now_seconds: float, option: str) -> float:
 def wall_seconds() -> float:
     """Return the time now: where a command reads the clock, once."""
     return datetime.fromtimestamp(time.time_ns() / 1e9, UTC).timestamp()
+
+
+def targets_of(policies: list[Path] | None) -> tuple[tuple[str, float, float], ...]:
+    """Return (service, TTFT, TPOT) targets in seconds of policy files; PolicyError."""
+    if not policies:
+        return ()
+    services = load_policies(policies).services
+    return tuple(
+        (name, p.targets.ttft_seconds, p.targets.tpot_seconds)
+        for name, p in sorted(services.items())
+    )

@@ -20,7 +20,8 @@ from autoscaler.edge.prometheus_api import Access, PrometheusApi
 from models.contract import Labels
 from models.contract_queries import serving_queries
 from models.histograms import bucket_of
-from training.ingest.plan import IngestError, Request
+from training.ingest import IngestError
+from training.ingest.plan import Request
 from training.ingest.prometheus import ingest_prometheus
 from training.telemetry import read_telemetry
 
@@ -294,6 +295,8 @@ def test_a_real_vllm_agrees_with_what_its_clients_saw(name: str, tmp_path: Path)
             exact = value.groupby(minute).quantile(level).reindex(range(15)).to_numpy()
             got = read.serving[f"{what}_{suffix}_seconds"].to_numpy()
             lower, upper = bucket_of(BOUNDS[what], got)
-            slack = 0.02 * exact  # the histogram counts a few requests of the neighbour minutes
+            # a client sees the first token some ms later than the server; a few requests belong to
+            # the neighbouring minute
+            slack = 0.02 * exact + (0.005 if what == "ttft" else 0.0)
             inside = (exact >= lower - slack) & (exact <= upper + slack)
-            assert inside.mean() >= 0.9
+            assert inside.all()

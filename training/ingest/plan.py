@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from models.contract import Labels
 from models.contract_api import Row
+from training.ingest import IngestError
 
 CACHE = ".ingest"  # inside the output folder
 MANIFEST = "manifest.json"
@@ -25,10 +26,6 @@ VERSION = 1
 MAX_POINTS = 10_000  # Prometheus refuses more than 11,000 a series
 SAMPLES_PER_PART = 200_000  # about 6 MB of JSON
 FACT_SECONDS = 86_400.0  # pods, models and buckets are asked for by the day
-
-
-class IngestError(ValueError):
-    """A request that cannot be served, or a cache that belongs to another one."""
 
 
 @dataclass(frozen=True, slots=True)

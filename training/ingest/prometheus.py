@@ -39,6 +39,7 @@ from models.frames import (
 )
 from models.histograms import error_bound
 from models.progress import Progress
+from training.ingest import IngestError
 from training.ingest.assemble import (
     Doubts,
     Grid,
@@ -54,7 +55,6 @@ from training.ingest.fetch import Task, fetch, with_retries
 from training.ingest.plan import (
     Cache,
     Chunk,
-    IngestError,
     Probe,
     Request,
     chunks,

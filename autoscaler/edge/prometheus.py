@@ -1,0 +1,229 @@
+"""The online reader: one tick's observation of all services by a fixed number of queries.
+
+The definitions are those of history (`models.contract_queries`). Queries run side by side under one
+deadline; what does not answer in time is missing for this tick, named, and never taken for zero.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Self
+
+from autoscaler.core.types import (
+    Observation,
+    Policies,
+    Policy,
+    ServiceObservation,
+    Variant,
+    VariantObservation,
+)
+from autoscaler.edge.telemetry_rows import Answers, Key, Replicas
+from models.contract import DEFAULT_VARIANT, Labels
+from models.contract_api import ApiError, QueryApi, Row
+from models.contract_queries import LEVELS, live_queries
+from models.slo import SloTargets
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderSettings:
+    """How one tick reads.
+
+    interval_seconds: what an observation covers, the step that models learned with. scrape_seconds: the
+    server's scrape interval (lint measures it). deadline_seconds: for all queries together.
+    stale_after_seconds: older newest samples mean that telemetry failed.
+    """
+
+    interval_seconds: float = 60.0
+    scrape_seconds: float = 15.0
+    deadline_seconds: float = 10.0
+    stale_after_seconds: float = 60.0
+    parallel: int = 8
+
+    @property
+    def window_seconds(self) -> float:
+        """Window of rates: an interval and one scrape, at least 2.5 scrapes (as in history)."""
+        return math.ceil(
+            max(self.interval_seconds + self.scrape_seconds, 2.5 * self.scrape_seconds)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """An observation and how good it is.
+
+    failed: query -> one sentence. silent: services of policies that are absent from the observation.
+    stale: service -> age of its newest sample in seconds. partial: service -> what is missing though
+    the service answers. counted_by_scrapes: services whose replicas kube-state-metrics does not know.
+    """
+
+    observation: Observation
+    failed: Mapping[str, str]
+    silent: tuple[str, ...]
+    stale: Mapping[str, float]
+    partial: Mapping[str, tuple[str, ...]]
+    counted_by_scrapes: tuple[str, ...]
+
+
+class PrometheusReader:
+    """Reads observations for the services of `policies`; close it to end its threads."""
+
+    def __init__(self, api: QueryApi, labels: Labels, settings: ReaderSettings) -> None:
+        self._api = api
+        self._labels = labels
+        self._settings = settings
+        self._queries = live_queries(labels, settings.window_seconds)
+        self._pool = ThreadPoolExecutor(settings.parallel, thread_name_prefix="telemetry")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the threads; queries in flight run into their own time-out."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def read(self, policies: Policies, now_seconds: float) -> Reading:
+        """Return what the server knows of the interval that ends now. Does not raise ApiError."""
+        rows, failed = self._ask(now_seconds)
+        settings = self._settings
+        answers = Answers(
+            rows,
+            self._labels,
+            settings.interval_seconds,
+            settings.window_seconds,
+            settings.scrape_seconds,
+        )
+        gateway = _gateway(rows.get("gateway", []), policies, self._labels)
+        services: dict[str, ServiceObservation] = {}
+        stale: dict[str, float] = {}
+        partial: dict[str, tuple[str, ...]] = {}
+        by_scrapes: list[str] = []
+        for name, policy in policies.services.items():
+            ages = [answers.get("age_seconds", key) for _, key in _keys(policy, answers)]
+            age = min((a for a in ages if not math.isnan(a)), default=math.nan)
+            if age > settings.stale_after_seconds:
+                stale[name] = age
+                continue
+            seen, counted = _service(policy, answers, gateway.get(name, math.nan))
+            if seen is None:
+                continue
+            services[name] = seen
+            missing = _missing(seen, failed)
+            if missing:
+                partial[name] = missing
+            if counted:
+                by_scrapes.append(name)
+        silent = tuple(n for n in policies.services if n not in services)
+        observation = Observation(now_seconds, settings.interval_seconds, services, {})
+        return Reading(observation, failed, silent, stale, partial, tuple(by_scrapes))
+
+    def _ask(self, now_seconds: float) -> tuple[dict[str, list[Row]], dict[str, str]]:
+        asked: dict[Future[list[Row]], str] = {
+            self._pool.submit(self._api.instant, query, now_seconds): name
+            for name, query in self._queries.items()
+        }
+        done, late = wait(asked, timeout=self._settings.deadline_seconds)
+        failed = {
+            asked[f]: f"no answer within the tick's {self._settings.deadline_seconds:g} s"
+            for f in late
+        }
+        for future in late:
+            future.cancel()
+        answers: dict[str, list[Row]] = {}
+        for future in done:
+            try:
+                answers[asked[future]] = future.result()
+            except ApiError as error:
+                failed[asked[future]] = str(error)
+        return answers, failed
+
+
+def _keys(policy: Policy, answers: Answers) -> list[tuple[Variant, Key]]:
+    """Return the row of each variant; a service of one variant may carry no variant label."""
+    out = []
+    for variant in policy.variants:
+        key = (policy.service, variant.name)
+        if len(policy.variants) == 1 and not answers.has(key):
+            key = (policy.service, DEFAULT_VARIANT)
+        out.append((variant, key))
+    return out
+
+
+def _service(
+    policy: Policy, answers: Answers, gateway_rps: float
+) -> tuple[ServiceObservation | None, bool]:
+    """Return the observation (None: silent), and whether only scrapes count its replicas."""
+    variants: dict[str, VariantObservation] = {}
+    scraped_keys: list[Key] = []
+    by_scrapes = False
+    for variant, key in _keys(policy, answers):
+        scraped = answers.get("ready_replicas", key)
+        target = variant.target_ref
+        known = answers.replicas.get((policy.namespace, target.kind, target.name))
+        if not math.isnan(scraped):
+            scraped_keys.append(key)
+        if known is None and math.isnan(scraped):
+            continue
+        if known is None:
+            by_scrapes = True
+            known = Replicas(desired=round(scraped), ready=round(scraped), starting=0)
+        variants[variant.name] = _variant(key, known, answers, policy.targets)
+    rates = [answers.arrival_rps(key) for key in scraped_keys]
+    rebuilt = sum(rates) if rates else math.nan
+    rate = rebuilt if math.isnan(gateway_rps) else gateway_rps
+    if not scraped_keys and math.isnan(gateway_rps):
+        return None, False
+    isl, osl = (answers.mean(column, scraped_keys) for column in ("isl_tokens", "osl_tokens"))
+    return ServiceObservation(rate, isl, osl, variants), by_scrapes
+
+
+def _variant(
+    key: Key, replicas: Replicas, answers: Answers, targets: SloTargets
+) -> VariantObservation:
+    latency = {
+        name: answers.get(name, key)
+        for name in (f"{what}_{level}_seconds" for what in ("ttft", "tpot") for level, _ in LEVELS)
+    }
+    return VariantObservation(
+        ready=replicas.ready,
+        starting=replicas.starting,
+        draining=0,
+        desired=replicas.desired,
+        running=answers.get("running", key),
+        waiting=answers.get("waiting", key),
+        kv_cache_usage_ratio=answers.get("kv_cache_usage_ratio", key),
+        finished_requests=answers.get("completion_rate_rps", key) * answers.interval_seconds,
+        ttft_within_slo_ratio=answers.get(f"ttft_within:{targets.ttft_seconds:g}", key),
+        tpot_within_slo_ratio=answers.get(f"tpot_within:{targets.tpot_seconds:g}", key),
+        **latency,
+    )
+
+
+def _missing(service: ServiceObservation, failed: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what a service that answers does not tell: arrivals, lengths, or failed queries."""
+    out = [
+        name
+        for name in ("arrival_rate_rps", "isl_tokens", "osl_tokens")
+        if math.isnan(getattr(service, name)) and (name == "arrival_rate_rps" or failed)
+    ]
+    return (*out, *sorted(failed))
+
+
+def _gateway(rows: Iterable[Row], policies: Policies, labels: Labels) -> dict[str, float]:
+    """Return the gateway's arrivals per second by service; not where two services share a model."""
+    place_of = {n: (p.namespace, p.model) for n, p in policies.services.items()}
+    shared = Counter(place_of.values())
+    rates: dict[tuple[str, str], float] = {}
+    for row in rows:
+        namespace = row.labels.get(labels.gateway_namespace, "") if labels.gateway_namespace else ""
+        place = (namespace, row.labels.get(labels.gateway_model_name, ""))
+        rates[place] = rates.get(place, 0.0) + float(row.values[-1])
+    return {
+        name: rates[place]
+        for name, place in place_of.items()
+        if place in rates and shared[place] == 1 and math.isfinite(rates[place])
+    }
