@@ -1,11 +1,14 @@
 """Whether a challenger replaces what serves: only what beats it does.
 
-A load model is judged by its pinball loss over the mean load on the last day, which the challenger's
-held-out fit has not seen. Where the incumbent has seen that day the comparison would flatter it; then
-the newer data wins. The latency and lead-time models describe the fleet as it is: newer replaces older.
+        |<--------- both have seen this ---------->|<- neither has: judged here ->|
+                                                   ^ where the incumbent's training ended
+
+The incumbent is compared with a shadow of the challenger: the same recipe, fitted on the load up to
+where the judged window begins, at the same cutoffs, by the same loss. The window is at most a day. The
+latency and lead-time models describe the fleet as it is: newer replaces older.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +19,9 @@ from models.load_model import LoadModel
 from models.losses import pinball_losses
 from models.quantiles import QUANTILES
 
-MAX_CUTOFFS = 96  # of the comparison: a day of quarter hours
+DAY_SECONDS = 86_400.0
+MIN_NEW_SECONDS = 2 * 3600.0  # of load that the incumbent has not seen, to judge on
+MAX_CUTOFFS = 48  # of the comparison
 TOLERANCE = 1.0  # ratio of losses above which the incumbent stays
 
 
@@ -29,37 +34,48 @@ class Verdict:
     ratio: float | None = None  # challenger's loss over the incumbent's, geometric mean
 
 
-def judge_load(
-    challenger_losses: Mapping[str, float], incumbent: LoadModel, held_out: LoadSeries
-) -> Verdict:
-    """Compare losses per service on the held-out tail that neither has seen."""
-    losses = evaluate(incumbent, held_out)
-    ratios = [
-        challenger_losses[s] / losses[s]
-        for s in held_out.services
-        if losses.get(s, 0.0) > 0 and np.isfinite(challenger_losses.get(s, np.nan))
-    ]
+def judged_from(incumbent_until_seconds: float, series: LoadSeries) -> int | None:
+    """Return the first step of the judged window; None if too little is new to judge on."""
+    step = series.step_seconds
+    last_day = series.values.shape[1] - round(DAY_SECONDS / step)
+    new = int(np.ceil((incumbent_until_seconds - series.start_seconds) / step))
+    first = max(new, last_day, 1)
+    enough = (series.values.shape[1] - first) * step >= MIN_NEW_SECONDS
+    return first if enough else None
+
+
+def crop(series: LoadSeries, steps: int) -> LoadSeries:
+    """Return the series up to a step."""
+    values = series.values[:, :steps]
+    return LoadSeries(series.services, series.start_seconds, series.step_seconds, values)
+
+
+def judge_load(shadow: LoadModel, incumbent: LoadModel, series: LoadSeries, first: int) -> Verdict:
+    """Compare both on the steps from `first` on, which neither has seen."""
+    ours, theirs = evaluate(shadow, series, first), evaluate(incumbent, series, first)
+    ratios = [ours[s] / theirs[s] for s in ours if theirs.get(s, 0.0) > 0]
     if not ratios:
-        return Verdict(promoted=True, why="no service to compare on: the newer data wins")
+        return Verdict(promoted=True, why="no load in the judged window: the newer data wins")
     ratio = float(np.exp(np.mean(np.log(np.maximum(ratios, 1e-9)))))
     better = ratio <= TOLERANCE
-    word = "beats" if better else "does not beat"
-    return Verdict(better, f"{word} the incumbent: {ratio:.3f} x its pinball loss", ratio)
+    word = "not worse than" if better else "worse than"
+    hours = (series.values.shape[1] - first) * series.step_seconds / 3600
+    why = f"{word} the incumbent on {hours:.0f} h that neither has seen: {ratio:.3f} x its loss"
+    return Verdict(better, why, ratio)
 
 
-def evaluate(model: LoadModel, series: LoadSeries) -> dict[str, float]:
-    """Return the pinball loss per service over the last day of `series`, over its mean load then."""
+def evaluate(model: LoadModel, series: LoadSeries, first: int) -> dict[str, float]:
+    """Return the pinball loss per service over the steps from `first` on, over its mean load there."""
     y = series.values[:, :, LOAD_NUMBERS.index(model.target)]
     steps = y.shape[1]
-    most = int(model.leads_steps.max())
-    day = round(86_400 / series.step_seconds)
-    cutoffs = _even(max(1, steps - day - most), steps - most, MAX_CUTOFFS)
+    cutoffs = _even(max(1, first), steps, MAX_CUTOFFS)
     losses: list[np.ndarray] = []
     actuals: list[np.ndarray] = []
     for cutoff in cutoffs:
         end = series.start_seconds + cutoff * series.step_seconds
         forecast = model.forecast(series.services, y[:, :cutoff], end)
-        actual = y[:, cutoff + forecast.leads_steps - 1]
+        at = cutoff + forecast.leads_steps - 1
+        actual = np.where(at < steps, y[:, np.minimum(at, steps - 1)], np.nan)
         actuals.append(actual)
         losses.append(pinball_losses(actual, forecast.values, QUANTILES).mean(axis=-1))
     if not losses:

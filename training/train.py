@@ -13,11 +13,9 @@ from models.latency import LatencyModel
 from models.lead_time import LeadTimeModel
 from models.load_model import LoadModel
 from models.progress import Progress
-from training.gate import Verdict, judge_load, summary_of
+from training.gate import Verdict, crop, judge_load, judged_from, summary_of
 from training.registry import write_generation
 from training.telemetry import Telemetry, read_telemetry
-
-DAY_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +47,7 @@ def train(
         raise FrameError(f"{where}: {error}") from error
     latency = LatencyModel.fit(telemetry.serving, progress=progress)
     lead_time = LeadTimeModel.fit(telemetry.startups, end_seconds=series.end_seconds)
-    load_files, load_verdict = _gated_load(load, series, incumbent)
+    load_files, load_verdict = _gated_load(load, series, incumbent, progress)
     files = {
         **_named("load", load_files),
         **_named("latency", latency.to_files()),
@@ -72,29 +70,34 @@ def train(
 
 
 def _gated_load(
-    challenger: LoadModel, series: LoadSeries, incumbent: Generation | None
+    challenger: LoadModel,
+    series: LoadSeries,
+    incumbent: Generation | None,
+    progress: Progress | None,
 ) -> tuple[dict[str, bytes], Verdict]:
     """Return the files of the load model that should serve, and why it is that one."""
     files = challenger.to_files()
     old_files = {} if incumbent is None else incumbent.part("load")
     if incumbent is None or not old_files:
         return files, Verdict(promoted=True, why="nothing served before")
-    seen_until = float(incumbent.summary.get("trained_until_seconds", np.inf))
-    if seen_until > series.end_seconds - DAY_SECONDS:
-        return files, Verdict(
-            promoted=True, why="the incumbent has seen the last day: newer data wins"
-        )
     try:
         old = LoadModel.from_files(old_files)
     except ValueError as error:
         return files, Verdict(promoted=True, why=f"the incumbent cannot be read: {error}")
     if old.step_seconds != challenger.step_seconds:
         return files, Verdict(promoted=True, why="the telemetry's interval has changed")
-    losses = {
-        s: score["pinball_loss_ratio"].get(score["winner"], np.nan)
-        for s, score in challenger.scores.items()
-    }
-    verdict = judge_load(losses, old, series)
+    unknown = sorted(set(series.services) - set(old.scores))
+    if unknown:
+        return files, Verdict(promoted=True, why=f"the incumbent does not know {unknown[0]}")
+    first = judged_from(float(incumbent.summary.get("trained_until_seconds", np.inf)), series)
+    if first is None:
+        why = "too little load that the incumbent has not seen to show that the new one is better"
+        return dict(old_files), Verdict(promoted=False, why=why)
+    try:
+        shadow = LoadModel.fit(crop(series, first), target=challenger.target, progress=progress)
+    except ValueError:  # nothing known before the window: the incumbent knew other days
+        return files, Verdict(promoted=True, why="all the load here is newer than the incumbent")
+    verdict = judge_load(shadow, old, series, first)
     return (files if verdict.promoted else dict(old_files)), verdict
 
 
