@@ -109,7 +109,11 @@ def size_all(situations: Sequence[Situation], forecasts: Forecasts) -> Sizes:
         reachable = _idle_attainment(steering, most)
     allowed = np.array([1.0 - s.policy.attainment for s in owners])
     wanted = np.array([s.attainment_target for s in owners])
-    target = np.minimum(wanted, reachable - CEILING_SLACK * allowed)
+    short = np.clip(
+        (1.0 - allowed - reachable) / allowed, 0.0, 1.0
+    )  # 0: an idle fleet meets the SLO
+    slack = CEILING_SLACK + (1.0 - CEILING_SLACK) * short
+    target = np.minimum(wanted, reachable - slack * allowed)
 
     reactive = np.array([d.reactive_rps for d in demands]).reshape(len(demands), 1)
     points = [_stack([getattr(d, name) for d in demands]) for name in ("future", "hold", "present")]
