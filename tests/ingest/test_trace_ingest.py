@@ -328,6 +328,21 @@ def test_a_folder_is_replaced_only_with_force_and_only_if_it_is_telemetry(
         ingest({"x.csv": AZURE}, service=CHAT, force=True)
 
 
+def test_a_full_disk_leaves_what_was_there(
+    ingest: Callable[..., Ingested], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest({"x.csv": AZURE}, service=CHAT)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", full)
+    with pytest.raises(OSError, match="No space left"):
+        ingest({"x.csv": AZURE}, service="prod/b", force=True)
+    assert load_of_service(tmp_path) == [CHAT]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "x.csv"]
+
+
 def load_of_service(tmp_path: Path) -> list[str]:
     return sorted(set(pd.read_parquet(tmp_path / "out" / "load.parquet").service))
 
