@@ -122,7 +122,10 @@ def target_findings(
             if math.isinf(target) or not bounds:
                 continue
             if not any(math.isclose(b, target, rel_tol=1e-9) for b in bounds):
-                near = sorted(sorted(bounds, key=lambda b: abs(b - target))[:2])
+                near = [
+                    *[b for b in bounds if b < target][-1:],
+                    *[b for b in bounds if b > target][:1],
+                ]
                 shown = " and ".join(f"{b:g} s" for b in near)
                 out.append(
                     (
@@ -173,13 +176,10 @@ def _verdict(
     value = facts.values.get(quantity.name, math.nan)
     if value < low or value > high:
         return Status.IMPLAUSIBLE, f"{value:g}; plausible is {low:g} to {high:g} ({what})"
-    if quantity.kind is Kind.HISTOGRAM and not any(
+    if quantity in (of.TTFT, of.TPOT) and not any(
         f"{s.name}_bucket" in facts.counts for s in found
     ):
-        return (
-            Status.CAVEAT,
-            "native histogram: history reads it, the live reader needs classic buckets",
-        )
+        return Status.CAVEAT, "native histogram: only history reads it, ticks need classic buckets"
     caveats = [s.caveat for s in found if s.caveat]
     if caveats and len(caveats) == len(found):
         return Status.CAVEAT, caveats[0]
@@ -216,8 +216,11 @@ def _names(quantities: Sequence[Quantity]) -> list[str]:
 
 def _probe(quantity: Quantity, series: Series, facts: Facts) -> str:
     """Return the name that stands for a series: the _count of a classic histogram."""
+    if quantity.kind is not Kind.HISTOGRAM:
+        return series.name
     count = f"{series.name}_count"
-    return count if quantity.kind is Kind.HISTOGRAM and count in facts.counts else series.name
+    native = quantity in (of.TTFT, of.TPOT) and count not in facts.counts
+    return series.name if native else count
 
 
 def _count(quantity: Quantity, series: Series, facts: Facts) -> float:

@@ -72,7 +72,7 @@ class PrometheusApi:
             headers=_headers(access),
             auth=_basic(access),
             session=self._session,
-            retry=Retry(total=0, redirect=0),
+            retry=Retry(0, read=False),
         )
 
     def __enter__(self) -> Self:

@@ -1,0 +1,128 @@
+"""The online reader against real servers (numbers: samples.fleet), and with servers that fail."""
+
+import math
+import threading
+import time
+
+import pytest
+import samples
+from fleet_policies import fleet_policies
+
+from autoscaler.edge.prometheus import PrometheusReader, ReaderSettings, Reading
+from autoscaler.edge.prometheus_api import Access, PrometheusApi
+from models.contract import Labels
+from models.contract_api import QueryApi, Row, UnavailableError
+
+SETTINGS = ReaderSettings(interval_seconds=60.0, scrape_seconds=15.0, deadline_seconds=10.0)
+
+
+def read(api: QueryApi, at_minute: float, settings: ReaderSettings = SETTINGS) -> Reading:
+    with PrometheusReader(api, Labels(), settings) as reader:
+        return reader.read(fleet_policies(), samples.START + 60.0 * at_minute)
+
+
+@pytest.fixture
+def api(fleet_url: str) -> PrometheusApi:
+    return PrometheusApi(Access(fleet_url))
+
+
+def test_an_observation_of_all_services(api: PrometheusApi) -> None:
+    reading = read(api, 46)
+    assert reading.failed == {}
+    assert reading.silent == ("prod/absent",)
+    chat = reading.observation.services["prod/chat"]
+    assert chat.arrival_rate_rps == pytest.approx(5)  # 4/s and 1/s, scraped by two jobs
+    assert chat.isl_tokens == pytest.approx(100)
+    assert chat.osl_tokens == pytest.approx(50)
+    seen = chat.variants["h100"]
+    assert seen.ready == 2
+    assert seen.running == pytest.approx(16)
+    assert seen.waiting == pytest.approx(4)
+    assert seen.finished_requests == pytest.approx(300)
+    assert seen.ttft_p95_seconds == pytest.approx(0.25 + 0.95 * 0.25)  # as history says it
+    assert seen.ttft_within_slo_ratio == pytest.approx(1.0)
+    assert reading.partial == {}
+
+
+def test_variants_and_the_gateway(api: PrometheusApi) -> None:
+    mail = read(api, 46).observation.services["prod/mail"]
+    assert mail.arrival_rate_rps == pytest.approx(3)  # the gateway's, not the 1.5/s that finished
+    assert set(mail.variants) == {"h100", "l4"}
+    assert mail.variants["l4"].ttft_within_slo_ratio == pytest.approx(
+        0.0
+    )  # all take 0.7 s of 0.5 s
+
+
+def test_no_traffic_is_zero_and_latency_unknown(api: PrometheusApi) -> None:
+    idle = read(api, 46).observation.services["prod/idle"]
+    assert idle.arrival_rate_rps == 0.0
+    assert math.isnan(idle.isl_tokens)
+    assert math.isnan(idle.variants["h100"].ttft_p50_seconds)
+
+
+def test_a_gap_makes_a_service_silent_never_zero(api: PrometheusApi) -> None:
+    reading = read(api, 36)  # chat is not scraped from minute 30 to 40
+    assert "prod/chat" not in reading.observation.services
+    assert set(reading.observation.services) == {"prod/mail", "prod/idle"}
+
+
+class Double:
+    """Answers like the server behind it, except for what a test breaks."""
+
+    def __init__(self, behind: QueryApi, broken: str) -> None:
+        self.behind, self.broken = behind, broken
+        self.release = threading.Event()
+        self.asked = 0
+
+    def instant(self, query: str, at_seconds: float) -> list[Row]:
+        self.asked += 1
+        if self.broken == "all" or (self.broken == "hang" and "request_success_total" in query):
+            if self.broken == "all":
+                raise UnavailableError("server: answered 503 (overloaded)")
+            self.release.wait(20)
+        return self.behind.instant(query, at_seconds)
+
+    def range(
+        self, query: str, start_seconds: float, end_seconds: float, step_seconds: float
+    ) -> list[Row]:
+        raise NotImplementedError
+
+
+def test_one_query_that_hangs_costs_the_deadline_and_marks_every_service(
+    api: PrometheusApi,
+) -> None:
+    double = Double(api, "hang")
+    begin = time.monotonic()
+    reading = read(double, 46, ReaderSettings(deadline_seconds=0.7))
+    assert time.monotonic() - begin < 2.0
+    double.release.set()
+    assert list(reading.failed) == ["completion_rate_rps"]
+    assert "0.7 s" in reading.failed["completion_rate_rps"]
+    chat = reading.observation.services["prod/chat"]
+    assert math.isnan(chat.arrival_rate_rps)  # unknown, not zero
+    assert chat.variants["h100"].running == pytest.approx(16)  # the rest is there
+    assert reading.observation.services["prod/mail"].arrival_rate_rps == pytest.approx(3)  # gateway
+    assert "completion_rate_rps" in reading.partial["prod/chat"]
+
+
+def test_a_server_that_refuses_everything_leaves_all_services_absent(api: PrometheusApi) -> None:
+    reading = read(Double(api, "all"), 46)
+    assert reading.observation.services == {}
+    assert len(reading.silent) == 4
+    assert all("503" in sentence for sentence in reading.failed.values())
+
+
+def test_the_number_of_queries_is_fixed(api: PrometheusApi) -> None:
+    double = Double(api, "")
+    read(double, 46)
+    assert double.asked == 19
+
+
+def test_old_samples_are_stale_not_current(api: PrometheusApi) -> None:
+    loose = ReaderSettings(stale_after_seconds=90.0)
+    reading = read(api, 61.2, loose)  # the last scrape was at minute 60
+    tight = ReaderSettings(stale_after_seconds=30.0)
+    stale = read(api, 61.2, tight)
+    assert reading.stale == {}
+    assert stale.stale["prod/mail"] == pytest.approx(72, abs=1)
+    assert stale.observation.services == {}
