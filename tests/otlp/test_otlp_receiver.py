@@ -1,0 +1,318 @@
+"""The real receiver process and the real SDK exporters, on loopback."""
+
+import gzip
+import json
+import math
+import signal
+import socket
+import sqlite3
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import (
+    OTLPMetricExporter as GrpcExporter,
+)
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (
+    OTLPSpanExporter as GrpcSpanExporter,
+)
+from opentelemetry.exporter.otlp.proto.http import Compression
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import (
+    OTLPMetricExporter as HttpExporter,
+)
+from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
+from opentelemetry.sdk.metrics.export import AggregationTemporality, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation, View
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.trace import SpanKind
+from otlp_builders import POD, counter, export
+from receiver_process import Running, running
+
+from autoscaler.edge.otlp_store import read_recent
+from models.otlp_cells import Amount, from_json
+from models.otlp_identity import Identity
+from models.otlp_schema import FILE_NAME, READ_CELLS
+
+METRICS = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
+EVERY_INSTRUMENT = {
+    Counter: AggregationTemporality.DELTA,
+    Histogram: AggregationTemporality.DELTA,
+}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def receiver(store: Path) -> Iterator[Running]:
+    with running(store, "--receive-seconds", "2") as process:
+        yield process
+
+
+def totals(store: Path) -> dict[str, Amount]:
+    """Everything in the store, by signal."""
+    out: dict[str, Amount] = {}
+    with sqlite3.connect(store / FILE_NAME) as db:
+        for _, _, text in db.execute(READ_CELLS, (0, 2**40)):
+            for name, amount in from_json(text).items():
+                out.setdefault(name, Amount()).add(amount)
+    db.close()
+    return out
+
+
+def post(receiver: Running, path: str, body: bytes, headers: Mapping[str, str]) -> Any:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{receiver.http_port}{path}", body, dict(headers), method="POST"
+    )
+    with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
+        return answer.status, answer.read()
+
+
+def refused(receiver: Running, body: bytes, headers: Mapping[str, str]) -> tuple[int, str]:
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        post(receiver, "/v1/metrics", body, headers)
+    with caught.value as error:
+        return error.code, error.read().decode()
+
+
+def health(receiver: Running) -> dict[str, Any]:
+    url = f"http://127.0.0.1:{receiver.http_port}/healthz"
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        found: dict[str, Any] = json.load(answer)
+    return found
+
+
+def measure(exporter: Any, views: list[View] | None = None) -> None:
+    """Use the SDK as an instrumented server would: 3 exports of 10 requests each."""
+    reader = PeriodicExportingMetricReader(exporter, export_interval_millis=math.inf)
+    provider = MeterProvider([reader], Resource.create(POD), views=views or ())
+    meter = provider.get_meter("test")
+    done = meter.create_counter("vllm.request_success")
+    inside = meter.create_up_down_counter("vllm.num_requests_running")
+    ttft = meter.create_histogram(
+        "gen_ai.server.time_to_first_token",
+        "s",
+        explicit_bucket_boundaries_advisory=[0.1, 0.25, 0.5, 1.0],
+    )
+    for _ in range(3):
+        done.add(10)
+        inside.add(1)
+        for i in range(10):
+            ttft.record(0.2 + 0.01 * i)
+        assert provider.force_flush()
+        time.sleep(0.05)
+    provider.shutdown()
+
+
+@pytest.mark.parametrize("how", ["grpc", "grpc-gzip", "http", "http-gzip", "grpc-delta"])
+def test_the_sdk_s_exporters_are_understood(how: str, receiver: Running, store: Path) -> None:
+    if how.startswith("grpc"):
+        exporter: Any = GrpcExporter(
+            f"127.0.0.1:{receiver.grpc_port}",
+            insecure=True,
+            compression=grpc.Compression.Gzip if how == "grpc-gzip" else None,
+            preferred_temporality=EVERY_INSTRUMENT if how == "grpc-delta" else None,
+        )
+    else:
+        exporter = HttpExporter(
+            f"http://127.0.0.1:{receiver.http_port}/v1/metrics",
+            compression=Compression.Gzip if how == "http-gzip" else Compression.NoCompression,
+        )
+    measure(exporter)
+    log = receiver.stop()  # what was received is written before it ends
+    assert "'refused_points': 0" in log
+    found = totals(store)
+    assert found["success"].total == pytest.approx(30.0)
+    assert found["ttft"].count == pytest.approx(30.0)
+    assert found["ttft"].total == pytest.approx(3 * (10 * 0.2 + 0.01 * 45))
+    assert {k: pytest.approx(v) for k, v in found["ttft"].buckets.items()} == {
+        (0.1, 0.25): 18.0,
+        (0.25, 0.5): 12.0,
+    }
+    assert found["running"].change == pytest.approx(2.0)  # seen at 1, 2 and 3
+
+
+def test_the_sdk_s_exponential_histograms_are_understood(receiver: Running, store: Path) -> None:
+    views = [
+        View(instrument_name="gen_ai.server.*", aggregation=ExponentialBucketHistogramAggregation())
+    ]
+    measure(GrpcExporter(f"127.0.0.1:{receiver.grpc_port}", insecure=True), views)
+    receiver.stop()
+    buckets = totals(store)["ttft"].buckets
+    assert math.fsum(buckets.values()) == pytest.approx(30.0)
+    assert all(up / low == pytest.approx(2 ** (1 / 32)) for low, up in buckets)
+    assert min(low for low, _ in buckets) < 0.2 <= 0.29 <= max(up for _, up in buckets)
+
+
+def test_the_sdk_s_spans_are_requests(receiver: Running, store: Path) -> None:
+    provider = TracerProvider(resource=Resource.create(POD))
+    endpoint = f"127.0.0.1:{receiver.grpc_port}"
+    provider.add_span_processor(
+        SimpleSpanProcessor(GrpcSpanExporter(endpoint=endpoint, insecure=True))
+    )
+    attributes = {
+        "gen_ai.usage.prompt_tokens": 100,
+        "gen_ai.usage.completion_tokens": 11,
+        "gen_ai.latency.time_to_first_token": 0.5,
+        "gen_ai.latency.e2e": 1.5,
+    }
+    tracer = provider.get_tracer("test")
+    for _ in range(4):
+        tracer.start_span("llm_request", kind=SpanKind.SERVER, attributes=attributes).end()
+    tracer.start_span("something else").end()
+    provider.shutdown()
+    receiver.stop()
+    found = totals(store)
+    assert found["span_arrivals"].total == 4.0
+    assert found["span_tpot"].total == pytest.approx(4 * 0.1)  # (1.5 - 0.5) / 10
+
+
+def test_json_as_a_collector_sends_it(receiver: Running, store: Path) -> None:
+    now = time.time_ns()
+    point = {
+        "startTimeUnixNano": str(now - 10**10),
+        "timeUnixNano": str(now),
+        "asInt": "7",
+        "attributes": [{"key": "finished_reason", "value": {"stringValue": "stop"}}],
+        "exemplars": [{"spanId": "00f067aa0ba902b7", "timeUnixNano": str(now), "asInt": "1"}],
+    }
+    total = {"dataPoints": [point], "aggregationTemporality": 2, "isMonotonic": True}
+    metric = {"name": "vllm:request_success_total", "sum": total, "field_of_the_future": 1}
+    resource = {"attributes": [{"key": "service.name", "value": {"stringValue": "chat"}}]}
+    body = {"resourceMetrics": [{"resource": resource, "scopeMetrics": [{"metrics": [metric]}]}]}
+    headers = {"Content-Type": "application/json; charset=utf-8", "Content-Encoding": "gzip"}
+    answer = post(receiver, "/v1/metrics", gzip.compress(json.dumps(body).encode()), headers)
+    assert answer == (200, b"{}")
+    receiver.stop()
+    assert totals(store)["success"].total == pytest.approx(7.0)
+
+
+def test_a_receiver_killed_and_restarted_neither_loses_nor_doubles(store: Path) -> None:
+    began = time.time_ns()
+
+    def send(receiver: Running, value: int) -> None:
+        message = export(counter("vllm:request_success_total", value, 0, 0))
+        point = message.resource_metrics[0].scope_metrics[0].metrics[0].sum.data_points[0]
+        point.start_time_unix_nano, point.time_unix_nano = began - 10**9, time.time_ns()
+        body = message.SerializeToString()
+        assert (
+            post(receiver, "/v1/metrics", body, {"Content-Type": "application/x-protobuf"})[0]
+            == 200
+        )
+
+    with running(store) as first:
+        send(first, 10)
+        time.sleep(6.0)  # a flush
+        first.process.send_signal(signal.SIGKILL)
+        first.process.wait()
+    with running(store) as second:
+        send(second, 25)
+        second.stop()
+    assert totals(store)["success"].total == pytest.approx(25.0)
+    recent = read_recent(
+        store,
+        now_seconds=time.time(),
+        window_seconds=600,
+        identity=Identity(),
+    )
+    assert recent.staleness_seconds <= 60
+
+
+def test_tls(tmp_path: Path, store: Path) -> None:
+    key, certificate = tmp_path / "k.pem", tmp_path / "c.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+            *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
+            *("-keyout", str(key), "-out", str(certificate)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    with running(store, "--tls-cert", str(certificate), "--tls-key", str(key)) as receiver:
+        trust = grpc.ssl_channel_credentials(certificate.read_bytes())
+        measure(GrpcExporter(f"https://localhost:{receiver.grpc_port}", credentials=trust))
+        url = f"https://localhost:{receiver.http_port}/v1/metrics"
+        measure(HttpExporter(url, certificate_file=str(certificate)))
+        receiver.stop()
+    assert totals(store)["success"].total == pytest.approx(60.0)
+
+
+def test_a_second_writer_is_refused(receiver: Running, store: Path) -> None:  # noqa: ARG001
+    with pytest.raises(AssertionError, match="another receiver writes there"), running(store):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "says"),
+    [
+        (b"\xff\xff\xff", {}, 400, "protobuf"),
+        (b"{", {"Content-Type": "application/json"}, 400, "JSON"),
+        (b'{"resourceMetrics": 5}', {"Content-Type": "application/json"}, 400, "JSON"),
+        (b"[" * 100_000, {"Content-Type": "application/json"}, 400, "JSON"),
+        (b"hello", {"Content-Encoding": "gzip"}, 400, "not gzip"),
+        (gzip.compress(b"x" * 99)[:-9], {"Content-Encoding": "gzip"}, 400, "cut off"),
+        (b"", {"Content-Encoding": "br"}, 415, "allowed: gzip"),
+        (b"", {"Content-Type": "text/plain"}, 415, "allowed: application/x-protobuf"),
+        (b"x" * (5 * 2**20), {}, 413, "allowed: 4194304"),
+        (gzip.compress(b"\0" * (9 * 2**20)), {"Content-Encoding": "gzip"}, 413, "after gzip"),
+    ],
+)
+def test_what_is_no_export_is_refused_with_the_reason(
+    body: bytes, headers: dict[str, str], status: int, says: str, receiver: Running
+) -> None:
+    code, text = refused(receiver, body, {"Content-Type": "application/x-protobuf", **headers})
+    assert code == status
+    assert says in text
+    assert health(receiver)["status"] == "ok"
+
+
+def test_wrong_messages_by_grpc_are_refused(receiver: Running) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{receiver.grpc_port}") as channel:
+        call = channel.unary_unary(METRICS)
+        for body, code in (
+            (b"\xff\xff\xff", grpc.StatusCode.INVALID_ARGUMENT),
+            (b"\x1f\x8b and no gzip", grpc.StatusCode.INVALID_ARGUMENT),
+            (b"x" * (5 * 2**20), grpc.StatusCode.RESOURCE_EXHAUSTED),
+        ):
+            with pytest.raises(grpc.RpcError) as caught:
+                call(body, timeout=10)
+            assert caught.value.code() == code  # type: ignore[attr-defined]
+    assert health(receiver)["status"] == "ok"
+
+
+def test_slow_clients_are_cut_off(receiver: Running) -> None:
+    def never() -> Iterator[bytes]:
+        time.sleep(5)
+        yield b""
+
+    with grpc.insecure_channel(f"127.0.0.1:{receiver.grpc_port}") as channel:
+        began = time.monotonic()
+        with pytest.raises(grpc.RpcError) as caught:
+            channel.stream_unary(METRICS)(never(), timeout=20)
+        assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED  # type: ignore[attr-defined]
+        assert time.monotonic() - began < 4
+    slow_head = socket.create_connection(("127.0.0.1", receiver.http_port))
+    slow_head.sendall(b"POST /v1/metrics HTTP/1.1\r\nX-A: ")
+    slow_body = socket.create_connection(("127.0.0.1", receiver.http_port))
+    slow_body.sendall(
+        b"POST /v1/metrics HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\n"
+        b"Content-Length: 1000\r\n\r\nabc"
+    )
+    slow_head.settimeout(8)
+    slow_body.settimeout(8)
+    with slow_head, slow_body:
+        assert b"408" in slow_body.recv(4096)
+        with pytest.raises(ConnectionResetError):
+            slow_head.recv(4096)
+    assert health(receiver)["slow"] == 3
