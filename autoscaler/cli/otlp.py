@@ -44,6 +44,7 @@ def otlp(
     max_inflated_mib: Annotated[int, typer.Option(min=1, max=64, help="After gzip.")] = 8,
     max_concurrent: Annotated[int, typer.Option(min=1, max=1024, help="Requests at once.")] = 32,
     receive_seconds: Annotated[float, typer.Option(min=0.1, help="To deliver one message.")] = 10.0,
+    flush_seconds: Annotated[float, typer.Option(min=0.1, help="What a crash may lose.")] = 5.0,
 ) -> None:
     """Receive until SIGTERM or SIGINT."""
     from autoscaler.edge.otlp_receiver import Receiver, ReceiverLimits, TlsFiles
@@ -70,6 +71,7 @@ def otlp(
         inflated_bytes=max_inflated_mib * 2**20,
         concurrent_requests=max_concurrent,
         receive_seconds=receive_seconds,
+        flush_seconds=flush_seconds,
     )
     identity = tuple(dict.fromkeys((*IDENTITY_ATTRIBUTES, *(attribute or ()))))
     receiver = Receiver(opened, fold, limits, identity)
