@@ -120,15 +120,13 @@ def select(name: str, labels: Labels, *matchers: str) -> str:
     return f"{name}{{{inside}}}" if inside else name
 
 
-def once(
-    function: str, name: str, series: Series, labels: Labels, window_seconds: float, *extra: str
-) -> str:
+def once(function: str, name: str, series: Series, labels: Labels, window_seconds: float) -> str:
     """Return the value of each engine process, duplicates removed.
 
     The maximum over (group, pod, instance, identity) makes one of a target that is scraped by two
-    jobs or by two Prometheus replicas. `extra` are labels to keep beside, such as `le`.
+    jobs or by two Prometheus replicas.
     """
-    keep = ", ".join((*labels.group, labels.pod, "instance", *series.identity, *extra))
+    keep = ", ".join((*labels.group, labels.pod, "instance", *series.identity))
     value = (
         select(name, labels)
         if not function
@@ -169,30 +167,26 @@ def ratio(
     return f"({top}) / ({bottom})"
 
 
+def bucket_rates(series: Series, labels: Labels, window_seconds: float) -> str:
+    """Return the rate of every bucket per service, a row per `le`.
+
+    Without the maximum that removes duplicates: there are twenty times as many buckets as other
+    series, and a quantile or a share stays the same when every pod counts twice.
+    """
+    by = ", ".join((*labels.group, "le"))
+    bucket = select(f"{series.name}_bucket", labels)
+    return f"sum by ({by}) (rate({bucket}[{duration(window_seconds)}]))"
+
+
 def quantile(level: float, quantity: Quantity, labels: Labels, window_seconds: float) -> str:
-    """Return a quantile over all pods of a service from classic buckets, else from native ones.
+    """Return a quantile over all pods of a service from classic buckets.
 
     The error is that of the bucket in which the quantile lies: `models.histograms`.
     """
-    by = ", ".join(labels.group)
-    parts = []
-    for s in quantity.series:
-        inner = once("rate", f"{s.name}_bucket", s, labels, window_seconds, "le")
-        parts.append(f"histogram_quantile({level:g}, sum by ({by}, le) ({inner}))")
-    return " or ".join(parts)
-
-
-def buckets(quantity: Quantity, labels: Labels, window_seconds: float) -> str:
-    """Return the rate of every bucket per service: rows with `le` and `alias` (place in the table).
-
-    Aliases have buckets of their own, so `or` would mix them: the reader takes the lowest alias.
-    """
-    by = ", ".join(labels.group)
-    parts = []
-    for place, s in enumerate(quantity.series):
-        inner = once("rate", f"{s.name}_bucket", s, labels, window_seconds, "le")
-        parts.append(f'label_replace(sum by ({by}, le) ({inner}), "alias", "{place}", "", "")')
-    return " or ".join(parts)
+    return " or ".join(
+        f"histogram_quantile({level:g}, {bucket_rates(s, labels, window_seconds)})"
+        for s in quantity.series
+    )
 
 
 def native_quantile(level: float, quantity: Quantity, labels: Labels, window_seconds: float) -> str:
@@ -225,11 +219,10 @@ def share_within(
     window = duration(window_seconds)
     parts = []
     for s in quantity.series:
-        keep = ", ".join((*labels.group, labels.pod, "instance", *s.identity))
         bucket = select(f"{s.name}_bucket", labels, matcher)
+        count = select(f"{s.name}_count", labels)
         parts.append(
-            f"(sum by ({by}) (max by ({keep}) (rate({bucket}[{window}]))) / "
-            f"sum by ({by}) ({once('rate', f'{s.name}_count', s, labels, window_seconds)}))"
+            f"(sum by ({by}) (rate({bucket}[{window}])) / sum by ({by}) (rate({count}[{window}])))"
         )
     return " or ".join(parts)
 

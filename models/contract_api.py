@@ -81,10 +81,14 @@ def rows_of(result: Any, where: str) -> list[Row]:  # noqa: ANN401 - parsed JSON
 
 def _row(entry: Any, where: str) -> Row:  # noqa: ANN401 - parsed JSON
     try:
-        samples = entry["values"] if "values" in entry else [entry["value"]]
-        times = np.fromiter((s[0] for s in samples), np.float64, len(samples))
-        values = np.fromiter((float(s[1]) for s in samples), np.float64, len(samples))
-        labels = {str(k): str(v) for k, v in entry["metric"].items()}
+        labels = dict(entry["metric"].items())
+        if "value" in entry:
+            at, value = entry["value"]
+            times, values = np.array([float(at)]), np.array([float(value)])
+        else:
+            samples = entry["values"]
+            times = np.fromiter((s[0] for s in samples), np.float64, len(samples))
+            values = np.fromiter((float(s[1]) for s in samples), np.float64, len(samples))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         shown = str(entry)[:120]
         raise RefusedError(

@@ -4,7 +4,7 @@ from models import contract_series as of
 from models.contract import (
     Labels,
     Quantity,
-    buckets,
+    bucket_rates,
     duration,
     most_samples,
     native_quantile,
@@ -59,11 +59,17 @@ def serving_queries(
 
 
 def live_queries(labels: Labels, window_seconds: float) -> dict[str, str]:
-    """Return the queries of one tick: the same levels; buckets once instead of a query a quantile."""
+    """Return the queries of one tick: the same levels; buckets once instead of a query a quantile.
+
+    Aliases have buckets of their own and `or` would mix them: a query each, `ttft_buckets:0` first.
+    """
     return {
         **level_queries(labels, window_seconds),
-        "ttft_buckets": buckets(of.TTFT, labels, window_seconds),
-        "tpot_buckets": buckets(of.TPOT, labels, window_seconds),
+        **{
+            f"{q.name}_buckets:{place}": bucket_rates(s, labels, window_seconds)
+            for q in (of.TTFT, of.TPOT)
+            for place, s in enumerate(q.series)
+        },
         "age_seconds": age_query(labels),
         "gateway": gateway_query(labels, window_seconds),
         **replica_queries(),

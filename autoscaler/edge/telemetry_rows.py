@@ -41,10 +41,11 @@ class Answers:
         self.window_seconds = window_seconds
         self.replicas = _replicas(rows)
         self._values: dict[str, dict[Key, float]] = {}
+        for what in ("ttft", "tpot"):
+            aliases = sorted(n for n in rows if n.startswith(f"{what}_buckets:"))
+            self._values |= _latency(what, [rows[n] for n in aliases], labels)
         for name, own in rows.items():
-            if name.endswith("_buckets"):
-                self._values |= _latency(name.removesuffix("_buckets"), own, labels)
-            elif name != "gateway" and not name.startswith("replicas_"):
+            if "_buckets:" not in name and name != "gateway" and not name.startswith("replicas_"):
                 self._values[name] = _by_row(own, labels)
         expected = MIN_COVERAGE_RATIO * window_seconds / scrape_seconds
         thin = {k for k, n in self._values.get("samples", {}).items() if n < expected}
@@ -86,10 +87,12 @@ def _by_row(rows: Iterable[Row], labels: Labels) -> dict[Key, float]:
     return out
 
 
-def _latency(what: str, rows: Iterable[Row], labels: Labels) -> dict[str, dict[Key, float]]:
+def _latency(
+    what: str, aliases: Sequence[Sequence[Row]], labels: Labels
+) -> dict[str, dict[Key, float]]:
     """Return quantiles, and the share within each bound: histograms of equal bounds at once."""
     out: dict[str, dict[Key, float]] = {f"{what}_{s}_seconds": {} for s, _ in LEVELS}
-    for bounds, members in _histograms(rows, labels).items():
+    for bounds, members in _histograms(aliases, labels).items():
         keys = list(members)
         counts = np.array(list(members.values()))
         try:
@@ -106,20 +109,19 @@ def _latency(what: str, rows: Iterable[Row], labels: Labels) -> dict[str, dict[K
 
 
 def _histograms(
-    rows: Iterable[Row], labels: Labels
+    aliases: Sequence[Sequence[Row]], labels: Labels
 ) -> dict[tuple[float, ...], dict[Key, list[float]]]:
-    """Return bounds -> row -> rates of buckets; of several aliases the first of the table."""
-    cells: dict[tuple[Key, int], dict[float, float]] = {}
-    for row in rows:
-        key = labels.row(row.labels)
-        if key is not None and "le" in row.labels:
-            own = cells.setdefault((key, int(row.labels.get("alias", "0"))), {})
-            own[float(row.labels["le"])] = float(row.values[-1])
+    """Return bounds -> row -> rates of buckets; of several aliases the first that a row has."""
     out: dict[tuple[float, ...], dict[Key, list[float]]] = {}
     taken: set[Key] = set()
-    for (key, _), own in sorted(cells.items(), key=lambda cell: cell[0][1]):
-        if key not in taken:
-            taken.add(key)
+    for rows in aliases:
+        cells: dict[Key, dict[float, float]] = {}
+        for row in rows:
+            key = labels.row(row.labels)
+            if key is not None and key not in taken and "le" in row.labels:
+                cells.setdefault(key, {})[float(row.labels["le"])] = float(row.values[-1])
+        taken |= cells.keys()
+        for key, own in cells.items():
             bounds = tuple(sorted(own))
             out.setdefault(bounds, {})[key] = [own[b] for b in bounds]
     return out
