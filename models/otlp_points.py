@@ -22,6 +22,7 @@ Temporality = Literal["delta", "cumulative", "instant"]
 
 MAX_ATTRIBUTES = 128  # of one point, span or resource
 MAX_ATTRIBUTE_CHARACTERS = 256  # of an identity attribute
+MAX_PARTS = 200_000  # of one export: twice the points that are folded
 MAX_BUCKETS = 512  # of one histogram point; the SDK's default is 160
 MIN_OUTPUT_TOKENS_OF_TPOT = 8  # PROTOCOL: shorter answers are judged on TTFT alone
 RATIO_SLACK = 1e-6
@@ -75,6 +76,32 @@ class Refusal:
 
 class _UnusableError(ValueError):
     """Raised while one point is decoded; becomes its Refusal."""
+
+
+def too_many_parts(message: Any, most: int = MAX_PARTS) -> bool:  # noqa: ANN401
+    """Whether an export has more than `most` resources, scopes, metrics, points or spans in all.
+
+    Stops counting there: millions of empty parts fit into few bytes, and each costs time to visit.
+    """
+    if hasattr(message, "resource_metrics"):
+        levels = (message.resource_metrics, "scope_metrics", "metrics")
+    else:
+        levels = (message.resource_spans, "scope_spans", "spans")
+    resources, scopes_field, parts_field = levels
+    seen = len(resources)
+    if seen > most:
+        return True
+    for resource in resources:
+        scopes = getattr(resource, scopes_field)
+        seen += len(scopes)
+        for scope in scopes if seen <= most else ():
+            parts = getattr(scope, parts_field)
+            seen += len(parts)
+            if seen <= most and parts_field == "metrics":
+                seen += sum(len(_data_points(metric)) for metric in parts)
+        if seen > most:
+            return True
+    return False
 
 
 def metric_points(message: Any, identity: Collection[str]) -> Iterator[Point | Refusal]:  # noqa: ANN401
@@ -339,10 +366,13 @@ def _digest(
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
+def _data_points(metric: Any) -> Any:  # noqa: ANN401
+    shape = metric.WhichOneof("data")
+    return getattr(metric, shape).data_points if shape is not None else ()
+
+
 def _refuse_all(resource_metrics: Any, reason: str) -> Iterator[Refusal]:  # noqa: ANN401
     for scope_metrics in resource_metrics.scope_metrics:
         for metric in scope_metrics.metrics:
-            shape = metric.WhichOneof("data")
-            if shape is not None:
-                for _ in getattr(metric, shape).data_points:
-                    yield Refusal(reason)
+            for _ in _data_points(metric):
+                yield Refusal(reason)

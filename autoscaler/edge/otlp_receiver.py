@@ -29,13 +29,14 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from autoscaler.edge.otlp_store import OtlpStore
 from models.otlp_fold import Fold, FoldFullError
 from models.otlp_names import IDENTITY_ATTRIBUTES
-from models.otlp_points import metric_points, span_requests
+from models.otlp_points import MAX_PARTS, metric_points, span_requests, too_many_parts
 
 Signals = Literal["metrics", "traces"]
 REQUESTS: dict[Signals, type[Any]] = {
     "metrics": ExportMetricsServiceRequest,
     "traces": ExportTraceServiceRequest,
 }
+MAX_JSON_PARTS = 400_000  # 8,000 points with 20 attributes; some seconds to parse
 MAX_JSON_DEPTH = 64  # OTLP itself needs 20
 REASONS_SHOWN = 3  # of the refusals in one answer
 PRUNE_SECONDS = 60.0
@@ -132,6 +133,8 @@ class Receiver:
         try:
             data = inflate(body, self.limits.inflated_bytes) if compressed else body
             request = parse(signals, data, as_json=as_json)
+            if too_many_parts(request):
+                raise TooLargeError(f"too many parts; allowed: {MAX_PARTS} resources to points")
         except BadExportError as error:
             self.refusals[type(error).__name__] += 1
             raise
@@ -179,6 +182,8 @@ def fold_export(
 def parse(signals: Signals, data: bytes, *, as_json: bool) -> Any:  # noqa: ANN401
     """Return the export message in `data`. Raises BadExportError if it is none."""
     request = REQUESTS[signals]()
+    if as_json and data.count(b"{") + data.count(b"[") > MAX_JSON_PARTS:
+        raise TooLargeError(f"JSON of too many parts; allowed: {MAX_JSON_PARTS} objects and lists")
     try:
         if not as_json:
             request.ParseFromString(data)
