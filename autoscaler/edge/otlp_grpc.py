@@ -15,17 +15,22 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from autoscaler.edge.otlp_receiver import (
-    BadExportError,
     BusyError,
     Receiver,
+    Rejected,
+    RejectedKind,
     Signals,
     TlsFiles,
-    TooLargeError,
 )
 
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_CONNECTIONS = 256
 STREAMS_PER_CONNECTION = 16
+STATUS: dict[RejectedKind, grpc.StatusCode] = {
+    "bad": grpc.StatusCode.INVALID_ARGUMENT,
+    "large": grpc.StatusCode.INVALID_ARGUMENT,
+    "busy": grpc.StatusCode.RESOURCE_EXHAUSTED,  # the one of these that OTLP clients retry
+}
 SERVICES: dict[Signals, str] = {
     "metrics": "opentelemetry.proto.collector.metrics.v1.MetricsService",
     "traces": "opentelemetry.proto.collector.trace.v1.TraceService",
@@ -73,17 +78,12 @@ def _handler(receiver: Receiver, signals: Signals) -> "grpc.GenericRpcHandler[An
         except BusyError as error:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
         try:
-            body = await _receive(receiver, messages, context)
-            compressed = body.startswith(GZIP_MAGIC)
-            return await receiver.export(signals, body, compressed=compressed)
-        except TooLargeError as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        except BadExportError as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        except BusyError as error:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+            answer = await _answer(receiver, signals, messages, context)
         finally:
             receiver.leave()
+        if not isinstance(answer, Rejected):
+            return answer
+        await context.abort(STATUS[answer.kind], answer.reason)
         raise AssertionError("abort always raises")
 
     method = grpc.stream_unary_rpc_method_handler(
@@ -92,6 +92,16 @@ def _handler(receiver: Receiver, signals: Signals) -> "grpc.GenericRpcHandler[An
         response_serializer=lambda m: m.SerializeToString(),
     )
     return grpc.method_handlers_generic_handler(SERVICES[signals], {"Export": method})
+
+
+async def _answer(
+    receiver: Receiver,
+    signals: Signals,
+    messages: AsyncIterator[bytes],
+    context: "grpc.aio.ServicerContext[Any, Any]",
+) -> Message | Rejected:
+    body = await _receive(receiver, messages, context)
+    return await receiver.export(signals, body, compressed=body.startswith(GZIP_MAGIC))
 
 
 async def _receive(

@@ -13,12 +13,12 @@ from aiohttp.http_exceptions import HttpProcessingError
 from google.protobuf import json_format
 
 from autoscaler.edge.otlp_receiver import (
-    BadExportError,
     BusyError,
     Receiver,
+    Rejected,
+    RejectedKind,
     Signals,
     TlsFiles,
-    TooLargeError,
 )
 
 MAX_CONNECTIONS = 256
@@ -27,6 +27,7 @@ SWEEP_SECONDS = 1.0
 RETRY_AFTER_SECONDS = 5
 PROTOBUF = "application/x-protobuf"
 JSON = "application/json"
+STATUS: dict[RejectedKind, int] = {"bad": 400, "large": 413, "busy": 429}
 PATHS: dict[str, Signals] = {"/v1/metrics": "metrics", "/v1/traces": "traces"}
 
 
@@ -118,39 +119,37 @@ class OtlpHttp:
             return _error(503, str(error))
         try:
             body = await self._read(request)
-            message = await self._receiver.export(
+            if isinstance(body, Rejected):
+                return _error(STATUS[body.kind], body.reason)
+            answer = await self._receiver.export(
                 PATHS[request.path], body, compressed=encoding == "gzip", as_json=as_json
             )
-        except TooLargeError as error:
-            return _error(413, str(error))
-        except BadExportError as error:
-            return _error(400, str(error))
-        except BusyError as error:
-            return _error(429, str(error))
         except TimeoutError:
             self._receiver.refusals["slow"] += 1
             return _error(408, f"no body within {self._receiver.limits.receive_seconds:g} s")
         finally:
             self._receiver.leave()
+        if isinstance(answer, Rejected):
+            return _error(STATUS[answer.kind], answer.reason)
         if as_json:
-            text = json.dumps(json_format.MessageToDict(message))
+            text = json.dumps(json_format.MessageToDict(answer))
             return web.Response(text=text, content_type=JSON)
-        return web.Response(body=message.SerializeToString(), content_type=PROTOBUF)
+        return web.Response(body=answer.SerializeToString(), content_type=PROTOBUF)
 
-    async def _read(self, request: web.Request) -> bytes:
-        """Return the body. Raises TooLargeError, TimeoutError, BadExportError for a cut-off one."""
+    async def _read(self, request: web.Request) -> bytes | Rejected:
+        """Return the body, or why not. Raises TimeoutError."""
         limit = self._receiver.limits.message_bytes
         if (request.content_length or 0) > limit:
-            raise TooLargeError(f"{request.content_length} bytes; allowed: {limit}")
+            return Rejected("large", f"{request.content_length} bytes; allowed: {limit}")
         body = bytearray()
         try:
             async with asyncio.timeout(self._receiver.limits.receive_seconds):
                 async for piece in request.content.iter_any():
                     body += piece
                     if len(body) > limit:
-                        raise TooLargeError(f"more than {limit} bytes; allowed: that many")
+                        return Rejected("large", f"more than {limit} bytes; allowed: that many")
         except (HttpProcessingError, web.RequestPayloadError) as error:
-            raise BadExportError(f"a broken body ({error})") from error
+            return Rejected("bad", f"a broken body ({error})")
         return bytes(body)
 
 

@@ -64,6 +64,17 @@ class BusyError(RuntimeError):
     """Too much at once: the client may send it again."""
 
 
+RejectedKind = Literal["bad", "large", "busy"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Why a whole export is not taken; only `busy` may be sent again."""
+
+    kind: RejectedKind
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class ReceiverLimits:
     """What one client, or all together, may cost."""
@@ -105,10 +116,10 @@ class Receiver:
 
     async def export(
         self, signals: Signals, body: bytes, *, compressed: bool, as_json: bool = False
-    ) -> Message:
-        """Take one export and return its response message.
+    ) -> Message | Rejected:
+        """Take one export and return its response message, or why it is not taken.
 
-        Raises BadExportError or TooLargeError (do not retry), BusyError (retry).
+        A value, not an exception: a traceback would keep the body and what was parsed from it alive.
         """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(
@@ -129,20 +140,26 @@ class Receiver:
         self._worker.shutdown()
         self.store.close()
 
-    def _export(self, signals: Signals, body: bytes, compressed: bool, as_json: bool) -> Message:
+    def _export(
+        self, signals: Signals, body: bytes, compressed: bool, as_json: bool
+    ) -> Message | Rejected:
         try:
             data = inflate(body, self.limits.inflated_bytes) if compressed else body
             request = parse(signals, data, as_json=as_json)
-            if too_many_parts(request):
-                raise TooLargeError(f"too many parts; allowed: {MAX_PARTS} resources to points")
+        except TooLargeError as error:
+            return self._reject("large", str(error))
         except BadExportError as error:
-            self.refusals[type(error).__name__] += 1
-            raise
+            return self._reject("bad", str(error))
+        if too_many_parts(request):
+            return self._reject("large", f"more than {MAX_PARTS} resources, metrics and points")
         try:
             return fold_export(self.fold, signals, request, self.clock(), self.identity)
         except FoldFullError as error:
-            self.refusals["full"] += 1
-            raise BusyError(str(error)) from error
+            return self._reject("busy", str(error))
+
+    def _reject(self, kind: RejectedKind, reason: str) -> Rejected:
+        self.refusals[kind] += 1
+        return Rejected(kind, reason)
 
     def _flush(self) -> None:
         try:
