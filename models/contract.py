@@ -5,7 +5,7 @@ that decisions are made with (docs/design/008-metric-contract.md). Text in, text
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
@@ -167,26 +167,34 @@ def ratio(
     return f"({top}) / ({bottom})"
 
 
-def bucket_rates(series: Series, labels: Labels, window_seconds: float) -> str:
+def bucket_rates(series: Series, labels: Labels, window_seconds: float, matcher: str = "") -> str:
     """Return the rate of every bucket per service, a row per `le`.
 
     Without the maximum that removes duplicates: there are twenty times as many buckets as other
-    series, and a quantile or a share stays the same when every pod counts twice.
+    series, and a quantile or a share stays the same when every pod counts twice. `matcher` may leave
+    out bounds (`models.histograms.bounds_with_mass`).
     """
     by = ", ".join((*labels.group, "le"))
-    bucket = select(f"{series.name}_bucket", labels)
+    bucket = select(f"{series.name}_bucket", labels, matcher)
     return f"sum by ({by}) (rate({bucket}[{duration(window_seconds)}]))"
 
 
-def quantile(level: float, quantity: Quantity, labels: Labels, window_seconds: float) -> str:
+def quantile(
+    level: float, quantity: Quantity, labels: Labels, window_seconds: float, matcher: str = ""
+) -> str:
     """Return a quantile over all pods of a service from classic buckets.
 
     The error is that of the bucket in which the quantile lies: `models.histograms`.
     """
     return " or ".join(
-        f"histogram_quantile({level:g}, {bucket_rates(s, labels, window_seconds)})"
+        f"histogram_quantile({level:g}, {bucket_rates(s, labels, window_seconds, matcher)})"
         for s in quantity.series
     )
+
+
+def any_of(label: str, values: Sequence[str]) -> str:
+    """Return the matcher `label=~"a|b"` with values taken literally."""
+    return f'{label}=~"' + "|".join(re.escape(v).replace("\\", "\\\\") for v in values) + '"'
 
 
 def native_quantile(level: float, quantity: Quantity, labels: Labels, window_seconds: float) -> str:
@@ -213,9 +221,7 @@ def share_within(
     by = ", ".join(labels.group)
     plain = f"{bound_seconds:g}"
     spellings = {plain, f"{float(bound_seconds)}"}
-    matcher = (
-        'le=~"' + "|".join(re.escape(x).replace("\\", "\\\\") for x in sorted(spellings)) + '"'
-    )
+    matcher = any_of("le", sorted(spellings))
     window = duration(window_seconds)
     parts = []
     for s in quantity.series:

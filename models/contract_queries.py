@@ -1,5 +1,7 @@
 """The queries that history and the live reader share: one per column, for all services together."""
 
+from collections.abc import Mapping
+
 from models import contract_series as of
 from models.contract import (
     Labels,
@@ -44,18 +46,37 @@ def level_queries(labels: Labels, window_seconds: float) -> dict[str, str]:
 
 
 def serving_queries(
-    labels: Labels, window_seconds: float, *, native: bool = False
+    labels: Labels,
+    window_seconds: float,
+    *,
+    native: bool = False,
+    buckets: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Return the queries of history: levels and quantiles, in the units of PROTOCOL.md section 1.
 
-    `native`: quantiles come from native histograms instead of classic buckets.
+    `native`: quantiles come from native histograms instead of classic buckets. `buckets`: a matcher
+    for the bounds that matter of `ttft` and `tpot`.
     """
     queries = level_queries(labels, window_seconds)
-    build = native_quantile if native else quantile
-    for what, quantity in (("ttft", of.TTFT), ("tpot", of.TPOT)):
+    for quantity in (of.TTFT, of.TPOT):
+        matcher = (buckets or {}).get(quantity.name, "")
         for suffix, level in LEVELS:
-            queries[f"{what}_{suffix}_seconds"] = build(level, quantity, labels, window_seconds)
+            queries[f"{quantity.name}_{suffix}_seconds"] = (
+                native_quantile(level, quantity, labels, window_seconds)
+                if native
+                else quantile(level, quantity, labels, window_seconds, matcher)
+            )
     return queries
+
+
+def growth_query(quantity: Quantity, labels: Labels, window_seconds: float) -> str:
+    """Return how much each bucket grew over all services: a row per `le` and alias."""
+    window = duration(window_seconds)
+    return " or ".join(
+        f"label_replace(sum by (le) (increase({select(s.name + '_bucket', labels)}[{window}])), "
+        f'"alias", "{place}", "", "")'
+        for place, s in enumerate(quantity.series)
+    )
 
 
 def live_queries(labels: Labels, window_seconds: float) -> dict[str, str]:

@@ -90,3 +90,17 @@ def share_within(
     at = int(np.searchsorted(b, target))
     low = c[..., at - 1] / total if at > 0 else np.zeros_like(total) * total
     return low, c[..., min(at, len(b) - 1)] / total
+
+
+def bounds_with_mass(bounds: ArrayLike, cumulative: ArrayLike) -> NDArray[np.bool_]:
+    """Return which bounds matter, shape (K,): those of a bucket with anything in it, both its ends.
+
+    cumulative (..., K): counts over everything that will be asked. Without the others every quantile
+    stays what it was: their buckets are empty on both sides. The last bound always stays.
+    """
+    b = checked_bounds(bounds)
+    c = np.nan_to_num(np.asarray(cumulative, dtype=np.float64)).reshape(-1, len(b))
+    filled = np.asarray((np.abs(np.diff(c, axis=1, prepend=0.0)) > 0).any(axis=0))
+    keep = filled | np.append(filled[1:], True)
+    keep[-1] = True
+    return np.asarray(keep, dtype=np.bool_)

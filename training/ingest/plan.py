@@ -7,8 +7,8 @@ each part is renamed into place: a part that has its name is complete.
 import json
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ class Probe:
     scrape_seconds: float
     series: int  # rows (service, variant) in the whole range
     native: bool  # quantiles come from native histograms
+    buckets: Mapping[str, str] = field(default_factory=dict)  # ttft, tpot: matcher of bounds in use
 
 
 @dataclass(frozen=True, slots=True)

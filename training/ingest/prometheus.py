@@ -4,6 +4,7 @@ Read from `ingest_prometheus`: probe, plan, fetch (resumable), assemble, write.
 """
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from models import contract_series as of
-from models.contract import Labels, select
-from models.contract_api import QueryApi, Row
+from models.contract import Labels, Quantity, any_of, select
+from models.contract_api import QueryApi, Row, TooMuchError
 from models.contract_queries import (
     SCRAPE_WINDOW_SECONDS,
     bounds_query,
     gateway_query,
+    growth_query,
     models_query,
     pods_query,
     scrape_query,
@@ -37,7 +39,7 @@ from models.frames import (
     validate_serving,
     validate_startups,
 )
-from models.histograms import error_bound
+from models.histograms import bounds_with_mass, error_bound
 from models.progress import Progress
 from training.ingest import IngestError
 from training.ingest.assemble import (
@@ -66,6 +68,7 @@ from training.ingest.startups import starting_counts, startups_frame
 from training.telemetry import LOAD_FILE, SERVING_FILE, STARTUPS_FILE
 
 FloatArray = NDArray[np.float64]
+GROWTH_SECONDS = 21_600.0  # buckets are looked over in pieces of six hours
 PROBES = 50  # looks at the range to find scrape interval and services
 SUMMARY_FILE = "ingest.json"
 ROWS_AT_ONCE = 50  # (service, variant) rows of serving written together
@@ -133,9 +136,44 @@ def look(api: QueryApi, request: Request) -> Probe:
     scrape_seconds = float(round(SCRAPE_WINDOW_SECONDS / (np.median(scrapes[0].values) - 0.5), 1))
     classic = ask(f"count({select(of.TTFT.series[0].name + '_bucket', labels)})")
     native = not classic and bool(ask(f"count({select(of.TTFT.series[0].name, labels)})"))
-    return Probe(
-        window_for(request.step_seconds, scrape_seconds), scrape_seconds, len(keys), native
-    )
+    buckets = {
+        q.name: "" if native else _bounds_in_use(api, q, request, scrape_seconds)
+        for q in (of.TTFT, of.TPOT)
+    }
+    window = window_for(request.step_seconds, scrape_seconds)
+    return Probe(window, scrape_seconds, len(keys), native, buckets)
+
+
+def _bounds_in_use(
+    api: QueryApi, quantity: Quantity, request: Request, scrape_seconds: float
+) -> str:
+    """Return a matcher of the bounds that any service ever used; empty to keep all.
+
+    Adding up buckets is most of the server's work, and most bounds are never used: quantiles stay
+    exactly the same without them.
+    """
+    query = growth_query(quantity, request.labels, GROWTH_SECONDS + 2 * scrape_seconds)
+    first = min(request.start_seconds + GROWTH_SECONDS, request.end_seconds)
+    last = first + math.ceil((request.end_seconds - first) / GROWTH_SECONDS) * GROWTH_SECONDS
+    try:
+        rows = with_retries(lambda: api.range(query, first, last, GROWTH_SECONDS))
+    except TooMuchError:
+        return ""
+    spelled: dict[str, set[str]] = {}
+    kept: set[str] = set()
+    for alias in sorted({row.labels.get("alias", "") for row in rows}):
+        own = [r for r in rows if r.labels.get("alias", "") == alias and "le" in r.labels]
+        growth: dict[float, float] = {}
+        for row in own:
+            growth[float(row.labels["le"])] = float(np.nansum(row.values))
+            spelled.setdefault(alias, set()).add(row.labels["le"])
+        bounds = sorted(growth)
+        if len(bounds) != len(spelled[alias]) or len(bounds) < 2 or not math.isinf(bounds[-1]):
+            return ""  # two spellings of a bound, or no histogram: nothing is left out
+        keep = bounds_with_mass(bounds, [growth[b] for b in bounds])
+        used = {b for b, k in zip(bounds, keep, strict=True) if k}
+        kept |= {le for le in spelled[alias] if float(le) in used}
+    return any_of("le", sorted(kept, key=float)) if kept else ""
 
 
 def _missing_labels(api: QueryApi, request: Request, labels: Labels) -> str:
@@ -155,7 +193,7 @@ def make_plan(request: Request, probe: Probe) -> Plan:
     """Return every query of the run; their number does not depend on services or pods."""
     w = probe.window_seconds
     labels = request.labels
-    series = dict(serving_queries(labels, w, native=probe.native))
+    series = dict(serving_queries(labels, w, native=probe.native, buckets=probe.buckets))
     ttft = tuple(sorted({t for _, t, _ in request.targets if np.isfinite(t)}))
     tpot = tuple(sorted({t for _, _, t in request.targets if np.isfinite(t)}))
     if not probe.native:
