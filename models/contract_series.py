@@ -35,7 +35,7 @@ REJECTIONS = Quantity(
     False,
     "requests refused before the queue: demand all the same",
     "demand that was shed is not seen",
-    "vLLM 0.31 or later exposes it; the gateway counts them as arrivals",
+    "a recent vLLM (0.32 has it); the gateway counts them as arrivals",
     (Series("vllm:admission_rejections_total", V1, (*RANK, "reason")),),
 )
 RUNNING = Quantity(
@@ -110,7 +110,7 @@ TPOT = Quantity(
     True,
     "mean time per output token of a request",
     "a TPOT target can be neither checked nor learned",
-    "vLLM 0.11 or later; SGLang: --enable-metrics",
+    "a recent vLLM (0.32 has it); SGLang: --enable-metrics",
     (
         Series("vllm:request_time_per_output_token_seconds", V1, RANK),
         Series("sglang:request_time_per_output_token_seconds", SGLANG, (*DP, "is_streaming")),
@@ -199,7 +199,7 @@ POD_READY = Quantity(
     False,
     "when each replica became ready",
     "start-up times are not learned: the policy's default holds",
-    "kube-state-metrics 2.11 or later",
+    "a recent kube-state-metrics, with pod metrics on",
     (Series("kube_pod_status_ready_time", KSM),),
 )
 POD_OWNER = Quantity(
