@@ -135,3 +135,36 @@ def recorded(name: str, shift_to: float = START + 2.5) -> tuple[list[Sample], fl
                 (metric, f"{mark},{inside.rstrip('}')}", at + (shift or 0.0), float(value))
             )
     return samples, shift or 0.0
+
+
+def sglang() -> Iterator[Sample]:
+    """Ten minutes of one SGLang pod at 2 requests/s, two tensor-parallel ranks that repeat every gauge.
+
+    A second service runs a vLLM before V1: the old names of KV usage and of time per token.
+    """
+    for k in range(600 // SCRAPE + 1):
+        at, done = float(START + k * SCRAPE), 2.0 * k * SCRAPE
+        for rank in ("0", "1"):
+            who = (
+                'namespace="prod",service="sg",variant="b200",pod="sg-0",instance="sg-0:30000",'
+                f'model_name="sg-model",tp_rank="{rank}"'
+            )
+            yield "sglang:num_running_reqs", who, at, 6.0
+            yield "sglang:num_queue_reqs", who, at, 1.0
+            yield "sglang:token_usage", who, at, 0.5
+        first = who.replace('tp_rank="1"', 'tp_rank="0"')
+        yield "sglang:num_requests_total", first, at, done
+        for name, mean in (
+            ("prompt_tokens_histogram", 300.0),
+            ("generation_tokens_histogram", 30.0),
+        ):
+            yield f"sglang:{name}_sum", first, at, mean * done
+            yield f"sglang:{name}_count", first, at, done
+        yield from histogram("sglang:time_to_first_token_seconds", first, at, done, 0.3)
+        yield from histogram("sglang:request_time_per_output_token_seconds", first, at, done, 0.2)
+        old = labels("old", "old-0")
+        for name, mark, moment, value in engine(old, at, done):
+            renamed = name.replace("kv_cache_usage_perc", "gpu_cache_usage_perc").replace(
+                "vllm:request_time_per_output", "vllm:time_per_output"
+            )
+            yield renamed, mark, moment, value

@@ -282,3 +282,24 @@ def test_a_real_vllm_agrees_with_what_its_clients_saw(name: str, tmp_path: Path)
             slack = 0.02 * exact + (0.005 if what == "ttft" else 0.0)
             inside = (exact >= lower - slack) & (exact <= upper + slack)
             assert inside.mean() >= 0.9  # one request at the edge may move one of 15 minutes
+
+
+def test_sglang_and_an_older_vllm_by_their_own_names(tmp_path: Path) -> None:
+    file = samples.openmetrics(samples.sglang(), tmp_path / "sglang.om")
+    request = Request("fleet", float(samples.START), samples.START + 600.0, 60.0, Labels())
+    with servers.prometheus(tmp_path / "server", file) as url:
+        ingest(url, tmp_path / "out", request)
+    serving = read_telemetry(tmp_path / "out").serving
+    serving = serving.assign(minute=minutes(serving)).set_index(["service", "minute"])
+    for service in ("prod/sg", "prod/old"):
+        row = serving.loc[(service, 5)]
+        assert row.arrival_rate_rps == pytest.approx(2)
+        assert row.ttft_p50_seconds == pytest.approx(0.375)
+        assert row.tpot_p50_seconds == pytest.approx(0.175)
+    sglang = serving.loc[("prod/sg", 5)]
+    assert sglang.running == pytest.approx(6)  # not 12: two ranks repeat one number
+    assert sglang.waiting == pytest.approx(1)
+    assert sglang.ready_replicas == pytest.approx(1)
+    assert sglang.isl_tokens == pytest.approx(300)
+    assert sglang.kv_cache_usage_ratio == pytest.approx(0.5)
+    assert serving.loc[("prod/old", 5)].kv_cache_usage_ratio == pytest.approx(0.25)
