@@ -5,6 +5,7 @@ lock, and at most one message at a time is inflated and parsed, whatever clients
 """
 
 import asyncio
+import gc
 import logging
 import time
 import zlib
@@ -40,6 +41,7 @@ MAX_JSON_PARTS = 400_000  # 8,000 points with 20 attributes; some seconds to par
 MAX_JSON_DEPTH = 64  # OTLP itself needs 20
 REASONS_SHOWN = 3  # of the refusals in one answer
 PRUNE_SECONDS = 60.0
+COLLECT_BYTES = 64 * 2**20
 
 log = logging.getLogger("foreserve")
 
@@ -102,6 +104,7 @@ class Receiver:
     _worker: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "otlp"))
     _inside: int = 0
     _pruned_seconds: float = 0.0
+    _arrived_bytes: int = 0  # since the last collection
 
     def enter(self) -> None:
         """Count one request in, before its body is read; raises BusyError beyond the limit."""
@@ -143,6 +146,7 @@ class Receiver:
     def _export(
         self, signals: Signals, body: bytes, compressed: bool, as_json: bool
     ) -> Message | Rejected:
+        self._collect(len(body))
         try:
             data = inflate(body, self.limits.inflated_bytes) if compressed else body
             request = parse(signals, data, as_json=as_json)
@@ -156,6 +160,13 @@ class Receiver:
             return fold_export(self.fold, signals, request, self.clock(), self.identity)
         except FoldFullError as error:
             return self._reject("busy", str(error))
+
+    def _collect(self, arrived_bytes: int) -> None:
+        """Collect garbage for every so many bytes: gRPC's finished calls keep their message in a cycle."""
+        self._arrived_bytes += arrived_bytes
+        if self._arrived_bytes > COLLECT_BYTES:
+            self._arrived_bytes = 0
+            gc.collect()
 
     def _reject(self, kind: RejectedKind, reason: str) -> Rejected:
         self.refusals[kind] += 1

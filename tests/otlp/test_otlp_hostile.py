@@ -153,12 +153,13 @@ def test_many_large_messages_at_once(receiver: Running) -> None:
         with channel_to(receiver) as channel:
             codes.append(code_of(channel, body))
 
-    threads = [threading.Thread(target=send) for _ in range(40)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(codes) == 40
+    for _ in range(5):  # what one round leaves behind must not add up
+        threads = [threading.Thread(target=send) for _ in range(40)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(codes) == 200
     assert set(codes) <= {"INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "UNAVAILABLE"}
 
 
