@@ -183,10 +183,10 @@ def startup_queries(window_seconds: float) -> dict[str, str]:
     }
 
 
-def scrape_query(labels: Labels) -> str:
-    """Return scrapes in SCRAPE_WINDOW_SECONDS of the most frequently scraped engine, if any."""
+def scrape_query(labels: Labels, window_seconds: float = SCRAPE_WINDOW_SECONDS) -> str:
+    """Return scrapes in the window of the most frequently scraped engine, if any."""
     names = " or ".join(
-        f"max(count_over_time({select(s.name, labels)}[{duration(SCRAPE_WINDOW_SECONDS)}]))"
+        f"max(count_over_time({select(s.name, labels)}[{duration(window_seconds)}]))"
         for s in of.RUNNING.series
     )
     return f"max({names})"

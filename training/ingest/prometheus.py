@@ -120,7 +120,9 @@ def look(api: QueryApi, request: Request) -> Probe:
     def ask(query: str) -> list[Row]:
         return with_retries(lambda: api.range(query, first, request.end_seconds, every))
 
-    scrapes = ask(scrape_query(labels))
+    span = request.end_seconds - request.start_seconds
+    window = min(SCRAPE_WINDOW_SECONDS, max(request.step_seconds, span // 4))
+    scrapes = ask(scrape_query(labels, window))
     if not scrapes:
         names = " or ".join(s.name for s in of.RUNNING.series)
         raise IngestError(
@@ -133,15 +135,16 @@ def look(api: QueryApi, request: Request) -> Probe:
     if not keys:
         raise IngestError(_missing_labels(api, request, labels))
     # a window holds one sample more where both of its ends count (Prometheus 2)
-    scrape_seconds = float(round(SCRAPE_WINDOW_SECONDS / (np.median(scrapes[0].values) - 0.5), 1))
+    scrape_seconds = float(round(window / (np.median(scrapes[0].values) - 0.5), 1))
     classic = ask(f"count({select(of.TTFT.series[0].name + '_bucket', labels)})")
     native = not classic and bool(ask(f"count({select(of.TTFT.series[0].name, labels)})"))
     buckets = {
         q.name: "" if native else _bounds_in_use(api, q, request, scrape_seconds)
         for q in (of.TTFT, of.TPOT)
     }
-    window = window_for(request.step_seconds, scrape_seconds)
-    return Probe(window, scrape_seconds, len(keys), native, buckets)
+    return Probe(
+        window_for(request.step_seconds, scrape_seconds), scrape_seconds, len(keys), native, buckets
+    )
 
 
 def _bounds_in_use(
