@@ -29,70 +29,118 @@ class Requirements:
     modelled: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Raw:
+    """What one variant alone would need, before anything damps or raises it."""
+
+    future: int
+    hold: int
+    present: int
+    reactive: int  # 0: no reason to overrule the forecast
+    modelled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Damped:
+    """The same after stabilization, the reactive floor and the schedule; windows brought up to date."""
+
+    future: int
+    hold: int
+    present: int
+    holds: guard.Holds
+    rises: guard.Holds
+
+
 def need_of(
     situation: Situation, sizes: Sizes, forecasts: Forecasts, prices: Prices, now_seconds: float
 ) -> Requirements:
     """Return what the planner must cover for one service that may be scaled."""
     policy = situation.policy
     floor = guard.schedule_floor(situation.windows)
-    holds: dict[str, guard.Holds] = {}
-    rises: dict[str, guard.Holds] = {}
-    variants, futures, hold_now, reactive, modelled = [], {}, {}, 0, True
-    for v in policy.variants:
-        lane = sizes.lane(policy.service, v.name)
-        urgent = 0
-        if lane is None:
-            modelled = False
-            future = hold = present = _unmodelled(situation, v)
-        else:
-            future, hold, present = (
-                int(counts[lane]) for counts in (sizes.future, sizes.hold, sizes.present)
-            )
-            urgent = int(sizes.reactive[lane]) if _reactive(situation) else 0
-            reactive = reactive or urgent
-        futures[v.name], hold_now[v.name] = future, hold
-        window = policy.behavior.scale_up.stabilization_window_seconds
-        past = situation.state.rises.get(v.name, ())
-        rises[v.name], future = guard.lasting(past, now_seconds, future, window)
-        future, hold, present = max(future, urgent), max(hold, urgent), max(present, urgent)
-        future, hold = max(future, floor), max(hold, floor, future)
-        window = policy.behavior.scale_down.stabilization_window_seconds
-        asked = 0 if situation.idle and not floor else hold
-        past = situation.state.holds.get(v.name, ())
-        current = situation.current[v.name]
-        holds[v.name], steady = guard.stabilized(past, now_seconds, asked, window, current)
-        start = forecasts.starts.get((policy.service, v.name), UNKNOWN_START)
-        usd = prices.replica_usd_per_hour(v)
-        lower, upper = guard.bounds(policy, v, current, situation.state.changes, now_seconds)
-        if lane is None and not _reactive(situation) and _others_measured(situation, v, sizes):
-            upper = min(upper, max(lower, current))  # a guess displaces nothing that is known
-        variants.append(
-            VariantNeed(
-                name=v.name,
-                role=v.role,
-                accelerator_class=v.accelerator_class,
-                accelerators=v.accelerators_per_replica,
-                usd_per_hour=usd,
-                start_usd=usd * start.typical_seconds / SECONDS_PER_HOUR,
-                current=min(current, upper),  # what is beyond the maximum goes anyway
-                ready=min(_ready(situation, v), upper),
-                lower=lower,
-                upper=upper,
-                future=max(1, future),
-                hold=max(1, steady),
-                present=max(1, present),
-            )
+    raw = {v.name: _raw(situation, v, sizes) for v in policy.variants}
+    damped = {name: _damped(situation, name, r, floor, now_seconds) for name, r in raw.items()}
+    variants = tuple(
+        _variant_need(
+            situation, v, raw[v.name], damped[v.name], sizes, forecasts, prices, now_seconds
         )
-    idle = situation.idle and all(h == 0 for past in holds.values() for _, h in past)
+        for v in policy.variants
+    )
+    remembered = [h for d in damped.values() for _, h in d.holds]
     need = ServiceNeed(
         policy.service,
         policy.namespace,
         policy.priority,
         policy.budget_usd_per_hour if prices.known(policy.variants) else math.inf,
-        tuple(variants),
-        idle,
+        variants,
+        idle=situation.idle and not any(remembered),
     )
-    return Requirements(need, holds, rises, futures, hold_now, reactive, floor, modelled)
+    return Requirements(
+        need=need,
+        holds={name: d.holds for name, d in damped.items()},
+        rises={name: d.rises for name, d in damped.items()},
+        forecast_future={name: r.future for name, r in raw.items()},
+        forecast_hold={name: r.hold for name, r in raw.items()},
+        reactive=next((r.reactive for r in raw.values() if r.reactive), 0),
+        schedule=floor,
+        modelled=all(r.modelled for r in raw.values()),
+    )
+
+
+def _raw(situation: Situation, variant: Variant, sizes: Sizes) -> _Raw:
+    lane = sizes.lane(situation.policy.service, variant.name)
+    if lane is None:
+        wanted = _unmodelled(situation, variant)
+        return _Raw(wanted, wanted, wanted, 0, modelled=False)
+    reactive = int(sizes.reactive[lane]) if _reactive(situation) else 0
+    future, hold, present = (int(n[lane]) for n in (sizes.future, sizes.hold, sizes.present))
+    return _Raw(future, hold, present, reactive, modelled=True)
+
+
+def _damped(situation: Situation, name: str, raw: _Raw, floor: int, now_seconds: float) -> _Damped:
+    behavior, state = situation.policy.behavior, situation.state
+    up = behavior.scale_up.stabilization_window_seconds
+    rises, future = guard.lasting(state.rises.get(name, ()), now_seconds, raw.future, up)
+    future = max(future, raw.reactive, floor)
+    hold = max(raw.hold, raw.reactive, floor, future)
+    asked = 0 if situation.idle and not floor else hold
+    down = behavior.scale_down.stabilization_window_seconds
+    past, current = state.holds.get(name, ()), situation.current[name]
+    holds, steady = guard.stabilized(past, now_seconds, asked, down, current)
+    return _Damped(future, steady, max(raw.present, raw.reactive), holds, rises)
+
+
+def _variant_need(
+    situation: Situation,
+    v: Variant,
+    raw: _Raw,
+    damped: _Damped,
+    sizes: Sizes,
+    forecasts: Forecasts,
+    prices: Prices,
+    now_seconds: float,
+) -> VariantNeed:
+    current = situation.current[v.name]
+    changes = situation.state.changes
+    lower, upper = guard.bounds(situation.policy, v, current, changes, now_seconds)
+    if not raw.modelled and not _reactive(situation) and _others_measured(situation, v, sizes):
+        upper = min(upper, max(lower, current))  # a guess displaces nothing that is known
+    start = forecasts.starts.get((situation.policy.service, v.name), UNKNOWN_START)
+    usd = prices.replica_usd_per_hour(v)
+    return VariantNeed(
+        name=v.name,
+        role=v.role,
+        accelerator_class=v.accelerator_class,
+        accelerators=v.accelerators_per_replica,
+        usd_per_hour=usd,
+        start_usd=usd * start.typical_seconds / SECONDS_PER_HOUR,
+        current=min(current, upper),  # what is beyond the maximum goes anyway
+        ready=min(_ready(situation, v), upper),
+        lower=lower,
+        upper=upper,
+        future=max(1, damped.future),
+        hold=max(1, damped.hold),
+        present=max(1, damped.present),
+    )
 
 
 def _reactive(situation: Situation) -> bool:
