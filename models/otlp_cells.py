@@ -2,20 +2,20 @@
 
 A span of time is cut at the borders of bins and each bin gets its share of it. A cell holds, by
 signal, an Amount; Amounts add up, over time and over the series of one source (finish reasons, ranks).
-The stored form is JSON without spaces: readable, no code in it, 9 significant digits.
+The stored form is JSON, 9 significant digits, deflated: no code in it, and a fifth of the size.
 """
 
 import json
 import math
+import zlib
 from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
 
 from models.otlp_histogram import Buckets
 from models.otlp_increments import NS, TimeSpan
 
 Cell = dict[str, "Amount"]  # by signal name
+DEFLATE_LEVEL = 1  # the fastest: more saves little
 
 
 @dataclass(slots=True)
@@ -35,8 +35,11 @@ class Amount:
 
     def add(self, other: "Amount") -> None:
         """Add `other` to this."""
-        self.start = float(np.fmin(self.start, other.start))  # the one that is not NaN
-        self.end = float(np.fmax(self.end, other.end))
+        # what is not NaN holds: a comparison with NaN is false
+        if not self.start <= other.start and other.start == other.start:
+            self.start = other.start
+        if not self.end >= other.end and other.end == other.end:
+            self.end = other.end
         self.total += other.total
         self.count += other.count
         self.change += other.change
@@ -69,7 +72,7 @@ def merge(into: Cell, cell: Cell) -> None:
         into.setdefault(name, Amount()).add(amount)
 
 
-def to_json(cell: Cell) -> str:
+def to_bytes(cell: Cell) -> bytes:
     """Return the stored form of a cell."""
     rows = {
         name: [
@@ -79,14 +82,14 @@ def to_json(cell: Cell) -> str:
         ]
         for name, a in cell.items()
     }
-    return json.dumps(rows, separators=(",", ":"))
+    return zlib.compress(json.dumps(rows, separators=(",", ":")).encode(), DEFLATE_LEVEL)
 
 
-def from_json(text: str) -> Cell:
+def from_bytes(data: bytes) -> Cell:
     """Read the stored form. Raises ValueError if it is not one."""
     try:
-        return {name: _amount(row) for name, row in json.loads(text).items()}
-    except (TypeError, AttributeError) as error:
+        return {name: _amount(row) for name, row in json.loads(zlib.decompress(data)).items()}
+    except (TypeError, AttributeError, zlib.error) as error:
         raise ValueError(f"not a stored cell ({error})") from error
 
 

@@ -8,12 +8,13 @@ when something new is refused.
 import math
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from models.otlp_cells import Cell, bucket_count, merge, shares
 from models.otlp_histogram import Histogram, bucket_of
 from models.otlp_increments import NS, SeriesState, TimeSpan, advance
 from models.otlp_names import (
+    QUANTILE_SIGNALS,
     SPAN_ARRIVALS,
     SPAN_FINISHED,
     SPAN_INPUT,
@@ -210,6 +211,8 @@ class Fold:
 
     def _add_span(self, number: int, signal: Signal, span: TimeSpan) -> str:
         """Add the shares of a span to its cells, all or none; return why not, or nothing."""
+        if signal not in QUANTILE_SIGNALS and span.buckets:
+            span = replace(span, buckets=None)
         parts = shares(span, self.bin_seconds)
         size = len(span.buckets or ()) * len(parts)
         new = sum((b, number) not in self.cells for b, _ in parts)

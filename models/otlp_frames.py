@@ -66,7 +66,10 @@ class _Group:
             if amount.covered_seconds:
                 self.starts.append(amount.start)
                 self.ends.append(amount.end)
-        merge(self.total, cell)
+        if self.total:
+            merge(self.total, cell)
+        else:
+            self.total = cell
 
     @property
     def observed_seconds(self) -> float:
@@ -87,7 +90,8 @@ def to_frames(
 ) -> OtlpFrames:
     """Return load, serving and startups of (bin, source, cell) in the order of bins.
 
-    Raises FrameError if the interval is not a multiple of the bins, and for impossible numbers.
+    The cells are used up: summed in place. Raises FrameError if the interval is not a multiple of the
+    bins, and for impossible numbers.
     """
     if interval_seconds < bin_seconds or interval_seconds % bin_seconds:
         raise FrameError(
@@ -123,7 +127,10 @@ def _groups(
     """Sum the cells of one interval: over its bins per source, then per service and variant."""
     of_source: dict[int, Cell] = {}
     for source, cell in cells:
-        merge(of_source.setdefault(source, {}), cell)
+        if source in of_source:
+            merge(of_source[source], cell)
+        else:
+            of_source[source] = cell
     groups: dict[tuple[str, str], _Group] = {}
     for source in sorted(of_source):
         cell = of_source[source]

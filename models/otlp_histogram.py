@@ -8,6 +8,8 @@ Source: OpenTelemetry metrics data model, sections Histogram and ExponentialHist
 """
 
 import bisect
+import itertools
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -132,18 +134,16 @@ def quantiles(buckets: Buckets, asked: Iterable[float]) -> list[tuple[float, flo
 def _distribution(rows: list[tuple[float, float, float]]) -> tuple[list[float], list[float]]:
     """Return increasing edges and the count up to each; what has no finite bound is at infinity."""
     edges = sorted({e for low, up, _ in rows for e in (low, up)} | {0.0})
-    below = np.zeros(len(edges))
     at = {e: i for i, e in enumerate(edges)}
-    grid = np.asarray(edges)
+    inside = [0.0] * len(edges)  # count between the edge before and this one
     for low, up, n in rows:
         first, last = at[low], at[up]
-        if np.isinf(up) or first == last:
-            below[last:] += n
+        if last - first <= 1 or math.isinf(up):
+            inside[last] += n
             continue
-        share = (grid[first : last + 1] - low) / (up - low)
-        below[first : last + 1] += n * share
-        below[last + 1 :] += n
-    return edges, [float(b) for b in below]
+        for i in range(first + 1, last + 1):
+            inside[i] += n * (edges[i] - edges[i - 1]) / (up - low)
+    return edges, list(itertools.accumulate(inside))
 
 
 def _at(rank: float, edges: list[float], cumulative: list[float]) -> tuple[float, float, float]:
@@ -153,7 +153,7 @@ def _at(rank: float, edges: list[float], cumulative: list[float]) -> tuple[float
     if upper == 0:
         return edges[0], edges[0], edges[0]
     low, up = edges[upper - 1], edges[upper]
-    if np.isinf(up):
+    if math.isinf(up):
         return low, low, up
     inside = cumulative[upper] - cumulative[upper - 1]
     share = min(max((rank - cumulative[upper - 1]) / inside, 0.0), 1.0)

@@ -99,6 +99,8 @@ SIGNALS = {
     )
 }
 LATENCY_SIGNALS = frozenset({TTFT, TPOT, DURATION})
+# of these the columns are quantiles; of other histograms sum and count are enough
+QUANTILE_SIGNALS = frozenset({TTFT, TPOT, SPAN_TTFT, SPAN_TPOT})
 ENGINE_SIGNALS = tuple(s.name for s in SIGNALS.values() if s.engine)
 
 # what tells sources apart and what a service or variant may be named after

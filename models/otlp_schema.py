@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from models.frames import FrameError
-from models.otlp_cells import Cell, from_json
+from models.otlp_cells import Cell, from_bytes
 from models.otlp_fold import Series
 from models.otlp_histogram import Histogram
 from models.otlp_increments import SeriesState
@@ -24,7 +24,7 @@ CREATE = (
     "CREATE TABLE IF NOT EXISTS source (id INTEGER PRIMARY KEY, attributes TEXT NOT NULL, "
     "first_bin INTEGER NOT NULL, last_bin INTEGER NOT NULL)",
     "CREATE TABLE IF NOT EXISTS cell (bin INTEGER NOT NULL, source INTEGER NOT NULL, "
-    "content TEXT NOT NULL, PRIMARY KEY (bin, source)) WITHOUT ROWID",
+    "content BLOB NOT NULL, PRIMARY KEY (bin, source)) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS series (key BLOB PRIMARY KEY, source INTEGER NOT NULL, "
     "state TEXT NOT NULL) WITHOUT ROWID",
 )
@@ -68,12 +68,12 @@ def sources_from_rows(rows: Iterable[tuple[int, str]]) -> dict[int, dict[str, st
 
 
 def cells_from_rows(
-    rows: Iterable[tuple[int, int, str]], where: str
+    rows: Iterable[tuple[int, int, bytes]], where: str
 ) -> Iterator[tuple[int, int, Cell]]:
     """Yield (bin, source, cell). Raises StoreError for a row that is not one."""
-    for number, source, text in rows:
+    for number, source, data in rows:
         try:
-            yield number, source, from_json(text)
+            yield number, source, from_bytes(data)
         except ValueError as error:
             raise StoreError(f"{where}: bin {number}, source {source}: {error}") from error
 

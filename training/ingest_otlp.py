@@ -76,8 +76,8 @@ def _bins(db: sqlite3.Connection, period: Period, bin_seconds: int) -> tuple[int
 
 
 def _reported(
-    rows: Iterator[tuple[int, int, str]], bins: tuple[int, int], progress: Progress | None
-) -> Iterator[tuple[int, int, str]]:
+    rows: Iterator[tuple[int, int, bytes]], bins: tuple[int, int], progress: Progress | None
+) -> Iterator[tuple[int, int, bytes]]:
     first, end = bins
     for i, row in enumerate(rows):
         if progress is not None and i % 1000 == 0:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Self
 
 from models import otlp_schema as schema
-from models.otlp_cells import merge, to_json
+from models.otlp_cells import merge, to_bytes
 from models.otlp_fold import Fold, Series
 from models.otlp_frames import OtlpFrames, to_frames
 from models.otlp_identity import Identity
@@ -149,7 +149,7 @@ class OtlpStore:
                 )
                 merge(written, cell)
                 cell = written  # noqa: PLW2901 - the fold's own stays as it is until `taken`
-            self._db.execute(schema.WRITE_CELL, (number, source, to_json(cell)))
+            self._db.execute(schema.WRITE_CELL, (number, source, to_bytes(cell)))
             self._write_source(source, attributes[source], number)
 
     def _write_series(self, fold: Fold) -> None:

@@ -8,7 +8,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from otlp_builders import POD, T0, counter, export, fold_all, frames_of, gauge, histogram
 
 from models.frames import FrameError
-from models.otlp_cells import from_json, to_json
+from models.otlp_cells import from_bytes, to_bytes
 from models.otlp_fold import Fold
 from models.otlp_histogram import Buckets
 from models.otlp_identity import Identity, IdentityError, check_template, parse_rules
@@ -195,9 +195,9 @@ def test_an_interval_of_broken_bins_is_refused() -> None:
 def test_cells_survive_the_store() -> None:
     fold = fold_all(export(histogram("vllm:time_to_first_token_seconds", [0.3, 9.0], 60, 0)))
     cells = list(fold.cells.values())
-    back = [from_json(to_json(c)) for c in cells]
+    back = [from_bytes(to_bytes(c)) for c in cells]
     assert back == cells
     beyond: Buckets = {(5.0, math.inf): 0.5}
     assert beyond.items() <= back[0]["ttft"].buckets.items()
     with pytest.raises(ValueError, match="not a stored cell"):
-        from_json("[1]")
+        from_bytes(b"[1]")

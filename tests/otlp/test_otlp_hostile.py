@@ -153,13 +153,13 @@ def test_many_large_messages_at_once(receiver: Running) -> None:
         with channel_to(receiver) as channel:
             codes.append(code_of(channel, body))
 
-    for _ in range(5):  # what one round leaves behind must not add up
+    for _ in range(3):  # what one round leaves behind must not add up
         threads = [threading.Thread(target=send) for _ in range(40)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    assert len(codes) == 200
+    assert len(codes) == 120
     assert set(codes) <= {"INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "UNAVAILABLE"}
 
 

@@ -39,7 +39,7 @@ from otlp_builders import POD, counter, export
 from receiver_process import Running, running
 
 from autoscaler.edge.otlp_store import read_recent
-from models.otlp_cells import Amount, from_json
+from models.otlp_cells import Amount, from_bytes
 from models.otlp_identity import Identity
 from models.otlp_schema import FILE_NAME, READ_CELLS, READ_SOURCES, sources_from_rows
 
@@ -88,7 +88,7 @@ def totals(store: Path, pod: str = POD_NAME) -> dict[str, Amount]:
         for _, source, text in db.execute(READ_CELLS, (0, 2**40)).fetchall():
             if sources[source].get("k8s.pod.name") != pod:
                 continue
-            for name, amount in from_json(text).items():
+            for name, amount in from_bytes(text).items():
                 out.setdefault(name, Amount()).add(amount)
     db.close()
     return out

@@ -6,6 +6,7 @@ import pytest
 from otlp_builders import POD, T0, counter, exponential, export, fold_all, gauge, histogram
 
 from autoscaler.edge.otlp_store import OtlpStore, read_recent
+from models.otlp_cells import Amount
 from models.otlp_fold import Fold
 from models.otlp_identity import Identity
 from models.otlp_names import IDENTITY_ATTRIBUTES
@@ -29,6 +30,21 @@ def minutes(first: int, last: int, *, pods: int = 1) -> Fold:
             for pod in range(pods)
         )
     )
+
+
+def filled(first_bin: int, bins: int, sources: int) -> Fold:
+    """Cells as busy pods make them, without the messages."""
+    fold = Fold(bin_seconds=30)
+    fold.sources = {(("pod", str(i)), ("service.name", "chat")): i for i in range(1, sources + 1)}
+    for b in range(T0 // 30 + first_bin, T0 // 30 + first_bin + bins):
+        for i in fold.sources.values():
+            buckets = {(x / 7.0, (x + 1) / 7.0): x / 3.0 for x in range(1, 12)}
+            seen = (b * 30.0, b * 30.0 + 30.0)
+            fold.cells[b, i] = {
+                "success": Amount(*seen, 5.0),
+                "ttft": Amount(*seen, 7.0, 22.0, 0.0, buckets),
+            }
+    return fold
 
 
 def test_training_and_the_online_path_read_the_same(tmp_path: Path) -> None:
@@ -93,8 +109,7 @@ def test_the_file_never_grows_beyond_its_limit(tmp_path: Path) -> None:
     file = tmp_path / FILE_NAME
     with OtlpStore(tmp_path, bin_seconds=30, max_bytes=limit) as store:
         for hour in range(12):
-            fold = minutes(60 * hour + 1, 60 * hour + 61, pods=20)
-            store.flush(fold)
+            store.flush(filled(120 * hour, 120, 20))
             store.prune(T0 + 3600.0 * (hour + 1))
             assert file.stat().st_size <= limit
         newest = read_store(tmp_path, Identity()).load.ts.max().timestamp()
@@ -102,7 +117,7 @@ def test_the_file_never_grows_beyond_its_limit(tmp_path: Path) -> None:
 
 
 def test_a_full_file_keeps_what_waits(tmp_path: Path) -> None:
-    fold = minutes(1, 120, pods=60)
+    fold = filled(0, 600, 40)
     cells = len(fold.cells)
     with OtlpStore(tmp_path, bin_seconds=30, max_bytes=4 * 2**20) as store:
         with pytest.raises(OSError, match="full"):
