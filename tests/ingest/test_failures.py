@@ -306,7 +306,7 @@ def test_a_server_that_goes_away_leaves_what_was_fetched(fleet_url: str, tmp_pat
                 fetch_parts=impatient,
             )
         kept = len(list((tmp_path / ".ingest" / "parts").glob("*.parquet")))
-        assert kept >= 8
+        assert kept >= 5
         whole = tmp_path / "whole"
         ingest_prometheus(api, request, whole, resume=False, parallel=4, progress=quiet)
         ingest_prometheus(api, request, tmp_path, resume=True, parallel=4, progress=quiet)
