@@ -11,6 +11,7 @@ import typer
 import yaml
 
 from autoscaler.cli.common import log, progress_report
+from autoscaler.cli.otlp import require_extra
 from models.frames import FrameError
 from models.otlp_frames import OtlpFrames
 from models.otlp_identity import (
@@ -59,6 +60,7 @@ def otlp_file(
     rules: Rules = None,
 ) -> None:
     """Fold the files into a store of their own and write its telemetry folder."""
+    require_extra()
     from autoscaler.edge.otlp_files import store_files
     from autoscaler.edge.otlp_store import OtlpStore
     from models.otlp_fold import DEFAULT_BIN_SECONDS

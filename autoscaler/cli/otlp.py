@@ -1,6 +1,7 @@
 """`foreserve otlp`: receive OpenTelemetry, so that no Prometheus is needed."""
 
 import asyncio
+import importlib.util
 import ipaddress
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +9,7 @@ from typing import Annotated
 import typer
 
 from autoscaler.cli.common import log
+from models.frames import FrameError
 
 EXAMPLE = """
 Receive OTLP metrics and traces (gRPC and HTTP) into an embedded store, until SIGTERM.
@@ -47,6 +49,7 @@ def otlp(
     flush_seconds: Annotated[float, typer.Option(min=0.1, help="What a crash may lose.")] = 5.0,
 ) -> None:
     """Receive until SIGTERM or SIGINT."""
+    require_extra()
     from autoscaler.edge.otlp_receiver import Receiver, ReceiverLimits, TlsFiles
     from autoscaler.edge.otlp_serve import serve
     from autoscaler.edge.otlp_store import OtlpStore
@@ -76,6 +79,17 @@ def otlp(
     identity = tuple(dict.fromkeys((*IDENTITY_ATTRIBUTES, *(attribute or ()))))
     receiver = Receiver(opened, fold, limits, identity)
     asyncio.run(serve(receiver, listen, (grpc_port, http_port), tls))
+
+
+def require_extra() -> None:
+    """Say how to get what OTLP needs, where it is not installed."""
+    for module in ("aiohttp", "grpc", "opentelemetry.proto"):
+        try:
+            found = importlib.util.find_spec(module)
+        except ModuleNotFoundError:  # not even the package that it would be in
+            found = None
+        if found is None:
+            raise FrameError(f"{module} is not installed; allowed: pip install 'foreserve[otlp]'")
 
 
 def _is_loopback(host: str) -> bool:

@@ -168,15 +168,15 @@ def test_metrics_of_a_real_vllm_agree_with_what_its_clients_saw(tmp_path: Path) 
     inner = load.index[1:-1]  # whole minutes
     error_rps = (load[inner] - offered.reindex(inner, fill_value=0)) / 60
     assert len(inner) >= 10
-    assert error_rps.abs().max() < 0.1
-    assert abs(error_rps.mean()) < 0.01
+    assert error_rps.abs().max() < 0.02
+    assert abs(error_rps.mean()) < 0.001
     first_token = pd.to_datetime(
         (numbers.arrival_ts + numbers.ttft_s) // 60 * 60, unit="s", utc=True
     )
     seen = numbers.ttft_s.groupby(first_token).quantile(0.5)
     serving = telemetry.serving.set_index("ts")
     for ts in inner:
-        # the truth lies in the bucket of the estimate: here neighbours are up to a factor 2.5 apart
-        assert serving.ttft_p50_seconds[ts] == pytest.approx(seen[ts], rel=0.6)
+        # the error is the bucket's width: at most a factor 2.5, in the middle of the mass much less
+        assert serving.ttft_p50_seconds[ts] == pytest.approx(seen[ts], rel=0.15)
     mean_isl = np.average(serving.isl_tokens[inner], weights=serving.finished_requests[inner])
     assert mean_isl == pytest.approx(numbers.input_tokens.mean(), rel=0.05)
