@@ -55,8 +55,12 @@ def trace(
     ] = None,
     max_bad_ratio: Annotated[float, typer.Option(help="Share of bad rows to leave out.")] = 0.0,
     whole_steps: Annotated[
-        bool, typer.Option("--whole-steps", help="Leave out steps that a log covers in part.")
-    ] = False,
+        bool,
+        typer.Option(
+            "--whole-steps/--partial-steps",
+            help="Leave out, or keep, the first and last step, which a log covers in part.",
+        ),
+    ] = True,
     force: Annotated[bool, typer.Option("--force", help="Replace a telemetry folder.")] = False,
 ) -> None:
     """Read the logs and write the folder."""

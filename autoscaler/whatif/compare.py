@@ -20,7 +20,7 @@ from autoscaler.whatif.case import (
     measured_engines,
     priced,
 )
-from autoscaler.whatif.history import cut_history, simulate_history, write_load
+from autoscaler.whatif.history import FILES, cut_history, simulate_history, write_load
 from autoscaler.whatif.pool import Pool, Train
 from autoscaler.whatif.results import FORESERVE, Comparison, Measures, RunResult, combine
 from autoscaler.whatif.rivals import WINDOWS, Setting, searches
@@ -33,6 +33,10 @@ SEARCH_RUNS = 5  # at most, for each averaging window of a rival
 MODELS_GIVEN = (
     "The models were given, not trained here: if they have seen the judged hours, Foreserve's "
     "forecasts are flattered."
+)
+LOAD_ONLY = (
+    "The telemetry tells of load alone: what replicas did with it before the judged hours was "
+    "simulated with the profile, and Foreserve learned from that."
 )
 RUNS, TRAINING, HISTORY = "simulated days", "training", "history"  # what the progress speaks of
 
@@ -125,14 +129,15 @@ def compare(
         )
     inputs = _Inputs(scenario, policies, arrivals, scenario.models, None)
     needed = scenario.profile is None or any(a.name == FORESERVE for a in scenario.autoscalers)
-    if scenario.telemetry is not None and needed:
+    load_only = _is_load_only(scenario)
+    if scenario.telemetry is not None and needed and not load_only:
         _learn_from_telemetry(inputs, work, train, progress)
     case = _case(inputs)
     contests, fixed = _contests(case, scenario.autoscalers)
     names = [spec.name for spec in scenario.autoscalers]
     with Pool(case, workers) as pool:
         training = None
-        if FORESERVE in names and scenario.telemetry is None:
+        if FORESERVE in names and (scenario.telemetry is None or load_only):
             training = _learn_from_trace(inputs, case, pool, work, train, progress)
         race = _Race(pool, inputs, contests, progress, training)
         results = race.run(fixed, FORESERVE in names)
@@ -244,6 +249,14 @@ def _learn_from_telemetry(inputs: _Inputs, work: Path, train: Train, progress: P
         inputs.notes.append(MODELS_GIVEN)
 
 
+def _is_load_only(scenario: Scenario) -> bool:
+    """Whether a telemetry folder tells of load alone, and a profile can stand in for the rest."""
+    folder = scenario.telemetry
+    if folder is None or scenario.profile is None or scenario.models is not None:
+        return False
+    return not (folder / FILES[1]).exists()
+
+
 def _learn_from_trace(
     inputs: _Inputs, case: Case, pool: Pool, work: Path, train: Train, progress: Progress
 ) -> "Future[None] | None":
@@ -253,6 +266,8 @@ def _learn_from_trace(
         write_load(case, inputs.arrivals, work / "telemetry")
         inputs.notes.append(MODELS_GIVEN)
         return None
+    if inputs.scenario.telemetry is not None:
+        inputs.notes.append(LOAD_ONLY)
     progress(HISTORY, 0, 1)
     simulate_history(case, inputs.arrivals, work / "telemetry")
     progress(HISTORY, 1, 1)

@@ -370,5 +370,7 @@ def test_the_command_line(
         assert code == 2
         assert message in text
         assert len(text.splitlines()) == 1
-    assert status("--service", CHAT, "--step", "2m")[0] == 0
+    assert status("--service", CHAT, "--step", "2m", "--partial-steps")[0] == 0
     assert numbers(tmp_path) == [2, 0, 1]  # from 18:14, 18:16 and 18:18
+    assert status("--service", CHAT, "--step", "2m", "--force")[0] == 0
+    assert numbers(tmp_path) == [0]  # the log covers the first and the last in part

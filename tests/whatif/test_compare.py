@@ -352,3 +352,12 @@ def test_foreserve_runs_on_a_trace_and_on_the_telemetry_and_models_that_it_left(
     told = run(telemetry=work / "telemetry", models=work / "models", **changes)
     assert told.runs[0].measures.requests > 0
     assert "The models were given" in told.notes[0]
+    for rest in ("serving.parquet", "startups.parquet"):
+        (work / "telemetry" / rest).rename(work / rest)
+    changes = {"trace": None, "startup": None, "judgedHours": 1, "autoscalers": ["foreserve"]}
+    again = scenario_of(policies, **{**small, **changes, "telemetry": work / "telemetry"})
+    bare = compare(
+        again, work=tmp_path / "bare", train=train_for_real, progress=lambda *_: None, workers=2
+    )
+    assert "The telemetry tells of load alone" in bare.notes[0]
+    assert (tmp_path / "bare" / "telemetry" / "serving.parquet").exists()
