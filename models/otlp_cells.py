@@ -101,9 +101,11 @@ def bucket_count(cell: Cell) -> int:
 def _amount(row: list[Any]) -> Amount:
     *numbers, buckets = row
     start, end, total, count, change = (math.nan if x is None else float(x) for x in numbers)
-    known = {
-        (float(low), math.inf if up is None else float(up)): float(n) for low, up, n in buckets
-    }
+    known: dict[tuple[float, float], float] = {}
+    for low, up, n in buckets:
+        # edges that differ by less than what is stored are one bucket: their counts add up
+        edges = (float(low), math.inf if up is None else float(up))
+        known[edges] = known.get(edges, 0.0) + float(n)
     return Amount(start, end, total, count, change, known)
 
 

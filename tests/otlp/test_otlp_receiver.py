@@ -71,13 +71,12 @@ def receiver(shared_store: Path) -> Iterator[Running]:
 
 def written(store: Path, pod: str, signal_name: str, wanted: float) -> dict[str, Amount]:
     """Everything in the store of one pod, once `signal_name` has reached the total wanted."""
-    found: dict[str, Amount] = {}
-    for _ in range(40):
+    for _ in range(600):  # a minute: a busy machine is slow, not wrong
         found = totals(store, pod)
         if signal_name in found and found[signal_name].total >= wanted - 1e-6:
-            break
+            return found
         time.sleep(0.1)
-    return found
+    raise AssertionError(f"{signal_name} of {pod} never reached {wanted}")
 
 
 def totals(store: Path, pod: str = POD_NAME) -> dict[str, Amount]:
