@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -114,7 +115,11 @@ def vllm(python: Path, out: Path) -> Iterator[int]:
     log = out / "vllm.log"
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            command, stdout=sink, stderr=subprocess.STDOUT, env={**os.environ, **settings}
+            command,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **settings},
+            start_new_session=True,  # its engine is a process of its own: ended with it
         )
         try:
             wait_for_health(port, process, log)
@@ -124,7 +129,7 @@ def vllm(python: Path, out: Path) -> Iterator[int]:
             try:
                 process.wait(20)
             except subprocess.TimeoutExpired:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)
                 process.wait(10)
 
 
@@ -254,6 +259,7 @@ def main() -> int:
     out = given.out.resolve()
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `finally` ends the servers
     try:
         run(given.vllm_python.absolute(), out, rates, given.seconds)
     except CheckError as error:
