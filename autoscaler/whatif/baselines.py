@@ -6,6 +6,7 @@ telemetry failed a rival holds what was desired, as each of them does: no data i
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ class Autoscaler(Protocol):
         ...
 
 
-class _OneVariant:
+class _OneVariant(ABC):
     """Finds the one variant in an observation, and holds where its telemetry is missing."""
 
     name = "one-variant"
@@ -66,8 +67,9 @@ class _OneVariant:
         self._last = (service, variant, wanted)
         return {service: {variant: wanted}}
 
+    @abstractmethod
     def _wanted(self, now_seconds: float, interval_seconds: float, seen: VariantObservation) -> int:
-        raise NotImplementedError
+        """Return the count this autoscaler wants now, before its minimum and maximum."""
 
 
 class StaticFleet(_OneVariant):
