@@ -33,7 +33,7 @@ class TraceOptions:
     """How logs are to be read; see docs/ingest-trace.md.
 
     step_seconds None: 60 s, or the window of logs whose rows are windows. start_seconds None: numeric
-    timestamps count from the epoch. zone None: times without a zone are refused (Azure's are UTC).
+    timestamps count from the epoch. zone None: times without a zone are refused (Azure's are taken as UTC).
     """
 
     shape: str = "auto"

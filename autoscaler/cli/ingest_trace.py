@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import pandas as pd
 import typer
@@ -10,6 +10,9 @@ import typer
 from autoscaler.cli.common import log, progress_report
 from models.trace_shapes import FORMATS, TraceError, parse_mapping
 from models.trace_times import zone_of
+
+if TYPE_CHECKING:
+    from training.ingest_trace import Ingested
 
 EXAMPLE = """
 Turn request logs (CSV, JSONL, both also .gz, Parquet) into a telemetry folder (docs/ingest-trace.md).
@@ -47,7 +50,9 @@ def trace(
     ] = "",
     time_zone: Annotated[
         str | None,
-        typer.Option(help="Of times without a zone: UTC, Europe/Berlin. Azure's are UTC."),
+        typer.Option(
+            help="Of times without a zone: UTC, Europe/Berlin. Azure's: UTC if not given."
+        ),
     ] = None,
     start: Annotated[
         str | None,
@@ -80,6 +85,10 @@ def trace(
     )
     with progress_report() as report:
         done = ingest_trace(files, out, options, force=force, progress=report)
+    _report(done, out)
+
+
+def _report(done: "Ingested", out: Path) -> None:
     for note in done.notes:
         log.warning("%s", note)
     log.info(
