@@ -93,6 +93,8 @@ def live_queries(labels: Labels, window_seconds: float) -> dict[str, str]:
         },
         "age_seconds": age_query(labels),
         "gateway": gateway_query(labels, window_seconds),
+        "gateway_queue": gateway_queue_query(labels, window_seconds),
+        "draining": draining_query(labels, window_seconds),
         **replica_queries(),
     }
 
@@ -138,12 +140,21 @@ def share_queries(
 
 def gateway_query(labels: Labels, window_seconds: float) -> str:
     """Return arrivals per second by the gateway's namespace and model."""
+    return _at_gateway("rate", of.GATEWAY_REQUESTS, labels, window_seconds)
+
+
+def gateway_queue_query(labels: Labels, window_seconds: float) -> str:
+    """Return the requests that the gateway held, on average, by its namespace and model."""
+    return _at_gateway("avg_over_time", of.GATEWAY_QUEUE, labels, window_seconds)
+
+
+def _at_gateway(function: str, quantity: Quantity, labels: Labels, window_seconds: float) -> str:
     by = ", ".join(x for x in (labels.gateway_namespace, labels.gateway_model_name) if x)
     parts = []
-    for s in of.GATEWAY_REQUESTS.series:
+    for s in quantity.series:
         keep = ", ".join((by, "pod", "instance", *s.identity))
-        rate = f"rate({select(s.name, labels)}[{duration(window_seconds)}])"
-        parts.append(f"sum by ({by}) (max by ({keep}) ({rate}))")
+        value = f"{function}({select(s.name, labels)}[{duration(window_seconds)}])"
+        parts.append(f"sum by ({by}) (max by ({keep}) ({value}))")
     return " or ".join(parts)
 
 
@@ -165,6 +176,20 @@ def pods_query(labels: Labels, window_seconds: float) -> str:
         for s in of.RUNNING.series
     ]
     return " or ".join(parts)
+
+
+def draining_query(labels: Labels, window_seconds: float) -> str:
+    """Return the pods of each row that are being deleted: no row where none is, or none is known.
+
+    kube-state-metrics has kube_pod_deletion_timestamp from the request to delete until the pod is gone.
+    """
+    deleted = "kube_pod_deletion_timestamp"
+    for own, theirs in ((labels.pod, "pod"), (labels.namespace, "namespace")):
+        if own not in (None, theirs):
+            deleted = f'label_replace({deleted}, "{own}", "$1", "{theirs}", "(.+)")'
+    on = ", ".join(x for x in (labels.namespace, labels.pod) if x)
+    pods = pods_query(labels, window_seconds)
+    return f"count by ({', '.join(labels.group)}) (({pods}) and on ({on}) {deleted})"
 
 
 def startup_queries(window_seconds: float) -> dict[str, str]:

@@ -182,6 +182,28 @@ GATEWAY_REQUESTS = Quantity(
         ),
     ),
 )
+GATEWAY_QUEUE = Quantity(
+    "gateway_queue",
+    Kind.GAUGE,
+    "requests",
+    False,
+    "requests that the gateway holds back: they wait as much as those in the engine",
+    "a queue in the gateway is not seen, nor is demand for a service without replicas",
+    "scrape the endpoint picker; it queues only with its flow control on",
+    (
+        Series(
+            "llm_d_epp_flow_control_queue_size",
+            GATEWAY,
+            ("inference_pool", "priority", "fairness_id", "model_name"),
+        ),
+        Series(
+            "inference_extension_flow_control_queue_size",
+            GATEWAY,
+            ("inference_pool", "priority", "fairness_id", "model_name"),
+            "the name before llm-d took the endpoint picker over",
+        ),
+    ),
+)
 POD_CREATED = Quantity(
     "pod_created",
     Kind.INFO,
@@ -226,5 +248,6 @@ ENGINE = (
     PREFIX_QUERIES,
     PREFIX_HITS,
 )
+AT_GATEWAY = (GATEWAY_REQUESTS, GATEWAY_QUEUE)
 KUBERNETES = (POD_CREATED, POD_READY, POD_OWNER)
-QUANTITIES = (*ENGINE, GATEWAY_REQUESTS, *KUBERNETES)
+QUANTITIES = (*ENGINE, *AT_GATEWAY, *KUBERNETES)

@@ -87,7 +87,7 @@ def look(api: QueryApi, labels: Labels, now_seconds: float) -> Facts:
     def ask(query: str) -> list[Row]:
         return api.instant(query, now_seconds)
 
-    engine, other = _names(of.ENGINE), _names((of.GATEWAY_REQUESTS, *of.KUBERNETES))
+    engine, other = _names(of.ENGINE), _names((*of.AT_GATEWAY, *of.KUBERNETES))
     selector = labels.selector
     counts = _by_name(ask(f"count by (__name__) ({_matcher(engine, selector)})"))
     counts |= _by_name(ask(f"count by (__name__) ({_matcher(other)})"))
@@ -132,8 +132,8 @@ def target_findings(
                         service,
                         what,
                         target,
-                        f"is between the buckets {shown}: the share within it is not known; choose one "
-                        "of them, or set vLLM's --custom-histogram-buckets",
+                        f"is between the buckets {shown}: ticks estimate the share within it, history "
+                        "has none; choose one of them, or set vLLM's --custom-histogram-buckets",
                     )
                 )
     return out

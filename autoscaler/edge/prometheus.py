@@ -8,7 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from autoscaler.core.types import (
@@ -96,8 +96,10 @@ class PrometheusReader:
             settings.interval_seconds,
             settings.window_seconds,
             settings.scrape_seconds,
+            {name: policy.targets for name, policy in policies.services.items()},
         )
         gateway = _gateway(rows.get("gateway", []), policies, self._labels)
+        held = _gateway(rows.get("gateway_queue", []), policies, self._labels)
         services: dict[str, ServiceObservation] = {}
         stale: dict[str, float] = {}
         partial: dict[str, tuple[str, ...]] = {}
@@ -108,7 +110,9 @@ class PrometheusReader:
             if age > settings.stale_after_seconds:
                 stale[name] = age
                 continue
-            seen, counted = _service(policy, answers, gateway.get(name, math.nan))
+            seen, counted = _service(
+                policy, answers, gateway.get(name, math.nan), held.get(name, 0.0)
+            )
             if seen is None:
                 continue
             services[name] = seen
@@ -154,7 +158,7 @@ def _keys(policy: Policy, answers: Answers) -> list[tuple[Variant, Key]]:
 
 
 def _service(
-    policy: Policy, answers: Answers, gateway_rps: float
+    policy: Policy, answers: Answers, gateway_rps: float, held: float
 ) -> tuple[ServiceObservation | None, bool]:
     """Return the observation (None: silent), and whether only scrapes count its replicas."""
     variants: dict[str, VariantObservation] = {}
@@ -170,7 +174,8 @@ def _service(
             continue
         if known is None:
             by_scrapes = True
-            known = Replicas(desired=round(scraped), ready=round(scraped), starting=0)
+            serving = max(0, round(scraped) - answers.draining(key))
+            known = Replicas(desired=serving, ready=serving, starting=0)
         variants[variant.name] = _variant(key, known, answers, policy.targets)
     rates = [answers.arrival_rps(key) for key in scraped_keys]
     rebuilt = sum(rates) if rates else math.nan
@@ -178,7 +183,26 @@ def _service(
     if not scraped_keys and math.isnan(gateway_rps):
         return None, False
     isl, osl = (answers.mean(column, scraped_keys) for column in ("isl_tokens", "osl_tokens"))
-    return ServiceObservation(rate, isl, osl, variants), by_scrapes
+    return ServiceObservation(rate, isl, osl, _with_held(variants, held)), by_scrapes
+
+
+def _with_held(
+    variants: Mapping[str, VariantObservation], held: float
+) -> Mapping[str, VariantObservation]:
+    """Return variants that also wait for what the gateway holds back.
+
+    It has not chosen one yet: each gets its share of the ready replicas, the first all where none is.
+    """
+    if held <= 0:
+        return variants
+    ready = sum(v.ready for v in variants.values())
+    out = {}
+    for place, (name, v) in enumerate(variants.items()):
+        share = v.ready / ready if ready else float(place == 0)
+        # a variant without replicas has no engine, so nothing waits there; else unknown stays unknown
+        waiting = 0.0 if v.ready == 0 and math.isnan(v.waiting) else v.waiting
+        out[name] = replace(v, waiting=waiting + held * share)
+    return out
 
 
 def _variant(
@@ -191,14 +215,15 @@ def _variant(
     return VariantObservation(
         ready=replicas.ready,
         starting=replicas.starting,
-        draining=0,
+        draining=answers.draining(key),
         desired=replicas.desired,
         running=answers.get("running", key),
         waiting=answers.get("waiting", key),
         kv_cache_usage_ratio=answers.get("kv_cache_usage_ratio", key),
         finished_requests=answers.get("completion_rate_rps", key) * answers.interval_seconds,
-        ttft_within_slo_ratio=answers.get(f"ttft_within:{targets.ttft_seconds:g}", key),
-        tpot_within_slo_ratio=answers.get(f"tpot_within:{targets.tpot_seconds:g}", key),
+        ttft_within_slo_ratio=answers.get("ttft_within", key),
+        tpot_within_slo_ratio=answers.get("tpot_within", key),
+        slo_attainment_ratio=answers.attained(key, targets),
         **latency,
     )
 
@@ -214,7 +239,7 @@ def _missing(service: ServiceObservation, failed: Mapping[str, str]) -> tuple[st
 
 
 def _gateway(rows: Iterable[Row], policies: Policies, labels: Labels) -> dict[str, float]:
-    """Return the gateway's arrivals per second by service; not where two services share a model."""
+    """Return the gateway's numbers by service; not where two services share a model."""
     place_of = {n: (p.namespace, p.model) for n, p in policies.services.items()}
     shared = Counter(place_of.values())
     rates: dict[tuple[str, str], float] = {}

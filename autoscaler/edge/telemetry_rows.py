@@ -5,15 +5,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.contract import Labels
 from models.contract_api import Row
 from models.contract_queries import LEVELS
-from models.histograms import BucketError, quantiles, share_within
+from models.histograms import BucketError, bucket_of, quantiles, share_within
+from models.slo import SloTargets
 
+FloatArray = NDArray[np.float64]
 Key = tuple[str, str]  # (service, variant)
 Target = tuple[str, str, str]  # (namespace, kind, name)
 MIN_COVERAGE_RATIO = 0.65  # as in history: fewer scrapes than this make no rate
+MAX_DOUBT_RATIO = 0.001  # the share that meets all targets is told where it is known this well
 RATES = ("completion_rate_rps", "rejection_rate_rps", "running_change", "waiting_change")
 
 
@@ -36,6 +40,7 @@ class Answers:
         interval_seconds: float,
         window_seconds: float,
         scrape_seconds: float,
+        targets: Mapping[str, SloTargets],
     ) -> None:
         self.interval_seconds = interval_seconds
         self.window_seconds = window_seconds
@@ -43,9 +48,10 @@ class Answers:
         self._values: dict[str, dict[Key, float]] = {}
         for what in ("ttft", "tpot"):
             aliases = sorted(n for n in rows if n.startswith(f"{what}_buckets:"))
-            self._values |= _latency(what, [rows[n] for n in aliases], labels)
+            own_targets = {s: getattr(t, f"{what}_seconds") for s, t in targets.items()}
+            self._values |= _latency(what, [rows[n] for n in aliases], labels, own_targets)
         for name, own in rows.items():
-            if "_buckets:" not in name and name != "gateway" and not name.startswith("replicas_"):
+            if "_buckets:" not in name and not name.startswith(("gateway", "replicas_")):
                 self._values[name] = _by_row(own, labels)
         expected = MIN_COVERAGE_RATIO * window_seconds / scrape_seconds
         thin = {k for k, n in self._values.get("samples", {}).items() if n < expected}
@@ -61,6 +67,15 @@ class Answers:
         """Whether any engine of this row is scraped."""
         return key in self._values.get("ready_replicas", {})
 
+    def draining(self, key: Key) -> int:
+        """Return the pods that are being deleted; 0 also where kube-state-metrics is silent.
+
+        No series means that no pod is being deleted, or that none is known. No decision rests on the
+        difference: what drains is shown, and taken off scraped pods, but never counted as capacity.
+        """
+        known = self.get("draining", key)
+        return 0 if math.isnan(known) else round(known)
+
     def arrival_rps(self, key: Key) -> float:
         """Return arrivals per second rebuilt as in history: completions, rejections, concurrency."""
         change = self.get("running_change", key) + self.get("waiting_change", key)
@@ -68,6 +83,23 @@ class Answers:
         rate = self.get("completion_rate_rps", key) + change / self.window_seconds
         rate += 0.0 if math.isnan(rejected) else rejected
         return rate if math.isnan(rate) else max(0.0, rate)
+
+    def attained(self, key: Key, targets: SloTargets) -> float:
+        """Return the share of requests that meet all targets, where the histograms can tell it.
+
+        Each tells one target's share only. Of those a_i, at least 1 - sum(1 - a_i) and at most min(a_i)
+        of the requests meet all (Frechet); a target inside a bucket widens this by what is in it. The
+        middle counts if it is at most MAX_DOUBT_RATIO / 2 from the truth; else NaN.
+        """
+        if math.isfinite(targets.e2e_seconds):  # no histogram of it is read
+            return math.nan
+        asked = [w for w in ("ttft", "tpot") if math.isfinite(getattr(targets, f"{w}_seconds"))]
+        least = [self.get(f"{w}_within_least", key) for w in asked]
+        most = [self.get(f"{w}_within_most", key) for w in asked]
+        if not asked or any(math.isnan(x) for x in least):
+            return math.nan
+        low, high = max(0.0, 1.0 - sum(1.0 - x for x in least)), min(most)
+        return (low + high) / 2 if high - low <= MAX_DOUBT_RATIO else math.nan
 
     def mean(self, column: str, keys: Sequence[Key]) -> float:
         """Return the mean over rows, weighted by completions; NaN where nothing was completed."""
@@ -88,9 +120,12 @@ def _by_row(rows: Iterable[Row], labels: Labels) -> dict[Key, float]:
 
 
 def _latency(
-    what: str, aliases: Sequence[Sequence[Row]], labels: Labels
+    what: str,
+    aliases: Sequence[Sequence[Row]],
+    labels: Labels,
+    targets: Mapping[str, float],
 ) -> dict[str, dict[Key, float]]:
-    """Return quantiles, and the share within each bound: histograms of equal bounds at once."""
+    """Return quantiles, and the share within each service's target: equal bounds at once."""
     out: dict[str, dict[Key, float]] = {f"{what}_{s}_seconds": {} for s, _ in LEVELS}
     for bounds, members in _histograms(aliases, labels).items():
         keys = list(members)
@@ -99,12 +134,38 @@ def _latency(
             for suffix, level in LEVELS:
                 estimates = quantiles(bounds, counts, level).tolist()
                 out[f"{what}_{suffix}_seconds"] |= dict(zip(keys, estimates, strict=True))
-            for bound in bounds[:-1]:
-                shares = share_within(bounds, counts, bound)[0].tolist()
-                name = f"{what}_within:{bound:g}"
-                out.setdefault(name, {}).update(zip(keys, shares, strict=True))
+            for name, shares in _shares(bounds, keys, counts, targets).items():
+                out.setdefault(f"{what}_{name}", {}).update(shares)
         except BucketError:
             continue  # buckets without +Inf (a broken exporter): nothing can be said
+    return out
+
+
+def _shares(
+    bounds: tuple[float, ...], keys: Sequence[Key], counts: FloatArray, targets: Mapping[str, float]
+) -> dict[str, dict[Key, float]]:
+    """Return the share of each row within its service's target: least, most, and estimated.
+
+    counts (N, K). Inside the target's bucket the estimate is linear, as Prometheus' histogram_fraction;
+    in the last bucket, which has no width, it is the least. The truth is between least and most.
+    """
+    out: dict[str, dict[Key, float]] = {"within": {}, "within_least": {}, "within_most": {}}
+    by_target: dict[float, list[int]] = {}
+    for n, (service, _) in enumerate(keys):
+        by_target.setdefault(targets.get(service, math.inf), []).append(n)
+    for target, members in by_target.items():
+        if math.isinf(target):
+            continue
+        least, most = share_within(bounds, counts[members], target)
+        lower, upper = (float(b) for b in bucket_of(bounds, target))
+        inside = (target - lower) / (upper - lower) if math.isfinite(upper) else 0.0
+        own = [keys[n] for n in members]
+        for name, values in (
+            ("within", least + (most - least) * inside),
+            ("within_least", least),
+            ("within_most", most),
+        ):
+            out[name].update(zip(own, values.tolist(), strict=True))
     return out
 
 

@@ -72,7 +72,8 @@ def fleet() -> Iterator[Sample]:
     chat: pod chat-0 finishes 2/s; restarts at minute 20 (counters from zero, 4/s from then); no
     scrape in minutes 30 to 40. Scraped by two jobs: every number is there twice. Pod chat-1 finishes
     1/s from minute 42 to 48, then vanishes with 10 requests in flight.
-    mail: two variants, h100 at 1/s and l4 at 0.5/s. idle: nothing ever finishes.
+    mail: two variants, h100 at 1/s and l4 at 0.5/s; the gateway holds 4 + 2 requests for it. idle:
+    nothing ever finishes.
     """
     for k in range(3600 // SCRAPE + 1):
         at = float(START + k * SCRAPE)
@@ -96,10 +97,20 @@ def fleet() -> Iterator[Sample]:
             at,
             3.0 * second,
         )
+        for name in ("llm_d_epp", "inference_extension"):  # old name beside new: never both
+            for tenant, held in (("a", 4.0), ("b", 2.0)):
+                queue = f'{gateway},model_name="mail",inference_pool="p",priority="0"'
+                yield (
+                    f"{name}_flow_control_queue_size",
+                    f'{queue},fairness_id="{tenant}"',
+                    at,
+                    held,
+                )
 
 
 def kubernetes(at: float, second: float) -> Iterator[Sample]:
-    """kube-state-metrics: chat-1 took 120 s to ready; chat-2 was given up at minute 50."""
+    """kube-state-metrics: chat-1 took 120 s to ready and drains from minute 47; chat-2 was given up
+    at minute 50."""
     for pod, created, ready, until in (
         ("chat-0", -600, -500, 1e9),
         ("chat-1", 2400, 2520, 2880),
@@ -113,6 +124,8 @@ def kubernetes(at: float, second: float) -> Iterator[Sample]:
         yield "kube_pod_owner", owner, at, 1.0
         if ready is not None and second >= ready:
             yield "kube_pod_status_ready_time", who, at, START + ready
+        if pod == "chat-1" and second >= 2820:  # asked to end by minute 48
+            yield "kube_pod_deletion_timestamp", who, at, START + 2880.0
 
 
 def recorded(name: str, shift_to: float = START + 2.5) -> tuple[list[Sample], float]:

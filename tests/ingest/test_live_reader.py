@@ -41,6 +41,8 @@ def test_an_observation_of_all_services(api: PrometheusApi) -> None:
     assert seen.finished_requests == pytest.approx(300)
     assert seen.ttft_p95_seconds == pytest.approx(0.25 + 0.95 * 0.25)  # as history says it
     assert seen.ttft_within_slo_ratio == pytest.approx(1.0)
+    assert seen.slo_attainment_ratio == pytest.approx(1.0)  # neither target is ever missed
+    assert seen.draining == 0
     assert reading.partial == {}
 
 
@@ -51,6 +53,20 @@ def test_variants_and_the_gateway(api: PrometheusApi) -> None:
     assert mail.variants["l4"].ttft_within_slo_ratio == pytest.approx(
         0.0
     )  # all take 0.7 s of 0.5 s
+    assert mail.variants["l4"].slo_attainment_ratio == pytest.approx(0.0)
+    # 2 wait in each engine; of the gateway's 4 + 2 each of two replicas gets 3
+    assert mail.variants["h100"].waiting == pytest.approx(5)
+    assert mail.variants["l4"].waiting == pytest.approx(5)
+
+
+def test_a_pod_that_is_being_deleted_drains_and_is_not_ready(api: PrometheusApi) -> None:
+    reading = read(
+        api, 47.5
+    )  # chat-1 is still scraped, but its deletion was asked for at minute 47
+    chat = reading.observation.services["prod/chat"].variants["h100"]
+    assert chat.draining == 1
+    assert chat.ready == 1
+    assert reading.counted_by_scrapes == ("prod/chat", "prod/mail", "prod/idle")
 
 
 def test_no_traffic_is_zero_and_latency_unknown(api: PrometheusApi) -> None:
@@ -115,7 +131,7 @@ def test_a_server_that_refuses_everything_leaves_all_services_absent(api: Promet
 def test_the_number_of_queries_is_fixed(api: PrometheusApi) -> None:
     double = Double(api, "")
     read(double, 46)
-    assert double.asked == 22
+    assert double.asked == 24
 
 
 def test_old_samples_are_stale_not_current(api: PrometheusApi) -> None:
