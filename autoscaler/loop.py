@@ -1,9 +1,10 @@
 """One controller for everybody: `foreserve decide`, the what-if simulator and the operator."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
-from autoscaler.core.outcome import Decisions, Forecasts, StartLead, State
+from autoscaler.core.outcome import Decisions, Forecasts, ServiceState, StartLead, State
 from autoscaler.core.tick import tick
 from autoscaler.core.types import Observation, Policies
 from autoscaler.edge.artifacts import ServingModels
@@ -61,8 +62,46 @@ class Controller:
         self._last_seconds = now
         outlooks = self._forecaster.observe(observation)
         forecasts = Forecasts(outlooks, self.models.latency, self._starts)
-        self.state, decisions = tick(self.policies, forecasts, self.state, observation)
+        after, decisions = tick(self.policies, forecasts, self.state, observation)
+        self.state = State({**self.state.services, **after.services})  # the undecided keep theirs
         return Step(observation, forecasts, decisions)
+
+    def declare(self, policies: Policies, models: ServingModels | None = None) -> None:
+        """Go on with these policies, and with these models if given; what is remembered stays.
+
+        Load recorded so far stays where the models' steps allow; otherwise it must be seeded again.
+        """
+        services = sorted(policies.services)
+        if models is not None and models is not self.models:
+            self.models = models
+            self._forecaster = self._forecaster.successor(services, models.load)
+        elif services != list(self._forecaster.history.services):
+            self._forecaster.cover(services)
+        self.policies = policies
+        self._starts = start_leads(policies, self.models.lead_time)
+
+    def seed(self, history: LoadSeries) -> None:
+        """Take over recorded load, of some or all services."""
+        self._forecaster.seed(history)
+
+    def restore(self, state: State) -> None:
+        """Remember what another controller, or this one before a restart, wrote down."""
+        self.state = state
+
+    def begin_anew(self, service: str, current: Mapping[str, int], now_seconds: float) -> None:
+        """Forget a service's damping: its windows begin now, with what runs.
+
+        For when somebody else may have set the counts meanwhile. Its error budget stays.
+        """
+        known = self.state.services.get(service, ServiceState())
+        holds = {name: ((now_seconds, n),) for name, n in current.items()}
+        fresh = replace(known, desired=dict(current), changes=(), holds=holds, rises={})
+        self.state = State({**self.state.services, service: fresh})
+
+    def forget(self, services: Iterable[str]) -> None:
+        """Drop what is remembered of services that are gone."""
+        gone = set(services)
+        self.state = State({n: s for n, s in self.state.services.items() if n not in gone})
 
 
 def start_leads(policies: Policies, lead_time: LeadTimeModel) -> dict[tuple[str, str], StartLead]:

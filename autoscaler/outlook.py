@@ -37,20 +37,43 @@ class History:
         self._span = np.zeros(len(services))  # seconds of it that were measured
 
     def seed(self, series: LoadSeries) -> None:
-        """Take over what was recorded before the controller started."""
+        """Take over what was recorded; what was observed here already stays as it was seen."""
         if series.step_seconds != self.step_seconds:
             raise ValueError(
                 f"history has steps of {series.step_seconds:g} s; "
                 f"allowed: {self.step_seconds:g} s, as the load model was trained on"
             )
-        tail = series.values[:, -self.steps :, :]
+        if math.isnan(self.end_seconds):
+            self.end_seconds = series.end_seconds
+        ahead = round((series.end_seconds - self.end_seconds) / self.step_seconds)
+        if ahead > 0:
+            self._skip(ahead)
+        behind = max(0, -ahead)  # steps that were observed since the record ended
+        tail = series.values[:, -max(1, self.steps - behind) :, :]
+        end = self.steps - behind
         for i, name in enumerate(series.services):
             row = self._row.get(name)
-            if row is None:
+            if row is None or end <= 0:
                 continue
-            self.requests[row, -tail.shape[1] :] = tail[i, :, 0]
-            self.isl_tokens[row], self.osl_tokens[row] = _mix(tail[i], self.step_seconds)
-        self.end_seconds = series.end_seconds
+            place = self.requests[row, end - tail.shape[1] : end]
+            np.copyto(place, tail[i, :, 0], where=np.isnan(place), casting="same_kind")
+            if math.isnan(self.isl_tokens[row]) or math.isnan(self.osl_tokens[row]):
+                self.isl_tokens[row], self.osl_tokens[row] = _mix(tail[i], self.step_seconds)
+
+    def covering(self, services: Sequence[str], steps: int) -> "History":
+        """Return the same history for other services, `steps` long; what is new begins as gaps."""
+        other = History(services, self.step_seconds, steps)
+        other.end_seconds = self.end_seconds
+        kept = min(steps, self.steps)
+        for row, name in enumerate(other.services):
+            old = self._row.get(name)
+            if old is None:
+                continue
+            other.requests[row, steps - kept :] = self.requests[old, self.steps - kept :]
+            other.isl_tokens[row] = self.isl_tokens[old]
+            other.osl_tokens[row] = self.osl_tokens[old]
+            other._sum[row], other._span[row] = self._sum[old], self._span[old]
+        return other
 
     def observe(self, observation: Observation) -> bool:
         """Add one interval; return whether a step was completed by it."""
@@ -161,6 +184,20 @@ class Forecaster:
         """Take over recorded history and forecast from it."""
         self.history.seed(series)
         self._forecast()
+
+    def cover(self, services: Sequence[str]) -> None:
+        """Go on with other services; those that stay keep their history."""
+        self.history = self.history.covering(services, self.history.steps)
+        self._outlooks = {n: o for n, o in self._outlooks.items() if n in set(services)}
+
+    def successor(self, services: Sequence[str], model: LoadModel | None) -> "Forecaster":
+        """Return a forecaster for another model, with this one's history where the steps are alike."""
+        other = Forecaster(services, model)
+        if other.history.step_seconds == self.history.step_seconds:
+            other.history = self.history.covering(services, other.history.steps)
+            if not math.isnan(other.history.end_seconds):
+                other._forecast()
+        return other
 
     def observe(self, observation: Observation) -> Mapping[str, Outlook]:
         """Add one interval and return the outlooks that hold now."""
