@@ -245,6 +245,18 @@ class Quota(_Model):
     )
 
 
+class WarmCapacitySpec(_Model):
+    """Placeholder pods of low priority that hold accelerators until replicas need them."""
+
+    max_accelerators: int = Field(
+        ge=1, le=100_000, description="never hold more; the plan decides how many up to it"
+    )
+    priority_class_name: DnsName = Field(
+        default="foreserve-placeholder",
+        description="PriorityClass of the placeholders, below that of the replicas",
+    )
+
+
 class AcceleratorClassSpec(_Model):
     """A kind of accelerator, at a price."""
 
@@ -264,6 +276,9 @@ class AcceleratorClassSpec(_Model):
     usd_per_hour: UsdPerHour = Field(description="US dollars per hour of one accelerator")
     quota: Quota | None = Field(
         default=None, description="how many there are; none: no known limit"
+    )
+    warm_capacity: WarmCapacitySpec | None = Field(
+        default=None, description="placeholder pods, so that nodes arrive before replicas"
     )
 
 
