@@ -44,7 +44,8 @@ Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=63)]
 DnsLabel = Annotated[str, StringConstraints(pattern=DNS_LABEL_PATTERN, max_length=63)]
 DnsName = Annotated[str, StringConstraints(pattern=DNS_NAME_PATTERN, max_length=253)]
 Text = Annotated[str, StringConstraints(pattern=TEXT_PATTERN, max_length=253)]
-Timestamp = Annotated[str, StringConstraints(pattern=TIMESTAMP_PATTERN)]
+# Lengths bound what the CEL rules of the CRDs may cost; the patterns alone would not.
+Timestamp = Annotated[str, StringConstraints(pattern=TIMESTAMP_PATTERN, max_length=40)]
 Replicas = Annotated[int, Field(ge=0, le=MAX_REPLICAS)]
 UsdPerHour = Annotated[float, Field(gt=0)]
 Day = Literal["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
@@ -89,9 +90,13 @@ class Slo(_Model):
 class TargetRefSpec(_Model):
     """The workload whose scale subresource is written."""
 
-    api_version: str = Field(pattern=API_VERSION_PATTERN, description="of the workload")
+    api_version: str = Field(
+        pattern=API_VERSION_PATTERN, max_length=317, description="of the workload"
+    )
     kind: str = Field(
-        pattern=KIND_PATTERN, description="of the workload; it has a scale subresource"
+        pattern=KIND_PATTERN,
+        max_length=63,
+        description="of the workload; it has a scale subresource",
     )
     name: DnsName = Field(description="of the workload, in the policy's namespace")
 
@@ -179,10 +184,16 @@ class ScheduleWindowSpec(_Model):
         default=None, min_length=1, max_length=7, description="days on which it starts; none: daily"
     )
     start: str | None = Field(
-        default=None, pattern=START_PATTERN, description="time of day; with end, in quotes"
+        default=None,
+        pattern=START_PATTERN,
+        max_length=5,
+        description="time of day; with end, in quotes",
     )
     end: str | None = Field(
-        default=None, pattern=END_PATTERN, description="time of day; before start: the next day"
+        default=None,
+        pattern=END_PATTERN,
+        max_length=5,
+        description="time of day; before start: the next day",
     )
     from_: Timestamp | None = Field(
         default=None, alias="from", description="start of a window that happens once; with until"
