@@ -87,8 +87,8 @@ def _row(entry: Any, where: str) -> Row:  # noqa: ANN401 - parsed JSON
             times, values = np.array([float(at)]), np.array([float(value)])
         else:
             samples = entry["values"]
-            times = np.fromiter((s[0] for s in samples), np.float64, len(samples))
-            values = np.fromiter((float(s[1]) for s in samples), np.float64, len(samples))
+            times = np.array([s[0] for s in samples], dtype=np.float64)
+            values = np.fromiter(map(float, [s[1] for s in samples]), np.float64, len(samples))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         shown = str(entry)[:120]
         raise RefusedError(

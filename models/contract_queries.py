@@ -1,20 +1,22 @@
 """The queries that history and the live reader share: one per column, for all services together."""
 
-from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 
 from models import contract_series as of
 from models.contract import (
     Labels,
     Quantity,
+    Series,
     bucket_rates,
     duration,
     most_samples,
     native_quantile,
+    once,
     quantile,
     ratio,
     select,
     serving_pods,
-    share_within,
     total,
 )
 
@@ -45,28 +47,133 @@ def level_queries(labels: Labels, window_seconds: float) -> dict[str, str]:
     }
 
 
-def serving_queries(
-    labels: Labels,
-    window_seconds: float,
-    *,
-    native: bool = False,
-    buckets: Mapping[str, str] | None = None,
-) -> dict[str, str]:
-    """Return the queries of history: levels and quantiles, in the units of PROTOCOL.md section 1.
+def serving_queries(labels: Labels, window_seconds: float) -> dict[str, str]:
+    """Return a query per column, levels and quantiles: what recording rules record.
 
-    `native`: quantiles come from native histograms instead of classic buckets. `buckets`: a matcher
-    for the bounds that matter of `ttft` and `tpot`.
+    History reads the same numbers more cheaply, in the pieces of `READINGS`.
     """
     queries = level_queries(labels, window_seconds)
     for quantity in (of.TTFT, of.TPOT):
-        matcher = (buckets or {}).get(quantity.name, "")
         for suffix, level in LEVELS:
-            queries[f"{quantity.name}_{suffix}_seconds"] = (
-                native_quantile(level, quantity, labels, window_seconds)
-                if native
-                else quantile(level, quantity, labels, window_seconds, matcher)
-            )
+            name = f"{quantity.name}_{suffix}_seconds"
+            queries[name] = quantile(level, quantity, labels, window_seconds)
     return queries
+
+
+class Fold(StrEnum):
+    """How the numbers of engine processes make one of a (namespace, service, variant)."""
+
+    SUM = "sum"  # of the maximum over duplicates, as `models.contract.total`
+    MEAN = "avg"  # of the same
+    SCRAPES = "scrapes"  # `samples` and `ready_replicas` from scrapes per pod
+    BUCKETS = "buckets"  # sum per bound, then quantiles and shares
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A number per engine process that history asks for; columns are made of one or two of them."""
+
+    name: str
+    function: str
+    quantity: Quantity
+    fold: Fold = Fold.SUM
+    suffix: str = ""
+
+    @property
+    def keep(self) -> tuple[str, ...]:
+        """Labels of any alias that tell processes of a pod apart."""
+        return tuple(dict.fromkeys(x for s in self.quantity.series for x in s.identity))
+
+
+READINGS = (
+    Reading("completion_rate_rps", "rate", of.COMPLETIONS),
+    Reading("rejection_rate_rps", "rate", of.REJECTIONS),
+    Reading("running_change", "delta", of.RUNNING),
+    Reading("waiting_change", "delta", of.WAITING),
+    Reading("running", "avg_over_time", of.RUNNING),
+    Reading("waiting", "avg_over_time", of.WAITING),
+    Reading("isl_sum", "rate", of.INPUT_TOKENS, suffix="_sum"),
+    Reading("isl_count", "rate", of.INPUT_TOKENS, suffix="_count"),
+    Reading("osl_sum", "rate", of.OUTPUT_TOKENS, suffix="_sum"),
+    Reading("osl_count", "rate", of.OUTPUT_TOKENS, suffix="_count"),
+    Reading("kv_cache_usage_ratio", "avg_over_time", of.KV_USAGE, Fold.MEAN),
+    Reading("prefix_hits", "rate", of.PREFIX_HITS),
+    Reading("prefix_queries", "rate", of.PREFIX_QUERIES),
+    Reading("scrapes", "count_over_time", of.RUNNING, Fold.SCRAPES),
+    Reading("ttft", "rate", of.TTFT, Fold.BUCKETS, "_bucket"),
+    Reading("tpot", "rate", of.TPOT, Fold.BUCKETS, "_bucket"),
+)
+QUOTIENTS = {  # column: (above, below)
+    "isl_tokens": ("isl_sum", "isl_count"),
+    "osl_tokens": ("osl_sum", "osl_count"),
+    "prefix_cache_hit_ratio": ("prefix_hits", "prefix_queries"),
+}
+
+
+def reading_query(
+    reading: Reading,
+    series: Series,
+    labels: Labels,
+    window_seconds: float,
+    *,
+    summed: bool,
+    matcher: str = "",
+) -> str:
+    """Return what to ask for one alias of a reading; adding up again what the server did is harmless.
+
+    A server's aggregation of one sample costs several times its rate and its transfer, so that rates
+    are asked for per process (`summed` false) unless a service has many of them.
+    """
+    name = series.name + reading.suffix
+    by = ", ".join(labels.group)
+    plain = f"{reading.function}({select(name, labels, matcher)}[{duration(window_seconds)}])"
+    if not summed:
+        return plain
+    if reading.fold is Fold.BUCKETS:
+        return bucket_rates(series, labels, window_seconds, matcher)
+    if reading.fold is Fold.SCRAPES:
+        return f"max by ({by}, {labels.pod}, instance) ({plain})"
+    inner = once(reading.function, name, series, labels, window_seconds)
+    return f"{reading.fold.value} by ({by}) ({inner})"
+
+
+def native_queries(
+    quantities: tuple[str, ...], labels: Labels, window_seconds: float
+) -> dict[str, str]:
+    """Return columns from native histograms, for the quantities that have any (Prometheus 2.40)."""
+    out = {}
+    for quantity in (of.TTFT, of.TPOT):
+        for suffix, level in LEVELS if quantity.name in quantities else ():
+            name = f"{quantity.name}_{suffix}_seconds"
+            out[name] = native_quantile(level, quantity, labels, window_seconds)
+    for column, quantity in (("isl_tokens", of.INPUT_TOKENS), ("osl_tokens", of.OUTPUT_TOKENS)):
+        if quantity.name in quantities:
+            rates = [_native_rate(s, labels, window_seconds) for s in quantity.series]
+            out[column] = " or ".join(f"histogram_sum({r}) / histogram_count({r})" for r in rates)
+    return out
+
+
+def native_rates(quantity: Quantity, labels: Labels, window_seconds: float) -> str:
+    """Return the rate of a native histogram by row; nothing where a server has none."""
+    return " or ".join(_native_rate(s, labels, window_seconds) for s in quantity.series)
+
+
+def _native_rate(series: Series, labels: Labels, window_seconds: float) -> str:
+    by = ", ".join(labels.group)
+    return f"sum by ({by}) (rate({select(series.name, labels)}[{duration(window_seconds)}]))"
+
+
+def native_names_query(labels: Labels, window_seconds: float) -> str:
+    """Return which histograms have native series in the window: a row per `__name__`."""
+    histograms = (of.TTFT, of.TPOT, of.INPUT_TOKENS, of.OUTPUT_TOKENS)
+    names = "|".join(s.name for q in histograms for s in q.series)
+    inside = ",".join(x for x in (f'__name__=~"{names}"', labels.selector) if x)
+    return f"count by (__name__) (last_over_time({{{inside}}}[{duration(window_seconds)}]))"
+
+
+def engines_query(labels: Labels) -> str:
+    """Return how many engine processes there are."""
+    return f"count({' or '.join(select(s.name, labels) for s in of.RUNNING.series)})"
 
 
 def growth_query(quantity: Quantity, labels: Labels, window_seconds: float) -> str:
@@ -83,6 +190,7 @@ def live_queries(labels: Labels, window_seconds: float) -> dict[str, str]:
     """Return the queries of one tick: the same levels; buckets once instead of a query a quantile.
 
     Aliases have buckets of their own and `or` would mix them: a query each, `ttft_buckets:0` first.
+    Native histograms come whole: `models.contract_api` makes rows of buckets, sum and count of them.
     """
     return {
         **level_queries(labels, window_seconds),
@@ -90,6 +198,15 @@ def live_queries(labels: Labels, window_seconds: float) -> dict[str, str]:
             f"{q.name}_buckets:{place}": bucket_rates(s, labels, window_seconds)
             for q in (of.TTFT, of.TPOT)
             for place, s in enumerate(q.series)
+        },
+        **{
+            name: native_rates(q, labels, window_seconds)
+            for name, q in (
+                ("ttft_buckets:native", of.TTFT),
+                ("tpot_buckets:native", of.TPOT),
+                ("isl_tokens:native", of.INPUT_TOKENS),
+                ("osl_tokens:native", of.OUTPUT_TOKENS),
+            )
         },
         "age_seconds": age_query(labels),
         "gateway": gateway_query(labels, window_seconds),
@@ -122,22 +239,6 @@ def replica_queries() -> dict[str, str]:
     }
 
 
-def share_queries(
-    ttft_targets: tuple[float, ...],
-    tpot_targets: tuple[float, ...],
-    labels: Labels,
-    window_seconds: float,
-) -> dict[str, str]:
-    """Return the share within each target, by `ttft_within:2` and the like."""
-    pairs = [("ttft", of.TTFT, t) for t in ttft_targets] + [
-        ("tpot", of.TPOT, t) for t in tpot_targets
-    ]
-    return {
-        f"{what}_within:{target:g}": share_within(target, quantity, labels, window_seconds)
-        for what, quantity, target in pairs
-    }
-
-
 def gateway_query(labels: Labels, window_seconds: float) -> str:
     """Return arrivals per second by the gateway's namespace and model."""
     return _at_gateway("rate", of.GATEWAY_REQUESTS, labels, window_seconds)
@@ -159,8 +260,8 @@ def _at_gateway(function: str, quantity: Quantity, labels: Labels, window_second
 
 
 def models_query(labels: Labels, window_seconds: float) -> str:
-    """Return which service serves which model: a row per (namespace, service, variant, model)."""
-    by = ", ".join((*labels.group, labels.model_name))
+    """Return which engine serves which model: a row per (namespace, service, variant, pod, model)."""
+    by = ", ".join(dict.fromkeys((*labels.group, labels.pod, labels.model_name)))
     parts = [
         f"count by ({by}) (count_over_time({select(s.name, labels)}[{duration(window_seconds)}]))"
         for s in of.RUNNING.series

@@ -297,7 +297,7 @@ def test_a_server_that_goes_away_leaves_what_was_fetched(fleet_url: str, tmp_pat
     with PrometheusApi(Access(fleet_url)) as api:
         with pytest.raises(UnavailableError, match=r"down.*of \d+ parts are kept in .*--resume"):
             ingest_prometheus(
-                FailsLater(api, 12),
+                FailsLater(api, 24),
                 request,
                 tmp_path,
                 resume=False,
@@ -316,7 +316,7 @@ def test_a_server_that_goes_away_leaves_what_was_fetched(fleet_url: str, tmp_pat
 def test_parts_are_whole_or_absent_and_damage_is_told(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
     request = Request("s", 0.0, 600.0, 60.0, Labels())
-    cache.begin(request, Probe(75.0, 15.0, 1, native=False))
+    cache.begin(request, Probe(75.0, 15.0, 1))
     chunk = Chunk(60.0, 600.0)
     rows = [
         Row({"a": "1"}, np.arange(3.0), np.ones(3)),

@@ -21,6 +21,7 @@ from models.frames import (
     RATIO_SLACK,
     RATIOS,
 )
+from training.ingest.fold import COLUMN
 from training.ingest.plan import Request
 
 FloatArray = NDArray[np.float64]
@@ -66,21 +67,40 @@ def column(
     name: str, rows: Iterable[Row], keys: Sequence[Key], labels: Labels, grid: Grid, doubts: Doubts
 ) -> FloatArray:
     """Return one query's answer as an array (rows, steps); doubtful samples are NaN and counted."""
+    named = (Row({**row.labels, COLUMN: name}, row.times, row.values) for row in rows)
+    nothing = np.full((len(keys), grid.steps), np.nan)
+    return by_column(named, keys, labels, grid, doubts).get(name, nothing)
+
+
+def by_column(
+    rows: Iterable[Row], keys: Sequence[Key], labels: Labels, grid: Grid, doubts: Doubts
+) -> dict[str, FloatArray]:
+    """Return folded rows as an array (rows, steps) per column that they name."""
     index = {key: i for i, key in enumerate(keys)}
-    out = np.full((len(keys), grid.steps), np.nan)
+    out: dict[str, FloatArray] = {}
     for row in rows:
-        key = labels.row(row.labels)
+        name, key = row.labels[COLUMN], labels.row(row.labels)
         if key is None:
             doubts.unlabelled[name] += len(row.times)
             continue
         if key not in index:
             continue
+        if name not in out:
+            out[name] = np.full((len(keys), grid.steps), np.nan)
         values, infinite = without_infinity(row.values)
         doubts.infinite[name] += infinite
         at = grid.slots(row.times)
         inside = (at >= 0) & (at < grid.steps)
-        out[index[key], at[inside]] = values[inside]
-    return _plausible(name, out, doubts)
+        out[name][index[key], at[inside]] = values[inside]
+    return {name: _plausible(name, values, doubts) for name, values in out.items()}
+
+
+def quotient(name: str, above: FloatArray, below: FloatArray, doubts: Doubts) -> FloatArray:
+    """Return one rate over another as a column; NaN where the lower did not move."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values, infinite = without_infinity(above / below)
+    doubts.infinite[name] += infinite
+    return _plausible(name, values, doubts)
 
 
 def _plausible(name: str, values: FloatArray, doubts: Doubts) -> FloatArray:

@@ -1,7 +1,9 @@
 """Fetch the parts of a plan: in parallel but politely, halved where too much, retried where unavailable."""
 
-from collections.abc import Callable, Sequence
+import gc
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,12 +27,17 @@ BACK_OFF: wait_base = wait_exponential(multiplier=0.5, max=20.0)  # 0.5 + 1 + 2 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One part: a query over a chunk, as a range or as one instant at its end."""
+    """One part: a query over a chunk, as a range or as one instant at its end.
+
+    others: the same by other series names. fold: makes rows of the answers, one a name.
+    """
 
     name: str
     query: str
     chunk: Chunk
     step_seconds: float | None  # None: instant
+    others: tuple[str, ...] = ()
+    fold: Callable[[Sequence[Sequence[Row]], Chunk], list[Row]] | None = None
 
 
 def fetch(
@@ -52,7 +59,10 @@ def fetch(
     def one(task: Task) -> None:
         cache.write(task.name, task.chunk, with_retries(lambda: ask(api, task), wait_between))
 
-    with ThreadPoolExecutor(max_workers=parallel, thread_name_prefix="ingest") as pool:
+    with (
+        _no_cycles(),
+        ThreadPoolExecutor(max_workers=parallel, thread_name_prefix="ingest") as pool,
+    ):
         waiting = {pool.submit(one, t) for t in missing}
         try:
             while waiting:
@@ -86,9 +96,23 @@ def with_retries(call: Callable[[], list[Row]], wait_between: wait_base = BACK_O
 
 def ask(api: QueryApi, task: Task) -> list[Row]:
     """Return the rows of a task; a range that is too much is asked for in halves."""
-    if task.step_seconds is None:
+    step = task.step_seconds
+    if step is None:
         return api.instant(task.query, task.chunk.end_seconds)
-    return _range(api, task.query, task.chunk, task.step_seconds)
+    answers = [_range(api, query, task.chunk, step) for query in (task.query, *task.others)]
+    return answers[0] if task.fold is None else task.fold(answers, task.chunk)
+
+
+@contextmanager
+def _no_cycles() -> Iterator[None]:
+    """Switch the search for reference cycles off: half of the time of parsing, and JSON has none."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _range(api: QueryApi, query: str, chunk: Chunk, step: float) -> list[Row]:

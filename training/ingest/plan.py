@@ -22,10 +22,12 @@ from training.ingest import IngestError
 
 CACHE = ".ingest"  # inside the output folder
 MANIFEST = "manifest.json"
-VERSION = 1
+VERSION = 2
 MAX_POINTS = 10_000  # Prometheus refuses more than 11,000 a series
-SAMPLES_PER_PART = 200_000  # about 6 MB of JSON
-FACT_SECONDS = 86_400.0  # pods, models and buckets are asked for by the day
+MIN_POINTS = 30
+SAMPLES_PER_PART = 300_000  # about 10 MB of JSON
+FACT_SECONDS = 86_400.0  # pods and models are asked for by the day
+MAX_ENGINES_PER_ROW = 3.0  # with more, the server adds up: that is less than what it would send
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +60,45 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Histogram:
+    """What is known of a histogram over the whole range, by quantity.
+
+    bounds: every bound of classic buckets. matcher: PromQL for those that anything ever fell next to
+    (empty: all), `kept` of them. native: some services have native histograms. factor: greatest upper
+    bound of a native bucket over its lower.
+    """
+
+    bounds: tuple[float, ...] = ()
+    matcher: str = ""
+    kept: int = 0
+    native: bool = False
+    factor: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Probe:
     """What the server was found to hold before the plan was made."""
 
     window_seconds: float
     scrape_seconds: float
     series: int  # rows (service, variant) in the whole range
-    native: bool  # quantiles come from native histograms
-    buckets: Mapping[str, str] = field(default_factory=dict)  # ttft, tpot: matcher of bounds in use
+    engines: int = 1  # engine processes at once
+    histograms: Mapping[str, Histogram] = field(default_factory=dict)  # by quantity
+
+    @property
+    def summed(self) -> bool:
+        """Whether the server adds up engines before it answers."""
+        return self.engines > MAX_ENGINES_PER_ROW * self.series
+
+
+def probe_of(content: Mapping[str, Any]) -> Probe:
+    """Return the probe that a manifest holds; KeyError, TypeError or ValueError if it is not one."""
+    held = dict(content)
+    histograms = {
+        name: Histogram(**{**h, "bounds": tuple(float(b) for b in h["bounds"])})
+        for name, h in held.pop("histograms").items()
+    }
+    return Probe(**held, histograms=histograms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +126,7 @@ def window_for(step_seconds: float, scrape_seconds: float) -> float:
 
 def chunks(request: Request, series: int) -> list[Chunk]:
     """Cut the evaluation times (ends of intervals) into chunks of about SAMPLES_PER_PART samples."""
-    points = min(MAX_POINTS, max(60, SAMPLES_PER_PART // max(1, series)))
+    points = min(MAX_POINTS, max(MIN_POINTS, SAMPLES_PER_PART // max(1, series)))
     step = request.step_seconds
     out = []
     for first in range(0, request.steps, points):
@@ -136,7 +169,7 @@ class Cache:
             )
         try:
             held = json.loads(path.read_text(encoding="utf-8"))
-            probe = Probe(**held["probe"])
+            probe = probe_of(held["probe"])
             before = dict(held["request"])
             version = held["version"]
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -4,7 +4,7 @@ Read from `ingest_prometheus`: probe, plan, fetch (resumable), assemble, write.
 """
 
 import json
-import math
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,18 +17,17 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from models import contract_series as of
-from models.contract import Labels, Quantity, any_of, select
-from models.contract_api import QueryApi, Row, TooMuchError
+from models.contract import Labels
+from models.contract_api import QueryApi, Row
 from models.contract_queries import (
-    SCRAPE_WINDOW_SECONDS,
-    bounds_query,
+    QUOTIENTS,
+    READINGS,
+    Fold,
+    Reading,
     gateway_query,
-    growth_query,
     models_query,
-    pods_query,
-    scrape_query,
-    serving_queries,
-    share_queries,
+    native_queries,
+    reading_query,
     startup_queries,
 )
 from models.frames import (
@@ -39,51 +38,68 @@ from models.frames import (
     validate_serving,
     validate_startups,
 )
-from models.histograms import bounds_with_mass, error_bound
+from models.histograms import error_bound
 from models.progress import Progress
-from training.ingest import IngestError
 from training.ingest.assemble import (
     Doubts,
     Grid,
     Key,
     arrivals_rps,
+    by_column,
     column,
     gateway_arrivals,
     load_frame,
+    quotient,
     services_in,
     serving_frame,
 )
-from training.ingest.fetch import Task, fetch, with_retries
+from training.ingest.fetch import Task, fetch
+from training.ingest.fold import Folding
+from training.ingest.labels import label_gaps
 from training.ingest.plan import (
     Cache,
     Chunk,
+    Histogram,
     Probe,
     Request,
     chunks,
     fact_chunks,
     replace_file,
-    window_for,
 )
+from training.ingest.probe import look
 from training.ingest.startups import starting_counts, startups_frame
 from training.telemetry import LOAD_FILE, SERVING_FILE, STARTUPS_FILE
 
+log = logging.getLogger("foreserve")
 FloatArray = NDArray[np.float64]
-GROWTH_SECONDS = 21_600.0  # buckets are looked over in pieces of six hours
-PROBES = 50  # looks at the range to find scrape interval and services
 SUMMARY_FILE = "ingest.json"
 ROWS_AT_ONCE = 50  # (service, variant) rows of serving written together
 MIN_COVERAGE_RATIO = 0.65  # scrapes in the window of those expected: one of three may be missing
+NATIVE = ":native"
 RATES = ("completion_rate_rps", "rejection_rate_rps", "running_change", "waiting_change")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Range queries over chunks whose answers become rows together."""
+
+    name: str
+    queries: tuple[str, ...]  # one an alias, the preferred first
+    chunks: Sequence[Chunk]
+    fold: Folding | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Range queries over chunks, instants over days."""
 
-    series: Mapping[str, str]
+    parts: Sequence[Part]
     facts: Mapping[str, Mapping[float, str]]  # name -> window -> query
-    chunks: Sequence[Chunk]
     days: Sequence[Chunk]
+
+    def part(self, name: str) -> Part:
+        """Return the part of that name."""
+        return next(p for p in self.parts if p.name == name)
 
 
 def ingest_prometheus(
@@ -110,121 +126,52 @@ def ingest_prometheus(
     return write_frames(cache, plan, request, probe, out, progress)
 
 
-def look(api: QueryApi, request: Request) -> Probe:
-    """Return scrape interval, rows and kind of histogram. IngestError if nothing is there."""
-    labels = request.labels
-    every = max(request.step_seconds, (request.end_seconds - request.start_seconds) / PROBES)
-    every = round(every / request.step_seconds) * request.step_seconds
-    first = min(request.start_seconds + every, request.end_seconds)
-
-    def ask(query: str) -> list[Row]:
-        return with_retries(lambda: api.range(query, first, request.end_seconds, every))
-
-    span = request.end_seconds - request.start_seconds
-    window = min(SCRAPE_WINDOW_SECONDS, max(request.step_seconds, span // 4))
-    scrapes = ask(scrape_query(labels, window))
-    if not scrapes:
-        names = " or ".join(s.name for s in of.RUNNING.series)
-        raise IngestError(
-            f"{request.source}: no series {names}"
-            f"{' with ' + labels.selector if labels.selector else ''} in the range; is this the "
-            "server that scrapes the engines? `foreserve lint` says what it holds"
-        )
-    models = ask(models_query(labels, min(3600.0, max(every, 60.0))))
-    keys = services_in(models, labels)
-    if not keys:
-        raise IngestError(_missing_labels(api, request, labels))
-    # a window holds one sample more where both of its ends count (Prometheus 2)
-    scrape_seconds = float(round(window / (np.median(scrapes[0].values) - 0.5), 1))
-    classic = ask(f"count({select(of.TTFT.series[0].name + '_bucket', labels)})")
-    native = not classic and bool(ask(f"count({select(of.TTFT.series[0].name, labels)})"))
-    buckets = {
-        q.name: "" if native else _bounds_in_use(api, q, request, scrape_seconds)
-        for q in (of.TTFT, of.TPOT)
-    }
-    return Probe(
-        window_for(request.step_seconds, scrape_seconds), scrape_seconds, len(keys), native, buckets
-    )
-
-
-def _bounds_in_use(
-    api: QueryApi, quantity: Quantity, request: Request, scrape_seconds: float
-) -> str:
-    """Return a matcher of the bounds that any service ever used; empty to keep all.
-
-    Adding up buckets is most of the server's work, and most bounds are never used: quantiles stay
-    exactly the same without them.
-    """
-    query = growth_query(quantity, request.labels, GROWTH_SECONDS + 2 * scrape_seconds)
-    first = min(request.start_seconds + GROWTH_SECONDS, request.end_seconds)
-    last = first + math.ceil((request.end_seconds - first) / GROWTH_SECONDS) * GROWTH_SECONDS
-    try:
-        rows = with_retries(lambda: api.range(query, first, last, GROWTH_SECONDS))
-    except TooMuchError:
-        return ""
-    spelled: dict[str, set[str]] = {}
-    kept: set[str] = set()
-    for alias in sorted({row.labels.get("alias", "") for row in rows}):
-        own = [r for r in rows if r.labels.get("alias", "") == alias and "le" in r.labels]
-        growth: dict[float, float] = {}
-        for row in own:
-            growth[float(row.labels["le"])] = float(np.nansum(row.values))
-            spelled.setdefault(alias, set()).add(row.labels["le"])
-        bounds = sorted(growth)
-        if len(bounds) != len(spelled[alias]) or len(bounds) < 2 or not math.isinf(bounds[-1]):
-            return ""  # two spellings of a bound, or no histogram: nothing is left out
-        keep = bounds_with_mass(bounds, [growth[b] for b in bounds])
-        used = {b for b, k in zip(bounds, keep, strict=True) if k}
-        kept |= {le for le in spelled[alias] if float(le) in used}
-    return any_of("le", sorted(kept, key=float)) if kept else ""
-
-
-def _missing_labels(api: QueryApi, request: Request, labels: Labels) -> str:
-    rows: list[Row] = []
-    for series in of.RUNNING.series:
-        found = f"topk(1, last_over_time({select(series.name, labels)}[1d]))"
-        rows += with_retries(lambda q=found: api.instant(q, request.end_seconds))  # type: ignore[misc]
-    present = sorted({name for row in rows for name in row.labels if name != "__name__"})
-    wanted = ", ".join(x for x in (labels.namespace, labels.service) if x)
-    return (
-        f"{request.source}: no engine series has the labels {wanted}; they have "
-        f"{', '.join(present) or 'none'}; map them in --config (labels: service: ...)"
-    )
-
-
 def make_plan(request: Request, probe: Probe) -> Plan:
     """Return every query of the run; their number does not depend on services or pods."""
-    w = probe.window_seconds
-    labels = request.labels
-    series = dict(serving_queries(labels, w, native=probe.native, buckets=probe.buckets))
-    ttft = tuple(sorted({t for _, t, _ in request.targets if np.isfinite(t)}))
-    tpot = tuple(sorted({t for _, _, t in request.targets if np.isfinite(t)}))
-    if not probe.native:
-        series |= share_queries(ttft, tpot, labels, w)
-    series["gateway"] = gateway_query(labels, w)
+    labels, w = request.labels, probe.window_seconds
+    rows = probe.series if probe.summed else max(probe.series, probe.engines)
+    parts = []
+    for reading in READINGS:
+        known = probe.histograms.get(reading.name, Histogram())
+        queries = tuple(
+            reading_query(reading, s, labels, w, summed=probe.summed, matcher=known.matcher)
+            for s in reading.quantity.series
+        )
+        fold = Folding(reading, labels, request.step_seconds, _targets(reading, request, known))
+        lines = rows * (max(known.kept, 1) if reading.fold is Fold.BUCKETS else 1)
+        parts.append(Part(reading.name, queries, chunks(request, lines), fold))
+    natives = tuple(name for name, h in probe.histograms.items() if h.native)
+    every = chunks(request, probe.series)
+    for name, query in native_queries(natives, labels, w).items():
+        parts.append(Part(f"{name}{NATIVE}", (query,), every))
+    parts.append(Part("gateway", (gateway_query(labels, w),), every))
     days = fact_chunks(request)
-    widths = {day.end_seconds - day.start_seconds for day in days}
     facts: dict[str, dict[float, str]] = {}
-    for width in widths:
-        day = {
-            "models": models_query(labels, width),
-            "pods": pods_query(labels, width),
-            "ttft_bounds": bounds_query(of.TTFT, labels, width),
-            "tpot_bounds": bounds_query(of.TPOT, labels, width),
-            **{f"start_{k}": q for k, q in startup_queries(width).items()},
-        }
-        for name, query in day.items():
+    for width in {day.end_seconds - day.start_seconds for day in days}:
+        starts = {f"start_{k}": q for k, q in startup_queries(width).items()}
+        for name, query in ({"models": models_query(labels, width)} | starts).items():
             facts.setdefault(name, {})[width] = query
-    return Plan(series, facts, chunks(request, probe.series), days)
+    return Plan(parts, facts, days)
+
+
+def _targets(reading: Reading, request: Request, known: Histogram) -> tuple[float, ...]:
+    """Return the targets that are bounds of buckets: the others' shares are not guessed."""
+    if reading.fold is not Fold.BUCKETS:
+        return ()
+    targets = {a if reading.quantity is of.TTFT else b for _, a, b in request.targets}
+    asked = sorted(t for t in targets if np.isfinite(t))
+    bounds = np.array(known.bounds)
+    return tuple(t for t in asked if np.isclose(bounds, t, rtol=1e-9, atol=0.0).any())
 
 
 def tasks_of(plan: Plan, request: Request) -> list[Task]:
     """Return every part of the plan, oldest first."""
     tasks = [
-        Task(name, query, chunk, request.step_seconds)
-        for chunk in plan.chunks
-        for name, query in plan.series.items()
+        Task(p.name, p.queries[0], chunk, request.step_seconds, p.queries[1:], p.fold)
+        for p in plan.parts
+        for chunk in p.chunks
     ]
+    tasks.sort(key=lambda t: t.chunk.end_seconds)
     tasks += [
         Task(name, by_width[day.end_seconds - day.start_seconds], day, None)
         for day in plan.days
@@ -242,23 +189,19 @@ def write_frames(
     def facts(name: str) -> list[Row]:
         return [row for day in plan.days for row in cache.read(name, day)]
 
-    models = facts("models")
-    keys = services_in(models, labels)
-    columns: dict[str, FloatArray] = {}
-    names = [n for n in plan.series if n != "gateway"]
-    for done, name in enumerate(names):
-        progress("assembling", done, len(names))
-        columns[name] = column(name, _parts(cache, name, plan.chunks), keys, labels, grid, doubts)
-    for (
-        name
-    ) in RATES:  # VictoriaMetrics looks before the window: no sample inside is a gap all the same
-        columns[name] = np.where(np.isnan(columns["ready_replicas"]), np.nan, columns[name])
+    engines = facts("models")
+    keys = services_in(engines, labels)
+    columns = _read_columns(cache, plan, keys, grid, doubts, labels, progress)
+    thin = ~(columns["samples"] >= MIN_COVERAGE_RATIO * probe.window_seconds / probe.scrape_seconds)
+    for name in RATES:
+        columns[name] = np.where(thin, np.nan, columns[name])
     columns["arrival_rate_rps"] = arrivals_rps(columns, probe.window_seconds, doubts)
     columns["finished_requests"] = columns["completion_rate_rps"] * request.step_seconds
     columns |= _shares(columns, keys, request)
-    gateway, unclear = gateway_arrivals(_parts(cache, "gateway", plan.chunks), models, labels, grid)
+    counted = _parts(cache, plan.part("gateway"))
+    gateway, unclear = gateway_arrivals(counted, engines, labels, grid)
     starts = {k: facts(f"start_{k}") for k in ("created", "ready", "deleted", "seen", "owner")}
-    startups, unknown = startups_frame(starts, facts("pods"), labels, request.end_seconds)
+    startups, unknown = startups_frame(starts, engines, labels, request.end_seconds)
     if starts["created"]:
         columns["starting_replicas"] = np.array(
             [
@@ -270,7 +213,9 @@ def write_frames(
     _write(out / LOAD_FILE, iter([load]))
     _write(out / SERVING_FILE, _serving(keys, columns, grid))
     _write(out / STARTUPS_FILE, iter([validate_startups(startups, STARTUPS_FILE)]))
-    progress("assembling", len(names), len(names))
+    lost, partly = label_gaps(engines, labels)
+    for sentence in partly:
+        log.warning("%s", sentence)
     summary = {
         "source": request.source,
         "from_seconds": request.start_seconds,
@@ -278,8 +223,9 @@ def write_frames(
         "step_seconds": request.step_seconds,
         "window_seconds": probe.window_seconds,
         "scrape_seconds": probe.scrape_seconds,
-        "native_histograms": probe.native,
-        "queries": len(plan.series) + len(plan.facts),
+        "native_histograms": sorted(n for n, h in probe.histograms.items() if h.native),
+        "added_up_by_server": probe.summed,
+        "queries": sum(len(p.queries) for p in plan.parts) + len(plan.facts),
         "services": len({k[0] for k in keys}),
         "variants": len(keys),
         "load_rows": len(load),
@@ -291,17 +237,48 @@ def write_frames(
         "gap_ratio": {n: float(np.isnan(c).mean()) for n, c in columns.items()},
         "infinite": {k: v for k, v in doubts.infinite.items() if v},
         "implausible": {k: v for k, v in doubts.implausible.items() if v},
-        "unlabelled": {k: v for k, v in doubts.unlabelled.items() if v},
+        "unlabelled": dict.fromkeys(lost, doubts.unlabelled["samples"]),
+        "label_gaps": partly,
         "negative_arrivals": doubts.negative_arrivals,
-        "bucket_error": _bucket_error(columns, {x: facts(f"{x}_bounds") for x in ("ttft", "tpot")}),
+        "bucket_error": _bucket_error(columns, probe.histograms),
     }
     replace_file(out / SUMMARY_FILE, json.dumps(summary, indent=1, allow_nan=False).encode())
     return summary
 
 
-def _parts(cache: Cache, name: str, of_chunks: Sequence[Chunk]) -> Iterator[Row]:
-    for chunk in of_chunks:
-        yield from cache.read(name, chunk)
+def _read_columns(
+    cache: Cache,
+    plan: Plan,
+    keys: Sequence[Key],
+    grid: Grid,
+    doubts: Doubts,
+    labels: Labels,
+    progress: Progress,
+) -> dict[str, FloatArray]:
+    """Return every column, shape (rows, steps), from the parts."""
+    columns: dict[str, FloatArray] = {}
+    parts = [p for p in plan.parts if p.name != "gateway"]
+    for done, part in enumerate(parts):
+        progress("assembling", done, len(parts))
+        if part.fold is None:  # native histograms: for what the classic ones do not tell
+            name = part.name.removesuffix(NATIVE)
+            own = column(name, _parts(cache, part), keys, labels, grid, doubts)
+            before = columns[name]
+            columns[name] = np.where(np.isnan(before), own, before)
+            continue
+        for name in part.fold.columns:
+            columns[name] = np.full((len(keys), grid.steps), np.nan)
+        columns |= by_column(_parts(cache, part), keys, labels, grid, doubts)
+        for name, (above, below) in QUOTIENTS.items():
+            if below == part.name:
+                columns[name] = quotient(name, columns.pop(above), columns.pop(below), doubts)
+    progress("assembling", len(parts), len(parts))
+    return columns
+
+
+def _parts(cache: Cache, part: Part) -> Iterator[Row]:
+    for chunk in part.chunks:
+        yield from cache.read(part.name, chunk)
 
 
 def _shares(
@@ -331,23 +308,29 @@ def _serving(
 
 
 def _bucket_error(
-    columns: Mapping[str, FloatArray], bounds: Mapping[str, Sequence[Row]]
+    columns: Mapping[str, FloatArray], histograms: Mapping[str, Histogram]
 ) -> dict[str, dict[str, float | None]]:
-    """Return by column how far estimates can be from the truth, relative: median and 95th percentile."""
+    """Return by column how far estimates can be from the truth, relative: median and 95th percentile.
+
+    `native_ratio`: of an estimate from a native histogram, at most.
+    """
     out: dict[str, dict[str, float | None]] = {}
     for name in LATENCY_NUMBERS:
-        found = {float(row.labels["le"]) for row in bounds[name[:4]] if "le" in row.labels}
+        known = histograms.get(name[:4], Histogram())
         values = columns[name][~np.isnan(columns[name])]
-        if len(found) < 2 or not len(values):
-            continue
-        edges = sorted(found | {np.inf})
-        relative = error_bound(edges, values) / np.maximum(values, 1e-9)
-        finite = relative[np.isfinite(relative)]
-        out[name] = {
-            "median_ratio": float(np.median(finite)) if len(finite) else None,
-            "p95_ratio": float(np.quantile(finite, 0.95)) if len(finite) else None,
-            "above_highest_bound_share": float((~np.isfinite(relative)).mean()),
-        }
+        own: dict[str, float | None] = {}
+        if len(known.bounds) > 1 and len(values):
+            relative = error_bound(known.bounds, values) / np.maximum(values, 1e-9)
+            finite = relative[np.isfinite(relative)]
+            own = {
+                "median_ratio": float(np.median(finite)) if len(finite) else None,
+                "p95_ratio": float(np.quantile(finite, 0.95)) if len(finite) else None,
+                "above_highest_bound_share": float((~np.isfinite(relative)).mean()),
+            }
+        if known.native and known.factor > 1:
+            own["native_ratio"] = known.factor - 1
+        if own:
+            out[name] = own
     return out
 
 
