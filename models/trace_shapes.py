@@ -4,7 +4,7 @@ A shape names the columns of a public trace format; a user's mapping overrides o
 whose rows are windows of time, not requests, say so: `rate` (requests per second of a client in a
 window, mean lengths: ServeGen) and `totals` (requests and tokens of an interval).
 
-Sources: Azure/AzurePublicDataset (AzureLLMInferenceDataset2023.md), HPMLL/BurstGPT (README),
+Sources: Azure/AzurePublicDataset (AzureLLMInferenceDataset2023.md), HPMLL/BurstGPT (README, Schema),
 kvcache-ai/Mooncake (FAST25-release), alibaba/ServeGen (README).
 """
 

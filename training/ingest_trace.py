@@ -3,7 +3,7 @@
 import math
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -20,6 +20,7 @@ from models.trace_shapes import Layout, RowKind, TraceError
 from models.trace_times import FloatArray
 from training.telemetry import LOAD_FILE, SERVING_FILE, STARTUPS_FILE
 from training.trace_reader import Chunk, read_chunks
+from training.trace_servegen import is_client, read_client
 
 DEFAULT_STEP_SECONDS = 60.0
 MIN_STEP_SECONDS, MAX_STEP_SECONDS = 1.0, 86_400.0
@@ -80,7 +81,7 @@ def ingest_trace(
     total = sum(f.stat().st_size for f in files if f.is_file())
     before = 0
     for number, path in enumerate(files):
-        for chunk in read_chunks(path, shape=options.shape, mapping=options.mapping):
+        for chunk in _chunks(path, options):
             job.add(number, path, chunk)
             if progress is not None:
                 done = min((before + chunk.bytes_read) // MEBIBYTE, math.ceil(total / MEBIBYTE) - 1)
@@ -92,6 +93,14 @@ def ingest_trace(
     frames, result = job.finish(where)
     _write(frames, out, force=force)
     return result
+
+
+def _chunks(path: Path, options: TraceOptions) -> Iterable[Chunk]:
+    if options.shape not in ("auto", "servegen") or not is_client(path):
+        return read_chunks(path, shape=options.shape, mapping=options.mapping)
+    if options.mapping:
+        raise TraceError(f"--columns: {path.name} of ServeGen has no column names; allowed: none")
+    return [read_client(path)]
 
 
 def _check(files: Sequence[Path], out: Path, options: TraceOptions, *, force: bool) -> None:
@@ -160,6 +169,9 @@ class _Job:
                 "allowed: logs of one kind at a time"
             )
         self.kind = layout.rows
+        if chunk.window_seconds is not None:
+            self._set_window(chunk.window_seconds, where)
+            self.window_files.add(number)
         amounts = self._amounts(number, rows, layout, where)
         if self.load is None:
             step = self._step() if self.window_seconds is None else self.window_seconds
@@ -244,7 +256,9 @@ class _Job:
             if self.window_seconds is None:
                 raise TraceError(f"{where}: one window only, its length is unknown; allowed: two")
             return
-        window = float(apart.min())
+        self._set_window(float(apart.min()), where)
+
+    def _set_window(self, window: float, where: str) -> None:
         if window % 1:
             raise TraceError(f"{where}: windows {window:g} s apart; allowed: whole seconds")
         if self.window_seconds not in (None, window):

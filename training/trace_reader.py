@@ -38,7 +38,8 @@ class Chunk:
     """Some rows of a log: the layout's columns, and where each row stands in the file.
 
     `line` numbers rows as an editor does (Parquet: rows from 1). `bad` are lines that are no rows at
-    all, `first_bad` the first of them with `row` being its line.
+    all, `first_bad` the first of them with `row` being its line. `window_seconds`: length of the windows
+    that rows are, where the file tells it.
     """
 
     layout: Layout
@@ -47,6 +48,7 @@ class Chunk:
     bytes_read: int
     bad: int = 0
     first_bad: Bad | None = None
+    window_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

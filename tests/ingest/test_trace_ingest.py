@@ -27,6 +27,15 @@ BURSTGPT = """Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Ty
 45,ChatGPT,1087,230,1317,Conversation log
 118,GPT-4,417,0,417,API log
 """
+# since release 2 of the trace; times go on from the first day of its first file
+BURSTGPT_3 = """Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type
+19440110.0,1722ac82,43,GPT-4,906,446,1352,Conversation log
+19440161.0,,2,ChatGPT,36,29,65,API log
+"""
+AZURE_2024 = """TIMESTAMP,ContextTokens,GeneratedTokens
+2024-05-12 00:00:00.001163+00:00,2162,5
+2024-05-12 00:00:00+00:00,2399,6
+"""
 MOONCAKE = """{"timestamp": 0, "input_length": 6758, "output_length": 500, "hash_ids": [0, 1]}
 {"timestamp": 59999, "input_length": 7322, "output_length": 490, "hash_ids": [0, 14]}
 
@@ -68,10 +77,32 @@ def numbers(tmp_path: Path, column: str = "requests") -> list[float]:
 def test_azure(ingest: Callable[..., Ingested], tmp_path: Path, name: str) -> None:
     done = ingest({name: AZURE}, service=CHAT)
     assert (done.rows, done.bad_rows, done.notes) == (3, 0, ())
-    assert done.first == pd.Timestamp("2023-11-16T18:15Z")  # its times are UTC
+    assert done.first == pd.Timestamp("2023-11-16T18:15Z")  # taken as UTC
     assert numbers(tmp_path) == [2, 0, 0, 1]
     assert numbers(tmp_path, "input_tokens") == [374 + 879, 0, 0, 396]
     assert numbers(tmp_path, "output_tokens") == [99, 0, 0, 109]
+
+
+def test_azure_with_an_offset_is_not_moved(ingest: Callable[..., Ingested], tmp_path: Path) -> None:
+    done = ingest({"a.csv": AZURE_2024}, service=CHAT, zone=ZoneInfo("Asia/Tokyo"))
+    assert done.first == pd.Timestamp("2024-05-12T00:00Z")
+    assert numbers(tmp_path) == [2]
+
+
+def test_burstgpt_with_sessions_and_elapsed_time(
+    ingest: Callable[..., Ingested], tmp_path: Path
+) -> None:
+    start = pd.Timestamp("2025-01-06T00:00+08:00").timestamp()
+    mapping = {"e2e_seconds": "Elapsed time"}
+    done = ingest(
+        {"b.csv": BURSTGPT_3}, service=CHAT, start_seconds=start, mapping=mapping, variant="api"
+    )
+    assert done.first.timestamp() == (start + 19_440_110) // 60 * 60  # day 225, 00:01:50
+    assert numbers(tmp_path) == [1, 1]
+    assert numbers(tmp_path, "input_tokens") == [906, 36]
+    # begun at 110 s and 161 s of the day, ended at 153 s and 163 s: both in the third minute
+    serving = read_telemetry(tmp_path / "out").serving
+    assert serving.finished_requests.tolist() == [0, 2]
 
 
 def test_burstgpt_by_service_and_by_model(ingest: Callable[..., Ingested], tmp_path: Path) -> None:
