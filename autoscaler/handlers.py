@@ -1,0 +1,122 @@
+"""kopf's part: watch, parse, store. No arithmetic, no writing, nothing kept on anybody's object.
+
+The handlers are `on.event` handlers, for which kopf stores neither finalizers nor annotations. Its
+watch streams handle reconnects, 410 and CRDs that come and go; should kopf end all the same, it is
+started again, and meanwhile the loop lists.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Mapping
+
+import kopf
+
+from autoscaler.edge.kube.cluster import Cluster
+
+log = logging.getLogger("foreserve.watch")
+RESTART_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
+INACTIVE_SECONDS = 70.0  # a silent stream is opened anew: bookmarks come every minute
+
+WATCHED: Mapping[str, tuple[str, str, str]] = {
+    "policies": ("foreserve.dev", "v1alpha1", "scalingpolicies"),
+    "pools": ("foreserve.dev", "v1alpha1", "acceleratorpools"),
+    "pods": ("", "v1", "pods"),
+    "nodes": ("", "v1", "nodes"),
+    "namespaces": ("", "v1", "namespaces"),
+}
+
+
+def registry_of(
+    cluster: Cluster, login: Callable[[], kopf.ConnectionInfo]
+) -> kopf.OperatorRegistry:
+    """Return kopf's registry with a handler for every kind that is watched."""
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=registry)
+    def connect(**_: object) -> kopf.ConnectionInfo:
+        return login()
+
+    for kind, (group, version, plural) in WATCHED.items():
+        _watch(registry, cluster, kind, (group, version, plural))
+    return registry
+
+
+def _watch(
+    registry: kopf.OperatorRegistry, cluster: Cluster, kind: str, resource: tuple[str, str, str]
+) -> None:
+    @kopf.on.event(*resource, registry=registry, id=f"store-{kind}")
+    async def store(event: kopf.RawEvent, **_: object) -> None:
+        cluster.apply(kind, event["type"], event["object"])
+
+
+def settings_of() -> kopf.OperatorSettings:
+    """Return kopf's settings: no Kubernetes events of its own, quick to end."""
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.watching.inactivity_timeout = INACTIVE_SECONDS
+    settings.watching.chunk_size = 500
+    settings.networking.request_timeout = 30.0
+    settings.queueing.idle_timeout = 1.0
+    return settings
+
+
+class Watches:
+    """kopf in a thread of its own, started again whenever it ends. `alive` says whether it runs."""
+
+    def __init__(self, cluster: Cluster, login: Callable[[], kopf.ConnectionInfo]) -> None:
+        self._cluster = cluster
+        self._login = login
+        self._stop = threading.Event()
+        self._running = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="kopf", daemon=True)
+
+    @property
+    def alive(self) -> bool:
+        """Whether watch streams are open."""
+        return self._running.is_set()
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+
+    def close(self, timeout_seconds: float = 10.0) -> None:
+        """End the watches."""
+        self._stop.set()
+        self._thread.join(timeout_seconds)
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._stop.is_set():
+            ready = threading.Event()
+            try:
+                asyncio.run(self._operate(ready))
+                ended = "ended"
+            except Exception as error:  # noqa: BLE001 - whatever it was, watching must go on
+                ended = f"ended with {type(error).__name__}: {error}"
+            self._running.clear()
+            if self._stop.is_set():
+                return
+            failures = 0 if ready.is_set() else failures + 1
+            wait = RESTART_SECONDS[min(failures, len(RESTART_SECONDS) - 1)]
+            log.warning("watching %s; again in %.0f s", ended, wait)
+            self._stop.wait(wait)
+
+    async def _operate(self, ready: threading.Event) -> None:
+        marker = asyncio.create_task(self._mark(ready))
+        try:
+            await kopf.operator(
+                registry=registry_of(self._cluster, self._login),
+                settings=settings_of(),
+                standalone=True,
+                clusterwide=True,
+                ready_flag=ready,
+                stop_flag=self._stop,
+            )
+        finally:
+            marker.cancel()
+
+    async def _mark(self, ready: threading.Event) -> None:
+        while not ready.is_set():
+            await asyncio.sleep(0.05)
+        self._running.set()

@@ -1,0 +1,82 @@
+"""One turn's observation: load and latency from telemetry, replicas from the cluster. Pure.
+
+The cluster knows better than scrapes what is desired and what is ready; telemetry knows what it does.
+A workload whose scale cannot be read is absent, and the core then leaves its service as it is.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from autoscaler.core.types import (
+    Observation,
+    Policies,
+    Pool,
+    ServiceObservation,
+    VariantObservation,
+)
+
+VariantKey = tuple[str, str]  # (service, variant)
+
+
+@dataclass(frozen=True, slots=True)
+class Replicas:
+    """One workload's replicas as the cluster has them; draining ones are in no other count."""
+
+    desired: int
+    ready: int
+    starting: int
+    draining: int
+
+
+def replicas_of(desired: int, ready: int, starting: int, draining: int) -> Replicas:
+    """Return the counts; what is desired and not yet there is starting as well."""
+    return Replicas(desired, ready, max(starting, desired - ready, 0), draining)
+
+
+def merged(
+    telemetry: Observation,
+    policies: Policies,
+    replicas: Mapping[VariantKey, Replicas],
+    usable: Mapping[str, int],
+) -> Observation:
+    """Return the observation of all services whose workloads could be read.
+
+    `replicas` lacks the workloads that could not. Where telemetry is silent the rate is NaN: unknown.
+    """
+    services = {}
+    for name, policy in policies.services.items():
+        seen = telemetry.services.get(name)
+        variants = {
+            v.name: _variant(None if seen is None else seen.variants.get(v.name), own)
+            for v in policy.variants
+            if (own := replicas.get((name, v.name))) is not None
+        }
+        if variants:
+            services[name] = ServiceObservation(
+                arrival_rate_rps=math.nan if seen is None else seen.arrival_rate_rps,
+                isl_tokens=math.nan if seen is None else seen.isl_tokens,
+                osl_tokens=math.nan if seen is None else seen.osl_tokens,
+                variants=variants,
+            )
+    return replace(telemetry, services=services, pools=dict(usable))
+
+
+def _variant(measured: VariantObservation | None, own: Replicas) -> VariantObservation:
+    known = measured or VariantObservation(0, 0, 0, 0)
+    return replace(
+        known,
+        ready=own.ready,
+        starting=own.starting,
+        draining=own.draining,
+        desired=own.desired,
+    )
+
+
+def limited(policies: Policies, quotas: Mapping[str, Mapping[str, int]]) -> Policies:
+    """Return the policies with each pool's namespace quotas as the cluster allows now."""
+    pools: tuple[Pool, ...] = tuple(
+        replace(pool, namespace_quotas=dict(quotas.get(pool.name, pool.namespace_quotas)))
+        for pool in policies.pools
+    )
+    return replace(policies, pools=pools)
