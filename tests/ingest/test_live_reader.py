@@ -12,6 +12,7 @@ from autoscaler.edge.prometheus import PrometheusReader, ReaderSettings, Reading
 from autoscaler.edge.prometheus_api import Access, PrometheusApi
 from models.contract import Labels
 from models.contract_api import QueryApi, Row, UnavailableError
+from models.contract_queries import draining_query
 
 SETTINGS = ReaderSettings(interval_seconds=60.0, scrape_seconds=15.0, deadline_seconds=10.0)
 
@@ -67,6 +68,17 @@ def test_a_pod_that_is_being_deleted_drains_and_is_not_ready(api: PrometheusApi)
     assert chat.draining == 1
     assert chat.ready == 1
     assert reading.counted_by_scrapes == ("prod/chat", "prod/mail", "prod/idle")
+
+
+def test_draining_pods_are_joined_by_whatever_labels_name_them(api: PrometheusApi) -> None:
+    def count(labels: Labels) -> list[float]:
+        return [float(r.values[-1]) for r in api.instant(draining_query(labels, 75.0), at)]
+
+    at = samples.START + 60.0 * 47.5
+    assert count(Labels()) == [1.0]
+    assert count(Labels(namespace=None)) == [1.0]
+    assert count(Labels(pod="instance")) == []  # chat-1:8000 is no pod's name
+    assert count(Labels(namespace="service")) == []  # nor is chat a namespace
 
 
 def test_no_traffic_is_zero_and_latency_unknown(api: PrometheusApi) -> None:
