@@ -10,6 +10,7 @@ import typer
 
 from autoscaler.cli import (
     backtest,
+    crds,
     decide,
     demo,
     ingest,
@@ -54,7 +55,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (demo, ingest, lint, otlp, train, backtest, latency, decide, replay, whatif):
+for module in (demo, ingest, lint, otlp, train, backtest, latency, decide, replay, whatif, crds):
     module.add_to(app)
 
 

@@ -79,8 +79,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "self.maxReplicas >= self.minReplicas",
             "maxReplicas; allowed: at least minReplicas",
             ".maxReplicas",
-            "'maxReplicas ' + string(self.maxReplicas) + ' is not allowed; allowed: at least "
-            "minReplicas, ' + string(self.minReplicas)",
+            "'maxReplicas %d is not allowed; allowed: at least minReplicas, %d'"
+            ".format([self.maxReplicas, self.minReplicas])",
         ),
     ),
     "ScheduleWindowSpec": (
@@ -123,16 +123,15 @@ RULES: dict[str, tuple[Rule, ...]] = {
             f"!has(self.schedule) || self.schedule.all(w, {_TOO_MANY})",
             "minReplicas of a window; allowed: at most the sum of the variants' maxReplicas",
             ".schedule",
-            f"'minReplicas of window ' + self.schedule.filter(w, !({_TOO_MANY}))[0].name + "
-            f"' is not allowed; allowed: at most ' + string({_SUM}) + "
-            '", the sum of the variants\' maxReplicas"',
+            f"'minReplicas of window %s is not allowed; allowed: at most %d, the sum of the variants\\' "
+            f"maxReplicas'.format([self.schedule.filter(w, !({_TOO_MANY}))[0].name, {_SUM}])",
         ),
         Rule(
             f"!has(self.fallback) || !has(self.fallback.replicas) || self.fallback.replicas <= {_SUM}",
             "fallback.replicas; allowed: at most the sum of the variants' maxReplicas",
             ".fallback.replicas",
-            "'fallback.replicas ' + string(self.fallback.replicas) + ' is not allowed; allowed: "
-            f"at most ' + string({_SUM}) + \", the sum of the variants' maxReplicas\"",
+            "'fallback.replicas %d is not allowed; allowed: at most %d, the sum of the variants\\' "
+            f"maxReplicas'.format([self.fallback.replicas, {_SUM}])",
         ),
     ),
     "Quota": (

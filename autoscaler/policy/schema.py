@@ -223,7 +223,7 @@ class ScalingPolicySpec(_Model):
 
     model: Text = Field(description="model name that vLLM serves (its label model_name)")
     telemetry: dict[str, Any] | None = Field(
-        default=None, description="source and label selectors; defaults find the model by its name"
+        default=None, description="free form for now; without it the model is found by its name"
     )
     slo: Slo = Field(description="what requests must meet")
     priority: int = Field(
@@ -309,7 +309,7 @@ class AcceleratorPoolSpec(_Model):
         description="nodes that are not counted (unhealthy, kept back)",
     )
     telemetry: dict[str, Any] | None = Field(
-        default=None, description="where the pool's inventory is measured"
+        default=None, description="free form for now; without it quotas and nodes say what there is"
     )
 
 
