@@ -16,11 +16,11 @@ from autoscaler.core.types import (
     Policies,
     Policy,
     ServiceObservation,
-    Variant,
     VariantObservation,
 )
+from autoscaler.edge.reading import Reading, keys_of, missing_of
 from autoscaler.edge.telemetry_rows import Answers, Key, Replicas
-from models.contract import DEFAULT_VARIANT, Labels
+from models.contract import Labels
 from models.contract_api import ApiError, QueryApi, Row
 from models.contract_queries import LEVELS, live_queries
 from models.slo import SloTargets
@@ -47,23 +47,6 @@ class ReaderSettings:
         return math.ceil(
             max(self.interval_seconds + self.scrape_seconds, 2.5 * self.scrape_seconds)
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """An observation and how good it is.
-
-    failed: query -> one sentence. silent: services of policies that are absent from the observation.
-    stale: service -> age of its newest sample in seconds. partial: service -> what is missing though
-    the service answers. counted_by_scrapes: services whose replicas kube-state-metrics does not know.
-    """
-
-    observation: Observation
-    failed: Mapping[str, str]
-    silent: tuple[str, ...]
-    stale: Mapping[str, float]
-    partial: Mapping[str, tuple[str, ...]]
-    counted_by_scrapes: tuple[str, ...]
 
 
 class PrometheusReader:
@@ -105,7 +88,7 @@ class PrometheusReader:
         partial: dict[str, tuple[str, ...]] = {}
         by_scrapes: list[str] = []
         for name, policy in policies.services.items():
-            ages = [answers.get("age_seconds", key) for _, key in _keys(policy, answers)]
+            ages = [answers.get("age_seconds", key) for _, key in keys_of(policy, answers.has)]
             age = min((a for a in ages if not math.isnan(a)), default=math.nan)
             if age > settings.stale_after_seconds:
                 stale[name] = age
@@ -116,7 +99,7 @@ class PrometheusReader:
             if seen is None:
                 continue
             services[name] = seen
-            missing = _missing(seen, failed)
+            missing = missing_of(seen, failed)
             if missing:
                 partial[name] = missing
             if counted:
@@ -146,17 +129,6 @@ class PrometheusReader:
         return answers, failed
 
 
-def _keys(policy: Policy, answers: Answers) -> list[tuple[Variant, Key]]:
-    """Return the row of each variant; a service of one variant may carry no variant label."""
-    out = []
-    for variant in policy.variants:
-        key = (policy.service, variant.name)
-        if len(policy.variants) == 1 and not answers.has(key):
-            key = (policy.service, DEFAULT_VARIANT)
-        out.append((variant, key))
-    return out
-
-
 def _service(
     policy: Policy, answers: Answers, gateway_rps: float, held: float
 ) -> tuple[ServiceObservation | None, bool]:
@@ -164,7 +136,7 @@ def _service(
     variants: dict[str, VariantObservation] = {}
     scraped_keys: list[Key] = []
     by_scrapes = False
-    for variant, key in _keys(policy, answers):
+    for variant, key in keys_of(policy, answers.has):
         scraped = answers.get("ready_replicas", key)
         target = variant.target_ref
         known = answers.replicas.get((policy.namespace, target.kind, target.name))
@@ -226,16 +198,6 @@ def _variant(
         slo_attainment_ratio=answers.attained(key, targets),
         **latency,
     )
-
-
-def _missing(service: ServiceObservation, failed: Mapping[str, str]) -> tuple[str, ...]:
-    """Return what a service that answers does not tell: arrivals, lengths, or failed queries."""
-    out = [
-        name
-        for name in ("arrival_rate_rps", "isl_tokens", "osl_tokens")
-        if math.isnan(getattr(service, name)) and (name == "arrival_rate_rps" or failed)
-    ]
-    return (*out, *sorted(failed))
 
 
 def _gateway(rows: Iterable[Row], policies: Policies, labels: Labels) -> dict[str, float]:

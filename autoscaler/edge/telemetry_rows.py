@@ -85,21 +85,13 @@ class Answers:
         return rate if math.isnan(rate) else max(0.0, rate)
 
     def attained(self, key: Key, targets: SloTargets) -> float:
-        """Return the share of requests that meet all targets, where the histograms can tell it.
-
-        Each tells one target's share only. Of those a_i, at least 1 - sum(1 - a_i) and at most min(a_i)
-        of the requests meet all (Frechet); a target inside a bucket widens this by what is in it. The
-        middle counts if it is at most MAX_DOUBT_RATIO / 2 from the truth; else NaN.
-        """
-        if math.isfinite(targets.e2e_seconds):  # no histogram of it is read
-            return math.nan
-        asked = [w for w in ("ttft", "tpot") if math.isfinite(getattr(targets, f"{w}_seconds"))]
-        least = [self.get(f"{w}_within_least", key) for w in asked]
-        most = [self.get(f"{w}_within_most", key) for w in asked]
-        if not asked or any(math.isnan(x) for x in least):
-            return math.nan
-        low, high = max(0.0, 1.0 - sum(1.0 - x for x in least)), min(most)
-        return (low + high) / 2 if high - low <= MAX_DOUBT_RATIO else math.nan
+        """Return the share of requests that meet all targets, where the histograms can tell it."""
+        what = ("ttft", "tpot")
+        return attained_of(
+            targets,
+            {w: self.get(f"{w}_within_least", key) for w in what},
+            {w: self.get(f"{w}_within_most", key) for w in what},
+        )
 
     def mean(self, column: str, keys: Sequence[Key]) -> float:
         """Return the mean over rows, weighted by completions; NaN where nothing was completed."""
@@ -107,6 +99,26 @@ class Answers:
         known = [(w, x) for w, x in pairs if w > 0 and not math.isnan(x)]
         weight = sum(w for w, _ in known)
         return sum(w * x for w, x in known) / weight if weight > 0 else math.nan
+
+
+def attained_of(
+    targets: SloTargets, least: Mapping[str, float], most: Mapping[str, float]
+) -> float:
+    """Return the share of requests that meet all targets, where histograms can tell it.
+
+    `least` and `most`: the share within ttft and within tpot; NaN unknown. Of those a_i, at least
+    1 - sum(1 - a_i) and at most min(a_i) of the requests meet all (Frechet); a target inside a bucket
+    widens this by what is in it. The middle counts if it is at most MAX_DOUBT_RATIO / 2 from the
+    truth; else NaN.
+    """
+    if math.isfinite(targets.e2e_seconds):  # no histogram of it is read
+        return math.nan
+    asked = [w for w in ("ttft", "tpot") if math.isfinite(getattr(targets, f"{w}_seconds"))]
+    if not asked or any(math.isnan(least[w]) for w in asked):
+        return math.nan
+    low = max(0.0, 1.0 - sum(1.0 - least[w] for w in asked))
+    high = min(most[w] for w in asked)
+    return (low + high) / 2 if high - low <= MAX_DOUBT_RATIO else math.nan
 
 
 def _by_row(rows: Iterable[Row], labels: Labels) -> dict[Key, float]:

@@ -1,0 +1,47 @@
+"""What a reader of live telemetry returns, wherever it read: one observation and how good it is."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from autoscaler.core.types import Observation, Policy, ServiceObservation, Variant
+from autoscaler.edge.telemetry_rows import Key
+from models.contract import DEFAULT_VARIANT
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """An observation and how good it is.
+
+    failed: query -> one sentence. silent: services of policies that are absent from the observation.
+    stale: service -> age of its newest sample in seconds. partial: service -> what is missing though
+    the service answers. counted_by_scrapes: services whose replicas only their telemetry counts.
+    """
+
+    observation: Observation
+    failed: Mapping[str, str]
+    silent: tuple[str, ...]
+    stale: Mapping[str, float]
+    partial: Mapping[str, tuple[str, ...]]
+    counted_by_scrapes: tuple[str, ...]
+
+
+def keys_of(policy: Policy, has: Callable[[Key], bool]) -> list[tuple[Variant, Key]]:
+    """Return the row of each variant; a service of one variant may carry no variant label."""
+    out = []
+    for variant in policy.variants:
+        key = (policy.service, variant.name)
+        if len(policy.variants) == 1 and not has(key):
+            key = (policy.service, DEFAULT_VARIANT)
+        out.append((variant, key))
+    return out
+
+
+def missing_of(service: ServiceObservation, failed: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what a service that answers does not tell: arrivals, lengths, or failed queries."""
+    out = [
+        name
+        for name in ("arrival_rate_rps", "isl_tokens", "osl_tokens")
+        if math.isnan(getattr(service, name)) and (name == "arrival_rate_rps" or failed)
+    ]
+    return (*out, *sorted(failed))
