@@ -87,7 +87,6 @@ class OperatorMetrics:
         for phase in PHASES:  # present from the start: rate() needs a first sample
             self._tick.labels(phase)
         self._leader = self._gauge("leader", "1 if this process holds the Lease and may write.")
-        self._last_tick = self._gauge("last_tick_timestamp_seconds", "When the last tick ended.")
         self._info = self._gauge("model_info", "The models' generation in use.", ["generation"])
         self._writes = self._counter("writes", "Writes to the API server.", ["what", "result"])
         self._errors = self._counter(
@@ -105,7 +104,6 @@ class OperatorMetrics:
     def observe_step(self, step: StepLike, policies: Policies) -> None:
         """Take in a tick. `policies`: all that exist; a service that is not among them disappears."""
         self._services.observe(step.observation, step.decisions, policies)
-        self._last_tick.set(step.observation.now_seconds)
 
     def observe_phase(self, phase: str, seconds: float) -> None:
         """Count how long one of PHASES took."""
@@ -156,11 +154,21 @@ class _Services(Collector):
         """Return all families, of one moment: a tick cannot fall in between, nor wait for a scraper."""
         with self._lock:
             return [
+                _last_tick(self._now),
                 *_replica_families(self._known),
                 *_decision_families(self._known),
                 *_telemetry_families(self._known, self._now),
                 *_forecast_families(self._known),
             ]
+
+
+def _last_tick(now: float) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(
+        "foreserve_last_tick_timestamp_seconds", "Time (epoch) that the last tick decided for."
+    )
+    if not math.isnan(now):
+        family.add_metric([], now)
+    return family
 
 
 def _take_in(
