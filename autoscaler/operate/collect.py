@@ -5,7 +5,7 @@ A workload whose scale cannot be read is absent, and the core then leaves its se
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from autoscaler.core.types import (
@@ -60,6 +60,29 @@ def merged(
                 variants=variants,
             )
     return replace(telemetry, services=services, pools=dict(usable))
+
+
+def accelerators(
+    policies: Policies,
+    replicas: Mapping[VariantKey, Replicas],
+    counted: Mapping[str, int],
+    declared: Collection[str],
+) -> dict[str, int]:
+    """Return what each class can use: as counted, else what is in use now.
+
+    `declared`: classes with a quota. One whose number is not known may keep what it has and get no more:
+    nothing is scaled up on a guess, and nothing down. A class without a quota has no number.
+    """
+    out = {name: n for name, n in counted.items() if name in declared}
+    for name in set(declared) - counted.keys():
+        out[name] = 0
+    unknown = set(declared) - counted.keys()
+    for service, policy in policies.services.items():
+        for v in policy.variants:
+            own = replicas.get((service, v.name))
+            if v.accelerator_class in unknown and own is not None:
+                out[v.accelerator_class] += own.desired * v.accelerators_per_replica
+    return out
 
 
 def _variant(measured: VariantObservation | None, own: Replicas) -> VariantObservation:
