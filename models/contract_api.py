@@ -10,9 +10,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from models.histograms import native_cumulative
+
 FloatArray = NDArray[np.float64]
+PART = "__part__"  # label of the rows that hold a native histogram's sum and count
 
 
 class ApiError(OSError):
@@ -57,7 +61,9 @@ class QueryApi(Protocol):
 def rows_of(result: Any, where: str) -> list[Row]:  # noqa: ANN401 - parsed JSON
     """Return the rows of `data.result` (vector, matrix or scalar).
 
-    Raises RefusedError for a shape that the API does not have, and for two series with the same labels.
+    A native histogram becomes the rows of a classic one: cumulative ones with `le`, and one each with
+    PART "sum" and "count". Raises RefusedError for a shape that the API does not have, and for two
+    series with the same labels.
     """
     if isinstance(result, list) and len(result) == 2 and not isinstance(result[0], Mapping):
         result = [{"metric": {}, "value": result}]  # a scalar
@@ -66,7 +72,9 @@ def rows_of(result: Any, where: str) -> list[Row]:  # noqa: ANN401 - parsed JSON
             f"{where}: the answer holds {type(result).__name__}, not a list of series; "
             "is it a Prometheus API?"
         )
-    rows = [_row(entry, where) for entry in result]
+    rows = _matrix(result)
+    if rows is None:
+        rows = [row for entry in result for row in _rows(entry, where)]
     seen: set[frozenset[tuple[str, str]]] = set()
     for row in rows:
         key = frozenset(row.labels.items())
@@ -79,9 +87,37 @@ def rows_of(result: Any, where: str) -> list[Row]:  # noqa: ANN401 - parsed JSON
     return rows
 
 
-def _row(entry: Any, where: str) -> Row:  # noqa: ANN401 - parsed JSON
+def _matrix(result: list[Any]) -> list[Row] | None:
+    """Return the rows of a matrix of plain numbers, all parsed at once; None if it is anything else.
+
+    Arrow reads a number in a sixth of the time that Python takes, and history is numbers.
+    """
+    try:
+        counts = [len(entry["values"]) for entry in result]
+        texts = [sample[1] for entry in result for sample in entry["values"]]
+        seconds = [sample[0] for entry in result for sample in entry["values"]]
+        values = pa.array(texts, pa.string()).cast(pa.float64()).to_numpy(zero_copy_only=False)
+        times = np.array(seconds, dtype=np.float64)
+        labels = [dict(entry["metric"].items()) for entry in result]
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+        return None  # the slow way says which series is wrong, or takes what is there
+    edges = np.cumsum([0, *counts]).tolist()
+    return [
+        Row(label, times[a:b], values[a:b])
+        for label, a, b in zip(labels, edges[:-1], edges[1:], strict=True)
+    ]
+
+
+def _rows(entry: Any, where: str) -> list[Row]:  # noqa: ANN401 - parsed JSON
     try:
         labels = dict(entry["metric"].items())
+        if "histogram" in entry:
+            at, native = entry["histogram"]
+            return _native_rows(labels, float(at), native)
+        if "histograms" in entry:
+            raise RefusedError(
+                f"{where}: native histograms at many times for {labels}: ask for a quantile or a mean"
+            )
         if "value" in entry:
             at, value = entry["value"]
             times, values = np.array([float(at)]), np.array([float(value)])
@@ -94,7 +130,33 @@ def _row(entry: Any, where: str) -> Row:  # noqa: ANN401 - parsed JSON
         raise RefusedError(
             f"{where}: a series that is not one of the Prometheus API: {shown}"
         ) from error
-    return Row(labels, times, values)
+    return [Row(labels, times, values)]
+
+
+def _native_rows(labels: Mapping[str, str], at: float, native: Mapping[str, Any]) -> list[Row]:
+    """Return a native histogram as classic rows; buckets are [which ends count, lower, upper, count]."""
+    count = float(native["count"])
+    cells = [(float(b[1]), float(b[2]), float(b[3])) for b in native.get("buckets", ())]
+    rows = [
+        ({**labels, "le": f"{bound!r}" if np.isfinite(bound) else "+Inf"}, value)
+        for bound, value in native_cumulative(cells, count)
+    ]
+    rows += [({**labels, PART: "sum"}, float(native["sum"])), ({**labels, PART: "count"}, count)]
+    return [Row(own, np.array([at]), np.array([value])) for own, value in rows]
+
+
+def native_means(rows: Sequence[Row]) -> list[Row]:
+    """Return sum over count of native histograms: a row each, as histogram_sum / histogram_count."""
+    parts: dict[str, dict[frozenset[tuple[str, str]], Row]] = {"sum": {}, "count": {}}
+    for row in rows:
+        if PART in row.labels:
+            plain = frozenset((k, v) for k, v in row.labels.items() if k != PART)
+            parts[row.labels[PART]][plain] = row
+    return [
+        Row(dict(plain), row.times, parts["sum"][plain].values / row.values)
+        for plain, row in parts["count"].items()
+        if plain in parts["sum"] and row.values[-1] > 0
+    ]
 
 
 def without_infinity(values: FloatArray) -> tuple[FloatArray, int]:

@@ -21,7 +21,7 @@ from autoscaler.core.types import (
 from autoscaler.edge.reading import Reading, keys_of, missing_of
 from autoscaler.edge.telemetry_rows import Answers, Key, Replicas
 from models.contract import Labels
-from models.contract_api import ApiError, QueryApi, Row
+from models.contract_api import ApiError, QueryApi, Row, native_means
 from models.contract_queries import LEVELS, live_queries
 from models.slo import SloTargets
 
@@ -72,6 +72,9 @@ class PrometheusReader:
     def read(self, policies: Policies, now_seconds: float) -> Reading:
         """Return what the server knows of the interval that ends now. Does not raise ApiError."""
         rows, failed = self._ask(now_seconds)
+        for column in ("isl_tokens", "osl_tokens"):  # a classic histogram of the same service wins
+            native = native_means(rows.pop(f"{column}:native", []))
+            rows[column] = native + rows.get(column, [])
         settings = self._settings
         answers = Answers(
             rows,

@@ -1,12 +1,13 @@
 """What a server holds in the range, before anything is planned: scrapes, rows, engines, histograms."""
 
+import json
 import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from models import contract_series as of
-from models.contract import Labels, Quantity, any_of, select
+from models.contract import Labels, Quantity, any_of, duration, select
 from models.contract_api import QueryApi, Row, TooMuchError
 from models.contract_queries import (
     SCRAPE_WINDOW_SECONDS,
@@ -19,7 +20,7 @@ from models.contract_queries import (
 )
 from models.histograms import bounds_with_mass
 from training.ingest import IngestError
-from training.ingest.assemble import services_in
+from training.ingest.assemble import FloatArray, services_in
 from training.ingest.fetch import with_retries
 from training.ingest.plan import Histogram, Probe, Request, window_for
 
@@ -52,7 +53,10 @@ def look(api: QueryApi, request: Request) -> Probe:
     keys = services_in(ask(models_query(labels, min(3600.0, max(every, 60.0)))), labels)
     if not keys:
         raise IngestError(_missing_labels(api, request, labels))
-    scrape_seconds = scrape_interval(window, float(np.median(scrapes[0].values)))
+    count = float(np.median(scrapes[0].values))
+    scrape_seconds = scrape_interval(
+        _gaps(api, labels, window, float(scrapes[0].times[-1])), window / (count - 0.5)
+    )
     engines = [float(np.nanmax(row.values)) for row in ask(engines_query(labels))]
     return Probe(
         window_for(request.step_seconds, scrape_seconds),
@@ -63,13 +67,29 @@ def look(api: QueryApi, request: Request) -> Probe:
     )
 
 
-def scrape_interval(window_seconds: float, scrapes: float) -> float:
-    """Return the seconds between scrapes, whole ones, from the median count in a window.
+def scrape_interval(gaps: FloatArray, guess_seconds: float) -> float:
+    """Return the seconds between scrapes: whole ones, for nobody sets 15.2 s.
 
-    A window holds one scrape more where both of its ends count (Prometheus 2). Nobody sets 15.2 s: a
-    median from jittered or missed scrapes would only make the window of rates odd.
+    gaps: between samples of one engine; jitter and missed scrapes leave their median where it is. With
+    fewer than two it is the guess from a count, which is off by a few per cent.
     """
-    return float(max(1, round(window_seconds / (scrapes - 0.5))))
+    return float(max(1, round(np.median(gaps) if len(gaps) > 1 else guess_seconds)))
+
+
+def _gaps(api: QueryApi, labels: Labels, window_seconds: float, at_seconds: float) -> FloatArray:
+    """Return the times between the samples of the most scraped engine in a window."""
+
+    def ask(query: str) -> list[Row]:
+        return with_retries(lambda: api.instant(query, at_seconds))
+
+    window = duration(window_seconds)
+    for series in of.RUNNING.series:
+        best = ask(f"topk(1, count_over_time({select(series.name, labels)}[{window}]))")
+        if best:
+            own = (f"{k}={json.dumps(v)}" for k, v in best[0].labels.items() if k != "__name__")
+            rows = ask(f"{select(series.name, Labels(), *own)}[{window}]")
+            return np.diff(rows[0].times) if rows else np.empty(0)
+    return np.empty(0)
 
 
 def _histograms(
