@@ -4,6 +4,7 @@ Two writers of one replica count fight, and both lose. This operator never does:
 writes nothing and says why.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -107,7 +108,7 @@ def conflicts(
     scaled_of = _by_target(scaled_objects)
     holder: dict[Target, PolicyFacts] = {}
     out: dict[str, Conflict] = {}
-    for policy in sorted(policies, key=lambda p: (p.created_seconds, p.uid, p.service)):
+    for policy in sorted(policies, key=_age):
         found: list[Conflict] = []
         for target in _targets(policy):
             first = holder.setdefault(target, policy)
@@ -141,6 +142,12 @@ def _writers(
             NO_SCALED_OBJECT,
             f"No ScaledObject scales {_words(target)}; mode Keda needs one that asks this scaler.",
         )
+
+
+def _age(policy: PolicyFacts) -> tuple[bool, float, str, str]:
+    """Order: the oldest first; one whose creation is not known, last."""
+    unknown = math.isnan(policy.created_seconds)
+    return unknown, 0.0 if unknown else policy.created_seconds, policy.uid, policy.service
 
 
 def _says(writer: Writer) -> str:
