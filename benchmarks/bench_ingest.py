@@ -1,19 +1,28 @@
-"""How long history and one tick take against a local Prometheus, with vLLM's own buckets.
+"""What history and one tick cost against a local Prometheus, with vLLM's own buckets.
 
-    python benchmarks/bench_ingest.py --services 200 --days 1      # ingest; time grows with days
-    python benchmarks/bench_ingest.py --live 1000                  # one tick's observation
+    python benchmarks/bench_ingest.py --services 200 --days 14 --keep DIR   # DIR: filled once, then reused
+    python benchmarks/bench_ingest.py --services 200 --days 14 --keep DIR --kill
+    python benchmarks/bench_ingest.py --live 1000                           # one tick's observation
 
 Needs prometheus and promtool on PATH. Samples are made (one pod a service, scraped every 60 s for
-history and every 15 s for the tick), written as OpenMetrics and turned into blocks by promtool.
+history and every 15 s for the tick), written as OpenMetrics by the day and turned into blocks by
+promtool. The ingest is the command that users run, in a process of its own. --kill runs it again, kills
+it (SIGKILL) halfway, resumes, and wants the same bytes: no duplicate, no hole.
 """
 
 import argparse
-import resource
+import json
+import os
+import signal
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+
+import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "ingest"))
 
@@ -24,10 +33,9 @@ from autoscaler.core.types import Policies
 from autoscaler.edge.prometheus import PrometheusReader, ReaderSettings
 from autoscaler.edge.prometheus_api import Access, PrometheusApi
 from models.contract import Labels
-from training.ingest.plan import Request
-from training.ingest.prometheus import ingest_prometheus
 
 START = 1_750_000_020
+DAY = 86_400
 TTFT = (
     *(
         "0.001",
@@ -89,8 +97,7 @@ def series(service: int) -> Iterator[tuple[str, int]]:
         yield f"vllm:{metric}_seconds_count{{{mark}}}", 10 * rate
 
 
-def write(path: Path, services: int, seconds: int, scrape: int) -> int:
-    times = range(0, seconds + 1, scrape)
+def write(path: Path, services: int, times: range) -> int:
     count = 0
     with path.open("w") as out:
         for service in range(services):
@@ -98,40 +105,146 @@ def write(path: Path, services: int, seconds: int, scrape: int) -> int:
                 if growth:
                     out.writelines(f"{name} {growth * t} {START + t}\n" for t in times)
                 else:
-                    out.writelines(f"{name} {(t // scrape) % 2} {START + t}\n" for t in times)
+                    out.writelines(f"{name} {(t // times.step) % 2} {START + t}\n" for t in times)
                 count += len(times)
         out.write("# EOF\n")
     return count
 
 
-def bench_history(services: int, days: float, parallel: int, folder: Path) -> None:
-    seconds = int(days * 86_400)
-    count = write(folder / "history.om", services, seconds, 60)
-    print(f"{services} services, {days:g} days: {count / 1e6:.1f} M samples written", flush=True)
-    with servers.prometheus(folder / "history", folder / "history.om") as url:
-        (folder / "history.om").unlink()
-        with PrometheusApi(Access(url, timeout_seconds=120)) as api:
-            request = Request("bench", float(START), float(START + seconds), 60.0, Labels())
-            begin, cpu = time.perf_counter(), time.process_time()
-            summary = ingest_prometheus(
-                api,
-                request,
-                folder / "out",
-                resume=False,
-                parallel=parallel,
-                progress=lambda *_: None,
-            )
-            took, own = time.perf_counter() - begin, time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    assert summary["services"] == services
+def fill(folder: Path, services: int, days: float) -> None:
+    """Backfill by the day: OpenMetrics of one day of 200 services is 3.6 GB."""
+    made = {"services": services, "days": days}
+    note = folder / "filled.json"
+    if note.exists():
+        held = json.loads(note.read_text())
+        assert held == made, f"{folder} holds {held}, not {made}; give another --keep"
+        return
+    seconds, count, begin = int(days * DAY), 0, time.perf_counter()
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    assert not any((folder / "data").iterdir()), f"{folder}: a backfill was cut off; remove it"
+    for first in range(0, seconds, DAY):
+        last = min(first + DAY, seconds)
+        text = folder / "day.om"
+        count += write(text, services, range(first, last + (60 if last == seconds else 0), 60))
+        servers.backfill(text, folder / "data")
+        text.unlink()
+    note.write_text(json.dumps(made))
     print(
-        f"ingest: {took:.1f} s ({took / days:.1f} s a day; own CPU {own:.1f} s, peak {peak:.0f} MiB), "
-        f"{summary['load_rows']} rows, gaps {summary['load_gap_ratio']:.2%}"
+        f"{count / 1e6:.0f} M samples backfilled in {time.perf_counter() - begin:.0f} s", flush=True
     )
 
 
+@dataclass(frozen=True)
+class Cost:
+    wall_seconds: float
+    own_cpu_seconds: float
+    own_peak_mib: float
+    server_cpu_seconds: float
+    status: int
+
+    def __str__(self) -> str:
+        both = self.own_cpu_seconds + self.server_cpu_seconds
+        return (
+            f"{self.wall_seconds:.0f} s wall, {both:.0f} s CPU (own {self.own_cpu_seconds:.0f}, server "
+            f"{self.server_cpu_seconds:.0f}), own peak {self.own_peak_mib:.0f} MiB"
+        )
+
+
+def server_pid(url: str) -> int:
+    mark = f"--web.listen-address={url.removeprefix('http://')}".encode()
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if mark in entry.read_bytes().split(b"\0"):
+                return int(entry.parent.name)
+        except OSError:  # it has ended meanwhile
+            continue
+    raise AssertionError(f"no process listens at {url}")
+
+
+def cpu_seconds(pid: int) -> float:
+    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def peak_mib(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(x.split()[1]) / 1024 for x in lines if x.startswith("VmHWM"))
+
+
+def has_ended(pid: int) -> bool:
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def ingest(
+    url: str, days: float, parallel: int, out: Path, *more: str, kill_at_parts: int = 0
+) -> Cost:
+    """Run the command; SIGKILL as soon as there are so many parts."""
+    command = [
+        *(sys.executable, "-c", "from autoscaler.cli import main; main()", "ingest", "prometheus"),
+        *(
+            "--url",
+            url,
+            "--out",
+            str(out),
+            "--from",
+            str(START),
+            "--to",
+            str(START + int(days * DAY)),
+        ),
+        *("--parallel", str(parallel), *more),
+    ]
+    pid, parts = server_pid(url), out / ".ingest" / "parts"
+    begin, cpu = time.perf_counter(), cpu_seconds(pid)
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        while kill_at_parts and not has_ended(process.pid):
+            if len(list(parts.glob("*.parquet"))) >= kill_at_parts:
+                process.send_signal(signal.SIGKILL)
+                break
+            time.sleep(0.05)
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    return Cost(
+        time.perf_counter() - begin,
+        used.ru_utime + used.ru_stime,
+        used.ru_maxrss / 1024,
+        cpu_seconds(pid) - cpu,
+        process.returncode,
+    )
+
+
+def bench_history(
+    services: int, days: float, parallel: int, folder: Path, keep: Path | None, *, kill: bool
+) -> None:
+    server = keep or folder / "history"
+    fill(server, services, days)
+    with servers.prometheus(server, None) as url:
+        whole = folder / "whole"
+        cost = ingest(url, days, parallel, whole)
+        assert cost.status == 0, f"ended with {cost.status}"
+        summary = json.loads((whole / "ingest.json").read_text())
+        load = pd.read_parquet(whole / "load.parquet")
+        steps = int(days * DAY) // 60
+        assert len(load) == services * steps == len(load.drop_duplicates(["service", "ts"]))
+        assert summary["load_gap_ratio"] == 0
+        print(f"ingest of {services} services, {days:g} days: {cost}", flush=True)
+        if kill:
+            count = len(list((whole / ".ingest" / "parts").glob("*.parquet")))
+            out = folder / "killed"
+            first = ingest(url, days, parallel, out, kill_at_parts=count // 2)
+            kept = {p: p.stat().st_mtime_ns for p in (out / ".ingest" / "parts").glob("*.parquet")}
+            assert first.status == -signal.SIGKILL, "it ended before it was killed"
+            second = ingest(url, days, parallel, out, "--resume")
+            assert second.status == 0
+            assert all(p.stat().st_mtime_ns == at for p, at in kept.items()), "fetched twice"
+            for name in ("load.parquet", "serving.parquet", "startups.parquet", "ingest.json"):
+                assert (out / name).read_bytes() == (whole / name).read_bytes(), name
+            print(f"killed with {len(kept)} of {count} parts: {first}")
+            print(f"resumed: {second}; the same bytes as without a kill", flush=True)
+        print(f"server's peak {peak_mib(server_pid(url)):.0f} MiB")
+
+
 def bench_live(services: int, folder: Path) -> None:
-    write(folder / "live.om", services, 600, 15)
+    write(folder / "live.om", services, range(0, 601, 15))
     names = [f"prod/svc-{i:04d}" for i in range(services)]
     policies = Policies({n: policy(n, "h100", model=n.split("/")[1]) for n in names}, ())
     with (
@@ -156,10 +269,14 @@ def main() -> None:
     parser.add_argument("--days", type=float, default=1.0)
     parser.add_argument("--parallel", type=int, default=4)
     parser.add_argument("--live", type=int, default=0)
+    parser.add_argument("--keep", type=Path, help="folder of the server's data, for the next run")
+    parser.add_argument("--kill", action="store_true", help="once more, killed halfway and resumed")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if args.services:
-            bench_history(args.services, args.days, args.parallel, Path(folder))
+            bench_history(
+                args.services, args.days, args.parallel, Path(folder), args.keep, kill=args.kill
+            )
         if args.live:
             bench_live(args.live, Path(folder))
 

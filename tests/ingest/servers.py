@@ -30,6 +30,19 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
+def backfill(openmetrics: Path, data: Path) -> None:
+    """Turn an OpenMetrics file into blocks of a month: those of two hours take forty times as long."""
+    subprocess.run(
+        [
+            *("promtool", "tsdb", "create-blocks-from", "--max-block-duration=744h"),
+            *("openmetrics", str(openmetrics), str(data)),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=600,
+    )
+
+
 @contextmanager
 def prometheus(
     folder: Path, openmetrics: Path | None, config: str = "", *flags: str
@@ -39,15 +52,7 @@ def prometheus(
     folder.mkdir(parents=True, exist_ok=True)
     data = folder / "data"
     if openmetrics is not None:
-        subprocess.run(  # blocks of a month: those of two hours take forty times as long
-            [
-                *("promtool", "tsdb", "create-blocks-from", "--max-block-duration=744h"),
-                *("openmetrics", str(openmetrics), str(data)),
-            ],
-            check=True,
-            capture_output=True,
-            timeout=600,
-        )
+        backfill(openmetrics, data)
     (folder / "prometheus.yml").write_text(config or "global: {}\n")
     address = f"127.0.0.1:{free_port()}"
     command = [
