@@ -18,7 +18,8 @@ from autoscaler.core.types import (
     TargetRef,
     Variant,
 )
-from autoscaler.edge.prometheus import PrometheusReader, ReaderSettings, Reading
+from autoscaler.edge.prometheus import PrometheusReader, ReaderSettings
+from autoscaler.edge.reading import Reading
 from autoscaler.edge.telemetry_rows import MAX_DOUBT_RATIO, Answers
 from models.contract import Labels
 from models.contract_api import Row

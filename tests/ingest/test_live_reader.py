@@ -8,8 +8,9 @@ import pytest
 import samples
 from fleet_policies import fleet_policies
 
-from autoscaler.edge.prometheus import PrometheusReader, ReaderSettings, Reading
+from autoscaler.edge.prometheus import PrometheusReader, ReaderSettings
 from autoscaler.edge.prometheus_api import Access, PrometheusApi
+from autoscaler.edge.reading import Reading
 from models.contract import Labels
 from models.contract_api import QueryApi, Row, UnavailableError
 from models.contract_queries import draining_query
