@@ -7,7 +7,10 @@ from autoscaler.edge.kube.quantities import JsonObject, extended
 
 BLOCKING_EFFECTS = ("NoSchedule", "NoExecute")
 NODE_TAINTS = (
-    "node.kubernetes.io/"  # set by Kubernetes: not-ready, disk-pressure, out-of-service ...
+    "node.kubernetes.io/",  # set by Kubernetes: not-ready, disk-pressure, out-of-service ...
+    "node.cloudprovider.kubernetes.io/",  # not initialized, shut down
+    "karpenter.sh/disrupt",  # about to be removed (disrupted, disruption)
+    "ToBeDeletedByClusterAutoscaler",
 )
 
 
