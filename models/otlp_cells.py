@@ -1,21 +1,16 @@
-"""Cells: what one source did in one bin of time, and their form in the store.
+"""Cells: what one source did in one bin of time.
 
 A span of time is cut at the borders of bins and each bin gets its share of it. A cell holds, by
 signal, an Amount; Amounts add up, over time and over the series of one source (finish reasons, ranks).
-The stored form is JSON, 9 significant digits, deflated: no code in it, and a fifth of the size.
 """
 
-import json
 import math
-import zlib
 from dataclasses import dataclass, field
-from typing import Any
 
 from models.otlp_histogram import Buckets
 from models.otlp_increments import NS, TimeSpan
 
 Cell = dict[str, "Amount"]  # by signal name
-DEFLATE_LEVEL = 1  # the fastest: more saves little
 
 
 @dataclass(slots=True)
@@ -72,41 +67,9 @@ def merge(into: Cell, cell: Cell) -> None:
         into.setdefault(name, Amount()).add(amount)
 
 
-def to_bytes(cell: Cell) -> bytes:
-    """Return the stored form of a cell."""
-    rows = {
-        name: [
-            *(None if math.isnan(x) else round(x, 3) for x in (a.start, a.end)),
-            *(_short(x) for x in (a.total, a.count, a.change)),
-            [[_short(low), _short(up), _short(n)] for (low, up), n in a.buckets.items()],
-        ]
-        for name, a in cell.items()
-    }
-    return zlib.compress(json.dumps(rows, separators=(",", ":")).encode(), DEFLATE_LEVEL)
-
-
-def from_bytes(data: bytes) -> Cell:
-    """Read the stored form. Raises ValueError if it is not one."""
-    try:
-        return {name: _amount(row) for name, row in json.loads(zlib.decompress(data)).items()}
-    except (TypeError, AttributeError, zlib.error) as error:
-        raise ValueError(f"not a stored cell ({error})") from error
-
-
 def bucket_count(cell: Cell) -> int:
     """Return how many buckets a cell holds: what its memory is proportional to."""
     return sum(len(a.buckets) for a in cell.values())
-
-
-def _amount(row: list[Any]) -> Amount:
-    *numbers, buckets = row
-    start, end, total, count, change = (math.nan if x is None else float(x) for x in numbers)
-    known: dict[tuple[float, float], float] = {}
-    for low, up, n in buckets:
-        # edges that differ by less than what is stored are one bucket: their counts add up
-        edges = (float(low), math.inf if up is None else float(up))
-        known[edges] = known.get(edges, 0.0) + float(n)
-    return Amount(start, end, total, count, change, known)
 
 
 def _share(span: TimeSpan, start_ns: int, end_ns: int, ratio: float) -> Amount:
@@ -118,8 +81,3 @@ def _share(span: TimeSpan, start_ns: int, end_ns: int, ratio: float) -> Amount:
         span.change * ratio,
         {bucket: n * ratio for bucket, n in (span.buckets or {}).items()},
     )
-
-
-def _short(value: float) -> float | None:
-    """Nine significant digits: exact counts up to a thousand million; None for NaN or no bound."""
-    return float(f"{value:.9g}") if math.isfinite(value) else None

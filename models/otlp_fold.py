@@ -23,7 +23,7 @@ from models.otlp_names import (
     SPAN_TTFT,
     Signal,
 )
-from models.otlp_points import Point, Refusal, Request, Source
+from models.otlp_points import Point, Refusal, Request, Source, Temporality
 
 DEFAULT_BIN_SECONDS = 30
 
@@ -51,10 +51,13 @@ class FoldLimits:
 
 @dataclass(slots=True)
 class Series:
-    """A series: whose it is and its last point."""
+    """A series: whose it is, its last point, and what it is called."""
 
     source: int
     state: SeriesState
+    signal: str
+    metric: str
+    temporality: Temporality
 
 
 class Fold:
@@ -178,15 +181,18 @@ class Fold:
         if step.restarted:
             self.counts["restarts"] += 1
             self._restarted_ns[number] = point.time_ns
-        self._remember(point.series, number, step.state)
+        self._remember(point, number, step.state)
         return ""
 
-    def _remember(self, key: bytes, number: int, state: SeriesState | None) -> None:
+    def _remember(self, point: Point, number: int, state: SeriesState | None) -> None:
+        key = point.series
         if key in self.series:
             self._drop(key)
         self.touched.add(key)
         if state is not None:
-            self.series[key] = Series(number, state)
+            self.series[key] = Series(
+                number, state, point.signal.name, point.metric, point.temporality
+            )
             self._state_buckets += _size(state.histogram)
 
     def _drop(self, key: bytes) -> None:

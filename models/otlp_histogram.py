@@ -7,10 +7,7 @@ comparing exponential ones first brings both to the coarser scale: index >> (dif
 Source: OpenTelemetry metrics data model, sections Histogram and ExponentialHistogram.
 """
 
-import bisect
-import itertools
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,50 +111,6 @@ def bucket_of(value: float) -> tuple[float, float]:
         return 0.0, 0.0
     index = int(np.ceil(np.log2(value) * 2.0**FINEST_SCALE)) - 1
     return _edge(index, FINEST_SCALE), _edge(index + 1, FINEST_SCALE)
-
-
-def quantiles(buckets: Buckets, asked: Iterable[float]) -> list[tuple[float, float, float]]:
-    """Return (estimate, lower, upper) for each asked quantile; NaN three times without any value.
-
-    The value at that rank lies in (lower, upper]: the bucket's bounds are the error. Overlapping buckets
-    (replicas with other bounds) are taken as uniform inside and added up. Beyond the last finite
-    bound the estimate is that bound and upper is infinite.
-    """
-    rows = sorted((low, up, n) for (low, up), n in buckets.items() if n > 0)
-    asked = list(asked)
-    if not rows:
-        return [(np.nan, np.nan, np.nan)] * len(asked)
-    edges, cumulative = _distribution(rows)
-    return [_at(q * cumulative[-1], edges, cumulative) for q in asked]
-
-
-def _distribution(rows: list[tuple[float, float, float]]) -> tuple[list[float], list[float]]:
-    """Return increasing edges and the count up to each; what has no finite bound is at infinity."""
-    edges = sorted({e for low, up, _ in rows for e in (low, up)} | {0.0})
-    at = {e: i for i, e in enumerate(edges)}
-    inside = [0.0] * len(edges)  # count between the edge before and this one
-    for low, up, n in rows:
-        first, last = at[low], at[up]
-        if last - first <= 1 or math.isinf(up):
-            inside[last] += n
-            continue
-        for i in range(first + 1, last + 1):
-            inside[i] += n * (edges[i] - edges[i - 1]) / (up - low)
-    return edges, list(itertools.accumulate(inside))
-
-
-def _at(rank: float, edges: list[float], cumulative: list[float]) -> tuple[float, float, float]:
-    # counts cut at the borders of bins carry rounding: a rank at an edge belongs to that edge
-    slack = 1e-9 * cumulative[-1]
-    upper = bisect.bisect_left(cumulative, rank - slack)
-    if upper == 0:
-        return edges[0], edges[0], edges[0]
-    low, up = edges[upper - 1], edges[upper]
-    if math.isinf(up):
-        return low, low, up
-    inside = cumulative[upper] - cumulative[upper - 1]
-    share = min(max((rank - cumulative[upper - 1]) / inside, 0.0), 1.0)
-    return low + share * (up - low), low, up
 
 
 def _exponential_buckets(histogram: Histogram, scale: int) -> Buckets:

@@ -38,6 +38,7 @@ class Point:
     source: Source
     series: bytes  # digest of metric and attributes
     signal: Signal
+    metric: str  # its name as it was sent
     temporality: Temporality
     start_ns: int
     time_ns: int
@@ -186,6 +187,7 @@ def _point(
         source=source,
         series=_digest(plain, source, resource, attributes),
         signal=signal,
+        metric=metric.name[:MAX_ATTRIBUTE_CHARACTERS],
         temporality=temporality,
         start_ns=data.start_time_unix_nano,
         time_ns=data.time_unix_nano,

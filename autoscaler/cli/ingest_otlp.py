@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import yaml
@@ -13,7 +13,6 @@ import yaml
 from autoscaler.cli.common import log, progress_report
 from autoscaler.cli.otlp import require_extra
 from models.frames import FrameError
-from models.otlp_frames import OtlpFrames
 from models.otlp_identity import (
     SERVICE_TEMPLATE,
     VARIANT_TEMPLATE,
@@ -23,6 +22,9 @@ from models.otlp_identity import (
     check_template,
     parse_rules,
 )
+
+if TYPE_CHECKING:
+    from training.ingest_otlp import Ingested
 
 FILE_EXAMPLE = """
 Turn files of the collector's file exporter (JSON lines, also .gz) into a telemetry folder (docs/otlp.md).
@@ -65,9 +67,9 @@ def otlp_file(
     from autoscaler.edge.otlp_store import OtlpStore
     from models.otlp_fold import DEFAULT_BIN_SECONDS
     from models.otlp_names import IDENTITY_ATTRIBUTES
-    from training.ingest_otlp import read_store
+    from training.ingest_otlp import ingest_store
 
-    identity = _identity(service, variant, rules)
+    identity = identity_of(service, variant, rules)
     for path in files:
         if not path.is_file():
             raise FrameError(f"{path}: no such file; allowed: OTLP JSON lines, plain or .gz")
@@ -83,15 +85,20 @@ def otlp_file(
 
         with OtlpStore(Path(work), bin_seconds=bin_seconds, max_bytes=2**40) as store:
             read = store_files(files, store, identity=names, progress=advanced)
-        frames = read_store(
-            Path(work), identity, interval_seconds=interval_seconds, progress=report
+        done = ingest_store(
+            Path(work),
+            identity,
+            out,
+            interval_seconds=interval_seconds,
+            progress=report,
+            name=", ".join(map(str, files)),
         )
     if read.refused:
         log.warning("%d points or spans refused: %s", read.refused, _some(read.reasons))
     if read.late:
         log.warning("%d points seen before, or older than ones before: left out", read.late)
     log.info("%d lines, %d points, %d requests", read.lines, read.points, read.requests)
-    _write(frames, out, ", ".join(map(str, files)))
+    _tell(done, out)
 
 
 def otlp_store(
@@ -105,40 +112,38 @@ def otlp_store(
     rules: Rules = None,
 ) -> None:
     """Write the telemetry folder of a store."""
-    from training.ingest_otlp import Period, read_store
+    from training.ingest_otlp import Period, ingest_store
 
-    identity = _identity(service, variant, rules)
+    identity = identity_of(service, variant, rules)
     period = Period(_seconds(start, "--from", float("-inf")), _seconds(end, "--to", float("inf")))
     with progress_report() as report:
-        frames = read_store(
-            store, identity, interval_seconds=interval_seconds, period=period, progress=report
+        done = ingest_store(
+            store, identity, out, interval_seconds=interval_seconds, period=period, progress=report
         )
-    _write(frames, out, str(store))
+    _tell(done, out)
 
 
-def _write(frames: OtlpFrames, out: Path, where: str) -> None:
-    from training.ingest_otlp import write_folder
-
-    for attributes in frames.unnamed_sources[:5]:
-        shown = ", ".join(f"{k}={v}" for k, v in attributes.items()) or "no attributes"
-        log.warning("no service or variant for a source with %s: left out", shown)
-    if frames.load.empty and frames.serving.empty:
-        raise FrameError(
-            f"{where}: nothing of use; allowed: vLLM, SGLang or gen_ai metrics, or vLLM's request "
-            "spans, of sources that --service names"
-        )
-    write_folder(frames, out)
+def _tell(done: "Ingested", out: Path) -> None:
+    warn_unnamed(done)
     log.info(
         "%s: %d services, %d load rows, %d serving rows, %d starts",
         out,
-        frames.load.service.nunique(),
-        len(frames.load),
-        len(frames.serving),
-        len(frames.startups),
+        done.services,
+        done.load_rows,
+        done.serving_rows,
+        done.starts,
     )
 
 
-def _identity(service: str, variant: str, rules: Path | None) -> Identity:
+def warn_unnamed(done: "Ingested") -> None:
+    """Say which sources no service or variant could be found for."""
+    for attributes in done.unnamed_sources[:5]:
+        shown = ", ".join(f"{k}={v}" for k, v in attributes.items()) or "no attributes"
+        log.warning("no service or variant for a source with %s: left out", shown)
+
+
+def identity_of(service: str, variant: str, rules: Path | None) -> Identity:
+    """Return the identity that the options describe; FrameError for what makes no sense."""
     known: tuple[Rule, ...] = ()
     if rules is not None:
         try:

@@ -180,6 +180,7 @@ class Receiver:
                 self._pruned_seconds = now
                 self.store.forget(self.fold.forget_idle(now))
                 self.store.prune(now)
+            self.store.merge_one(now)
         except OSError:
             log.exception("the store cannot be written; what waits is kept, within its limit")
 

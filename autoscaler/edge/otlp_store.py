@@ -1,8 +1,9 @@
-"""The embedded telemetry store: one SQLite file that the receiver writes and anybody may read.
+"""The embedded telemetry store, its writer's side: one SQLite file that anybody may read meanwhile.
 
 Bounded in age (retention) and in bytes (SQLite itself refuses to grow beyond). A flush is one
-transaction of cells, sources and the series' last points, so what is on disk is always consistent: a
-receiver killed at any moment continues from its last flush.
+transaction of blocks, sources and the series' last points, so what is on disk is always consistent: a
+receiver killed at any moment continues from its last flush. Flushed blocks are merged later, each time
+some of one period into one in one transaction: their rows add up, so no reader sees a difference.
 """
 
 import fcntl
@@ -10,16 +11,14 @@ import logging
 import math
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Self
 
 from models import otlp_schema as schema
-from models.otlp_cells import merge, to_bytes
+from models.otlp_block import Block, from_cells, joined, selected, summed
+from models.otlp_cells import Cell
 from models.otlp_fold import Fold, Series
-from models.otlp_frames import OtlpFrames, to_frames
-from models.otlp_identity import Identity
 from models.otlp_increments import NS
 from models.otlp_points import Source
 
@@ -29,6 +28,11 @@ DEFAULT_MAX_BYTES = 8 * 2**30
 MIN_MAX_BYTES = 4 * 2**20
 LOCK_NAME = "otlp.lock"
 FULL_RATIO = 0.9  # of the allowed bytes: from here on the oldest hour goes first
+MERGE_BLOCKS = 24  # as flushed, of one period: as many become one
+MERGE_BYTES = 32 * 2**20  # uncompressed, at a time: merging needs about five times as much
+FINAL_AFTER_SECONDS = (
+    2 * 3600.0
+)  # after its end nothing of a period can come: points are refused before
 BUSY_SECONDS = 5.0  # how long to wait for a reader's lock; readers of a WAL hold none
 
 log = logging.getLogger("foreserve")
@@ -112,16 +116,35 @@ class OtlpStore:
         with self._transaction():
             self._db.executemany(schema.DELETE_SERIES, [(key,) for key in keys])
 
+    def merge_one(self, now_seconds: float) -> bool:
+        """Merge the blocks of one period, where any waits for it; return whether one did.
+
+        Raises OSError if the file cannot take it; everything then is as before.
+        """
+        waiting = self._db.execute(schema.READ_LEVELS, (schema.FINAL,)).fetchall()
+        ends = schema.period_bins(self.bin_seconds) * self.bin_seconds
+        for period, level, count in waiting:
+            if level == schema.FRESH and count >= MERGE_BLOCKS:
+                self._merge(period, schema.FRESH, schema.MERGED)
+                return True
+        for period, _, _ in waiting:
+            if (period + 1) * ends + FINAL_AFTER_SECONDS < now_seconds:
+                self._merge(period, schema.FINAL, schema.FINAL)
+                return True
+        return False
+
     def prune(self, now_seconds: float) -> None:
-        """Delete cells beyond the retention; where the file is nearly full, the oldest hours too."""
-        self._delete_before(math.floor((now_seconds - self._retention_seconds) / self.bin_seconds))
-        hour = max(int(3600 // self.bin_seconds), 1)
+        """Delete periods beyond the retention; where the file is nearly full, the oldest hours too."""
+        each = schema.period_bins(self.bin_seconds)
+        oldest_kept = (now_seconds - self._retention_seconds) / self.bin_seconds
+        self._delete_before(math.floor(oldest_kept / each))
+        hour = max(int(3600 // self.bin_seconds) // each, 1)
         while self._used_ratio() > FULL_RATIO:
-            oldest, newest = self._db.execute(schema.READ_BINS).fetchone()
-            if oldest is None or oldest >= newest:
+            first, last = self._db.execute(schema.READ_BINS).fetchone()
+            if first is None or first // each >= last // each:
                 break
             log.warning("%s: nearly full: the oldest hour is deleted", self._where)
-            self._delete_before(min(oldest + hour, newest))
+            self._delete_before(min(first // each + hour, last // each))
 
     def _set_up(self, bin_seconds: int, max_bytes: int) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")
@@ -141,16 +164,38 @@ class OtlpStore:
 
     def _write_cells(self, fold: Fold) -> None:
         attributes = {number: source for source, number in fold.sources.items()}
-        for (number, source), cell in sorted(fold.cells.items()):
-            row = self._db.execute(schema.READ_CELL, (number, source)).fetchone()
-            if row is not None:
-                _, _, written = next(
-                    schema.cells_from_rows([(number, source, row[0])], self._where)
-                )
-                merge(written, cell)
-                cell = written  # noqa: PLW2901 - the fold's own stays as it is until `taken`
-            self._db.execute(schema.WRITE_CELL, (number, source, to_bytes(cell)))
+        each = schema.period_bins(self.bin_seconds)
+        periods: dict[int, dict[tuple[int, int], Cell]] = {}
+        newest: dict[int, int] = {}  # by source
+        for key, cell in fold.cells.items():
+            number, source = key
+            periods.setdefault(number // each, {})[key] = cell
+            newest[source] = max(number, newest.get(source, number))
+        for period, cells in sorted(periods.items()):
+            block = from_cells(cells, self.bin_seconds)
+            self._db.execute(schema.WRITE_BLOCK, schema.block_to_row(period, schema.FRESH, block))
+        for source, number in newest.items():
             self._write_source(source, attributes[source], number)
+
+    def _merge(self, period: int, level: int, into: int) -> None:
+        """Put the blocks of one period up to `level` into as few as memory allows."""
+        found = self._db.execute(schema.READ_OF_PERIOD, (period, level)).fetchall()
+        parts = max(1, math.ceil(sum(size for _, size in found) / MERGE_BYTES))
+        numbers = [number for number, _ in found]
+        blocks = (self._part(numbers, part, parts) for part in range(parts))  # one at a time
+        rows = [schema.block_to_row(period, into, block) for block in blocks if len(block)]
+        try:
+            with self._transaction():
+                self._db.executemany(schema.DELETE_BLOCK, [(number,) for number in numbers])
+                self._db.executemany(schema.WRITE_BLOCK, rows)
+        except sqlite3.OperationalError as error:
+            raise OSError(f"{self._where}: {error}") from error
+
+    def _part(self, numbers: list[int], part: int, parts: int) -> Block:
+        """Return the sum of blocks, of every `parts`-th source only."""
+        rows = (self._db.execute(schema.READ_CONTENT, (number,)).fetchone() for number in numbers)
+        blocks = schema.blocks_from_rows(rows, self._where)
+        return summed(joined([selected(b, b.sources % parts == part) for b in blocks]))
 
     def _write_series(self, fold: Fold) -> None:
         attributes = {number: source for source, number in fold.sources.items()}
@@ -167,10 +212,12 @@ class OtlpStore:
         row = (number, schema.source_to_text(source), at, at)
         self._db.execute(schema.WRITE_SOURCE, row)
 
-    def _delete_before(self, number: int) -> None:
+    def _delete_before(self, period: int) -> None:
+        first_bin = period * schema.period_bins(self.bin_seconds)
         with self._transaction():
-            for statement in schema.DELETE_BEFORE:
-                self._db.execute(statement, (number,))
+            self._db.execute(schema.DELETE_BLOCKS_BEFORE, (period,))
+            # a number may be given again: none goes before its last row does
+            self._db.execute(schema.DELETE_SOURCES_BEFORE, (first_bin,))
 
     def _used_ratio(self) -> float:
         used = self._pragma("page_count") - self._pragma("freelist_count")
@@ -188,49 +235,6 @@ class OtlpStore:
             self._db.execute("ROLLBACK")
             raise
         self._db.execute("COMMIT")
-
-
-@dataclass(frozen=True, slots=True)
-class RecentTelemetry:
-    """The last minutes of all services, and how old the newest of it is."""
-
-    frames: OtlpFrames
-    staleness_seconds: float  # now less the end of the newest bin; infinite for an empty store
-
-
-def read_recent(
-    folder: Path,
-    *,
-    now_seconds: float,
-    window_seconds: float,
-    identity: Identity,
-    interval_seconds: int = 60,
-) -> RecentTelemetry:
-    """Return the intervals that ended in the last `window_seconds`, whatever their number of services.
-
-    Raises StoreError if the folder holds no store.
-    """
-    where = folder / schema.FILE_NAME
-    if not where.is_file():
-        raise schema.StoreError(f"{where}: no such file; allowed: what `foreserve otlp` writes")
-    with closing(sqlite3.connect(f"{where.resolve().as_uri()}?mode=ro", uri=True)) as db:
-        try:
-            bin_seconds = schema.check_meta(db.execute(schema.READ_META), str(where))
-            end = math.floor(now_seconds / interval_seconds) * interval_seconds
-            begin = math.floor((now_seconds - window_seconds) / interval_seconds) * interval_seconds
-            rows = db.execute(schema.READ_CELLS, (begin // bin_seconds, end // bin_seconds))
-            frames = to_frames(
-                schema.cells_from_rows(rows, str(where)),
-                schema.sources_from_rows(db.execute(schema.READ_SOURCES)),
-                identity,
-                bin_seconds=bin_seconds,
-                interval_seconds=interval_seconds,
-            )
-            newest = db.execute(schema.READ_BINS).fetchone()[1]
-        except sqlite3.DatabaseError as error:
-            raise schema.StoreError(f"{where}: {error}; allowed: a store") from error
-    age = math.inf if newest is None else now_seconds - (newest + 1) * bin_seconds
-    return RecentTelemetry(frames, max(age, 0.0))
 
 
 def _lock(path: Path) -> IO[str]:

@@ -1,8 +1,13 @@
 """OTLP messages for tests, built by the real protobuf classes; times in seconds since T0."""
 
+import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
@@ -14,11 +19,17 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
     NumberDataPoint,
 )
 
+from models.frames import validate_load, validate_serving
+from models.otlp_block import from_cells, selected
 from models.otlp_fold import Fold, FoldLimits
-from models.otlp_frames import OtlpFrames, to_frames
+from models.otlp_frames import FrameMaker
+from models.otlp_histogram import Buckets
 from models.otlp_identity import Identity
 from models.otlp_names import IDENTITY_ATTRIBUTES
 from models.otlp_points import metric_points
+from models.otlp_quantiles import Distributions
+from training.ingest_otlp import Period, ingest_store
+from training.telemetry import Telemetry, read_telemetry
 
 T0 = 1_767_571_200  # 2026-01-05T00:00:00Z, a whole minute
 NS = 1_000_000_000
@@ -130,15 +141,47 @@ def fold_all(*requests: ExportMetricsServiceRequest, bin_seconds: int = 30) -> F
     return fold
 
 
+def distributions(*many: Buckets) -> Distributions:
+    """One histogram for each argument."""
+    rows = [(i, edge, n) for i, buckets in enumerate(many) for edge, n in buckets.items()]
+    bounds = sorted({edge for _, edge, _ in rows})
+    return Distributions(
+        len(many),
+        np.array([i for i, _, _ in rows], dtype=np.int64),
+        np.array([bounds.index(edge) for _, edge, _ in rows], dtype=np.int64),
+        np.array([n for _, _, n in rows]),
+        np.array(bounds).reshape(-1, 2),
+    )
+
+
+@dataclass(frozen=True)
+class OtlpFrames:
+    load: pd.DataFrame
+    serving: pd.DataFrame
+    startups: pd.DataFrame
+    unnamed_sources: tuple[Mapping[str, str], ...]
+
+
 def frames_of(
     fold: Fold, identity: Identity | None = None, interval_seconds: int = 60
 ) -> OtlpFrames:
     sources = {number: dict(source) for source, number in fold.sources.items()}
-    cells = [(b, s, cell) for (b, s), cell in sorted(fold.cells.items())]
-    return to_frames(
-        cells,
-        sources,
-        identity or Identity(),
-        bin_seconds=fold.bin_seconds,
-        interval_seconds=interval_seconds,
+    maker = FrameMaker(sources, identity or Identity(), fold.bin_seconds, interval_seconds)
+    block = from_cells(fold.cells, fold.bin_seconds)
+    middle = int(block.bins.min() + block.bins.max()) // 2  # in two parts, as stores are read
+    early = maker.add(selected(block, block.bins < middle), middle)
+    late = maker.add(selected(block, block.bins >= middle), int(block.bins.max(initial=0)))
+    frames = zip(early, late, maker.finish(), strict=True)
+    load, serving = (pd.concat(parts, ignore_index=True) for parts in frames)
+    return OtlpFrames(
+        validate_load(load, "load"),
+        validate_serving(serving, "serving"),
+        maker.startups(),
+        maker.unnamed_sources(),
     )
+
+
+def read_store(folder: Path, period: Period | None = None) -> Telemetry:
+    with tempfile.TemporaryDirectory() as out:
+        ingest_store(folder, Identity(), Path(out), period=period)
+        return read_telemetry(Path(out))

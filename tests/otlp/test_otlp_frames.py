@@ -8,9 +8,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from otlp_builders import POD, T0, counter, export, fold_all, frames_of, gauge, histogram
 
 from models.frames import FrameError
-from models.otlp_cells import from_bytes, to_bytes
+from models.otlp_block import from_bytes, from_cells, to_bytes
 from models.otlp_fold import Fold
-from models.otlp_histogram import Buckets
 from models.otlp_identity import Identity, IdentityError, check_template, parse_rules
 
 
@@ -194,10 +193,12 @@ def test_an_interval_of_broken_bins_is_refused() -> None:
 
 def test_cells_survive_the_store() -> None:
     fold = fold_all(export(histogram("vllm:time_to_first_token_seconds", [0.3, 9.0], 60, 0)))
-    cells = list(fold.cells.values())
-    back = [from_bytes(to_bytes(c)) for c in cells]
-    assert back == cells
-    beyond: Buckets = {(5.0, math.inf): 0.5}
-    assert beyond.items() <= back[0]["ttft"].buckets.items()
-    with pytest.raises(ValueError, match="not a stored cell"):
-        from_bytes(b"[1]")
+    block = from_cells(fold.cells, 30)
+    back = from_bytes(to_bytes(block))
+    assert len(back) == 2  # two bins of one signal
+    assert back.bins.tolist() == [T0 // 30, T0 // 30 + 1]
+    assert back.bounds.tolist() == [[0.1, 0.5], [5.0, math.inf]]
+    assert back.amounts.tolist() == [0.5] * 4
+    for damaged in (b"[1]", to_bytes(block)[:-3], to_bytes(block)[:8] + b"x" * 40):
+        with pytest.raises(ValueError, match="not a stored block"):
+            from_bytes(damaged)

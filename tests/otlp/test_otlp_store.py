@@ -1,18 +1,29 @@
-import math
 import sqlite3
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
-from otlp_builders import POD, T0, counter, exponential, export, fold_all, gauge, histogram
+from otlp_builders import (
+    POD,
+    T0,
+    counter,
+    exponential,
+    export,
+    fold_all,
+    gauge,
+    histogram,
+    read_store,
+)
 
-from autoscaler.edge.otlp_store import OtlpStore, read_recent
-from models.otlp_cells import Amount, from_bytes, merge, to_bytes
+from autoscaler.edge.otlp_store import OtlpStore
+from models.frames import FrameError
+from models.otlp_cells import Amount
 from models.otlp_fold import Fold
-from models.otlp_identity import Identity
 from models.otlp_names import IDENTITY_ATTRIBUTES
 from models.otlp_points import metric_points
 from models.otlp_schema import FILE_NAME, StoreError
-from training.ingest_otlp import Period, read_store
+from training.ingest_otlp import Period
 
 SUCCESS = "vllm:request_success_total"
 
@@ -47,19 +58,13 @@ def filled(first_bin: int, bins: int, sources: int) -> Fold:
     return fold
 
 
-def test_training_and_the_online_path_read_the_same(tmp_path: Path) -> None:
+def test_training_reads_what_was_received(tmp_path: Path) -> None:
     with OtlpStore(tmp_path, bin_seconds=30) as store:
         assert store.flush(minutes(1, 21, pods=2)) == 80
-        trained = read_store(tmp_path, Identity())  # while the writer has it open
-        recent = read_recent(
-            tmp_path, now_seconds=T0 + 1205.0, window_seconds=300.0, identity=Identity()
-        )
+        trained = read_store(tmp_path)  # while the writer has it open
     assert list(trained.load.requests) == pytest.approx([20.0] * 20)
     assert list(trained.serving.ready_replicas) == pytest.approx([2.0] * 20)
-    assert recent.frames.load.requests.tolist() == trained.load.requests.tolist()[-5:]
-    assert recent.frames.serving.tail(5).equals(recent.frames.serving)
-    assert recent.staleness_seconds == pytest.approx(5.0)
-    later = read_store(tmp_path, Identity(), period=Period(T0 + 600.0, T0 + 900.0)).load
+    later = read_store(tmp_path, Period(T0 + 600.0, T0 + 900.0)).load
     assert [t.timestamp() - T0 for t in later.ts] == [600, 660, 720, 780, 840]
 
 
@@ -72,7 +77,7 @@ def test_what_is_written_in_parts_adds_up(tmp_path: Path) -> None:
             store.flush(fold)
             fold = Fold(bin_seconds=30)  # as after a restart
             store.restore(fold)
-    assert list(read_store(tmp_path, Identity()).load.requests) == pytest.approx([6.0, 6.0])
+    assert list(read_store(tmp_path).load.requests) == pytest.approx([6.0, 6.0])
 
 
 def test_states_of_all_kinds_survive_a_restart(tmp_path: Path) -> None:
@@ -100,7 +105,7 @@ def test_old_cells_go(tmp_path: Path) -> None:
     with OtlpStore(tmp_path, bin_seconds=30, retention_seconds=600.0) as store:
         store.flush(minutes(1, 21))
         store.prune(T0 + 1200.0)
-        load = read_store(tmp_path, Identity()).load
+        load = read_store(tmp_path).load
     assert [t.timestamp() - T0 for t in load.ts] == list(range(600, 1200, 60))
 
 
@@ -112,12 +117,17 @@ def test_the_file_never_grows_beyond_its_limit(tmp_path: Path) -> None:
             store.flush(filled(120 * hour, 120, 20))
             store.prune(T0 + 3600.0 * (hour + 1))
             assert file.stat().st_size <= limit
-        newest = read_store(tmp_path, Identity()).load.ts.max().timestamp()
+        newest = read_store(tmp_path).load.ts.max().timestamp()
     assert newest == T0 + 12 * 3600 - 60  # the oldest went
 
 
 def test_a_full_file_keeps_what_waits(tmp_path: Path) -> None:
-    fold = filled(0, 600, 40)
+    fold = filled(0, 150, 40)
+    rng = np.random.default_rng(7)
+    for cell in fold.cells.values():  # what cannot be compressed
+        amounts = rng.random(250).tolist()
+        cell["ttft"].buckets = {(float(i), i + 1.0): x for i, x in enumerate(amounts)}
+
     cells = len(fold.cells)
     with OtlpStore(tmp_path, bin_seconds=30, max_bytes=4 * 2**20) as store:
         with pytest.raises(OSError, match="full"):
@@ -131,7 +141,7 @@ def test_a_file_that_is_no_store_is_refused(tmp_path: Path, content: bytes) -> N
     with pytest.raises(StoreError, match="allowed: a store"):
         OtlpStore(tmp_path, bin_seconds=30)
     with pytest.raises(StoreError, match="allowed: a store"):
-        read_store(tmp_path, Identity())
+        read_store(tmp_path)
 
 
 def test_another_version_is_refused(tmp_path: Path) -> None:
@@ -139,25 +149,70 @@ def test_another_version_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / FILE_NAME) as db:
         db.execute("UPDATE meta SET value = 99 WHERE name = 'version'")
     db.close()
-    with pytest.raises(StoreError, match="version 99; allowed: 1"):
-        read_recent(tmp_path, now_seconds=T0, window_seconds=60.0, identity=Identity())
+    with pytest.raises(StoreError, match=r"version 99; allowed: 2 \(start a new folder"):
+        read_store(tmp_path)
+    with pytest.raises(StoreError, match="version 99"):
+        OtlpStore(tmp_path, bin_seconds=30)
 
 
-def test_an_empty_store_is_infinitely_stale(tmp_path: Path) -> None:
+def test_an_empty_store_is_nothing_of_use(tmp_path: Path) -> None:
     OtlpStore(tmp_path, bin_seconds=30).close()
-    recent = read_recent(tmp_path, now_seconds=T0, window_seconds=60.0, identity=Identity())
-    assert recent.staleness_seconds == math.inf
-    assert recent.frames.load.empty
+    with pytest.raises(FrameError, match="nothing of use"):
+        read_store(tmp_path)
 
 
-def test_buckets_written_in_parts_lose_no_count() -> None:
-    # edges of exponential buckets are stored short: read back, they differ from exact ones by 1e-10
-    exact = (2.0 ** (-75 / 32), 2.0 ** (-74 / 32))
-    cell = {"ttft": Amount(total=2.0, count=10.0, buckets={exact: 10.0})}
-    for _ in range(2):
-        again = from_bytes(to_bytes(cell))
-        merge(again, {"ttft": Amount(total=2.0, count=10.0, buckets={exact: 10.0})})
-        cell = again
-    stored = from_bytes(to_bytes(cell))["ttft"]
-    assert stored.count == 30.0
-    assert math.fsum(stored.buckets.values()) == 30.0
+def test_merging_changes_nothing(tmp_path: Path) -> None:
+    fold = Fold(bin_seconds=30)
+    with OtlpStore(tmp_path, bin_seconds=30) as store:
+        for i in range(1, 181):  # half an hour by 10 s, each flushed: 60 blocks a period
+            message = export(
+                gauge("vllm:num_requests_running", 3.0, 10.0 * i),
+                counter(SUCCESS, i, 10.0 * i, 0),
+                histogram("vllm:time_to_first_token_seconds", [0.3, 2.0] * i, 10.0 * i, 0),
+            )
+            assert not fold.add_points(metric_points(message, IDENTITY_ATTRIBUTES), T0 + 10.0 * i)
+            store.flush(fold)
+        before = read_store(tmp_path)
+        blocks = [count_blocks(tmp_path)]
+        while store.merge_one(T0 + 1800.0):
+            pass
+        blocks.append(count_blocks(tmp_path))
+        again = read_store(tmp_path)
+        while store.merge_one(T0 + 86_400.0):
+            pass
+        blocks.append(count_blocks(tmp_path))
+        final = read_store(tmp_path)
+    assert blocks == [180, 3, 3]  # 60 flushes in each of three periods
+    for frames in (again, final):
+        pd.testing.assert_frame_equal(frames.load, before.load, rtol=1e-5)
+        pd.testing.assert_frame_equal(frames.serving, before.serving, rtol=1e-5)
+    assert list(final.load.requests) == pytest.approx([6.0] * 30, rel=1e-6)
+
+
+def test_a_large_period_is_merged_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with OtlpStore(tmp_path, bin_seconds=30) as store:
+        for first in (0, 10):
+            store.flush(filled(first, 10, 7))
+        before = read_store(tmp_path)
+        monkeypatch.setattr("autoscaler.edge.otlp_store.MERGE_BYTES", 10_000)
+        assert store.merge_one(T0 + 86_400.0)
+        assert not store.merge_one(T0 + 86_400.0)
+    assert count_blocks(tmp_path) == 3
+    pd.testing.assert_frame_equal(read_store(tmp_path).serving, before.serving)
+
+
+def test_what_comes_after_the_merge_is_added(tmp_path: Path) -> None:
+    with OtlpStore(tmp_path, bin_seconds=30) as store:
+        store.flush(filled(0, 20, 1))
+        assert store.merge_one(T0 + 86_400.0)
+        store.flush(filled(0, 20, 1))  # the same bins once more: another 5 requests each
+        assert list(read_store(tmp_path).load.requests) == pytest.approx([20.0] * 10)
+        assert store.merge_one(T0 + 86_400.0)
+        assert list(read_store(tmp_path).load.requests) == pytest.approx([20.0] * 10)
+
+
+def count_blocks(folder: Path) -> int:
+    with sqlite3.connect(folder / FILE_NAME) as db:
+        (count,) = db.execute("SELECT count(*) FROM block").fetchone()
+    db.close()
+    return int(count)
