@@ -280,7 +280,8 @@ class KubeApi:
             return KubeUnavailable(
                 f"{described(method, path)}: TLS with {self._host} failed: {error}", 0, "TLS"
             )
-        return no_answer(method, path, "NoAnswer", f"the connection broke ({error})")
+        cause = error.args[-1] if error.args and isinstance(error.args[-1], Exception) else error
+        return no_answer(method, path, "NoAnswer", f"the connection broke ({cause})")
 
 
 def _decoded(method: str, path: str, body: bytes) -> Json:

@@ -91,12 +91,15 @@ class Lease:
     def run(self, stop: threading.Event) -> None:
         """Acquire and renew until `stop` is set or the lease is released. Failures are waited out."""
         while not (stop.is_set() or self._over):
-            begun = self._monotonic()
-            with self._turn:
-                if not self._over:
-                    self._attempt()
-                wait_seconds = self._pause(begun)
-            stop.wait(wait_seconds)
+            stop.wait(self.step())
+
+    def step(self) -> float:
+        """Try once to acquire or renew; return the seconds until it should be tried again."""
+        begun = self._monotonic()
+        with self._turn:
+            if not self._over:
+                self._attempt()
+            return self._pause(begun)
 
     def release(self) -> None:
         """Stop acting, and give the lease back so that a follower need not wait for its end.
