@@ -80,6 +80,11 @@ class Controller:
         self.policies = policies
         self._starts = start_leads(policies, self.models.lead_time)
 
+    def learn_starts(self, lead_time: LeadTimeModel) -> None:
+        """Plan with these start-up times from now on."""
+        self.models = replace(self.models, lead_time=lead_time)
+        self._starts = start_leads(self.policies, lead_time)
+
     def seed(self, history: LoadSeries) -> None:
         """Take over recorded load, of some or all services."""
         self._forecaster.seed(history)

@@ -92,6 +92,17 @@ class LeadTimeModel:
                 of[0 if ready[n] else 1, cell[n]] += 1
         return cls(counts)
 
+    def with_more(self, other: Self) -> Self:
+        """Return a model that knows of each pair what the better informed of the two does.
+
+        Not their sum: both may have seen the same starts.
+        """
+        counts = dict(self._counts)
+        for pair, of in other._counts.items():
+            if pair not in counts or of.sum() > counts[pair].sum():
+                counts[pair] = of
+        return type(self)(counts)
+
     def quantile_seconds(self, service: str, variant: str, q: float) -> float:
         """Return the start-up time that a share `q` of starts does not exceed, q in (0, 1).
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from autoscaler.core.outcome import Decisions
 from autoscaler.core.types import TargetRef
-from autoscaler.edge.kube.api import KubeApi, KubeConflict, KubeError
+from autoscaler.edge.kube.api import KubeApi, KubeConflict, KubeError, KubeForbidden
 from autoscaler.edge.kube.scale import ScaleView, read_scale, write_scale
 from autoscaler.operate.collect import VariantKey
 
@@ -41,6 +41,7 @@ class Outcome:
     write: Write
     problem: str = ""
     conflict: bool = False
+    forbidden: bool = False
 
 
 def writes_of(
@@ -68,7 +69,8 @@ def carry_out(api: KubeApi, writes: Iterable[Write], may_act: Callable[[], bool]
         try:
             return _written(api, write, may_act)
         except KubeError as error:
-            return Outcome(write, str(error), isinstance(error, KubeConflict))
+            conflict, forbidden = isinstance(error, KubeConflict), isinstance(error, KubeForbidden)
+            return Outcome(write, str(error), conflict, forbidden)
 
     with ThreadPoolExecutor(PARALLEL, thread_name_prefix="write") as pool:
         return list(pool.map(one, writes))

@@ -1,0 +1,205 @@
+"""The operator's process: turns at a steady pace, history read beside them, models taken over."""
+
+import logging
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+from autoscaler.core.types import Policies
+from autoscaler.edge.artifacts import ServingModels
+from autoscaler.edge.clock import Clock
+from autoscaler.edge.kube.api import KubeError
+from autoscaler.loop import Controller, StepError
+from autoscaler.operate.facts import NotReadyError
+from autoscaler.operate.report import Reporter
+from autoscaler.operate.starts import StartLearner
+from autoscaler.operate.turn import Operator, Parts, Turn
+from models.artifact import ArtifactError
+from models.frames import LoadSeries
+
+log = logging.getLogger("foreserve")
+MODELS_SECONDS = 30.0  # how often a new generation is looked for
+HISTORY_AGAIN_SECONDS = 600.0  # after it failed, or for services that came later
+HISTORY_PATIENCE_SECONDS = 900.0  # then decisions are made without it
+
+History = Callable[[Policies, float], LoadSeries | None]
+Models = Callable[[], tuple[str, Callable[[], ServingModels]]]  # generation, and how to load it
+
+
+class Backfill:
+    """Reads load history in a thread of its own; the loop takes it over between two turns."""
+
+    def __init__(self, history: History | None, clock: Clock) -> None:
+        self._history = history
+        self._clock = clock
+        self._begun = clock.monotonic()
+        self._asked_at = -math.inf
+        self._covered: frozenset[str] = frozenset()
+        self._result: LoadSeries | None = None
+        self._thread: threading.Thread | None = None
+        self._complete = history is None
+
+    def ready(self) -> bool:
+        """Whether decisions may be written: history was read, or was waited for long enough."""
+        waited = self._clock.monotonic() - self._begun
+        return self._complete or waited > HISTORY_PATIENCE_SECONDS
+
+    def follow(self, controller: Controller, policies: Policies, now_seconds: float) -> None:
+        """Ask for the history of services that have none, and hand over what has come."""
+        if self._history is None:
+            return
+        if self._thread is not None:
+            if self._thread.is_alive():
+                return
+            self._thread = None
+            self._hand_over(controller)
+        missing = frozenset(policies.services) - self._covered
+        since = self._clock.monotonic() - self._asked_at
+        if missing and (
+            since >= HISTORY_AGAIN_SECONDS or (not self._covered and since == math.inf)
+        ):
+            self._asked_at = self._clock.monotonic()
+            self._thread = threading.Thread(
+                target=self._read, args=(policies, now_seconds), name="history", daemon=True
+            )
+            self._thread.start()
+        elif not policies.services:
+            self._complete = True
+
+    def _read(self, policies: Policies, now_seconds: float) -> None:
+        assert self._history is not None  # noqa: S101 - follow() checked
+        try:
+            self._result = self._history(policies, now_seconds)
+        except Exception as error:  # noqa: BLE001 - a thread's error must be told, whatever it is
+            log.warning("load history cannot be read: %s", error)
+            return
+        self._covered = frozenset(policies.services)
+        self._complete = True
+
+    def _hand_over(self, controller: Controller) -> None:
+        series, self._result = self._result, None
+        if series is None:
+            return
+        try:
+            controller.seed(series)
+        except ValueError as error:
+            log.warning("load history cannot be used: %s", error)
+            return
+        log.info("load history: %d services, to %.0f", len(series.services), series.end_seconds)
+
+
+class Process:
+    """Takes turns until stopped."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        reporter: Reporter,
+        backfill: Backfill,
+        learner: StartLearner,
+        models: Models,
+        interval_seconds: float = 15.0,
+    ) -> None:
+        self._parts = parts
+        self._operator = Operator(parts)
+        self._controller = parts.controller
+        self._reporter = reporter
+        self._memory = parts.memory
+        self._backfill = backfill
+        self._learner = learner
+        self._models = models
+        self._metrics = parts.metrics
+        self._traces = parts.traces
+        self._clock = parts.clock
+        self._interval_seconds = interval_seconds
+        self._models_at = -math.inf
+        self._bad_generation = ""
+        self._beat = self._clock.monotonic()  # the loop goes round
+        self._turned = -math.inf  # a turn was taken
+        self._wrong = "no turn has been taken yet"
+
+    def run(self, stop: threading.Event) -> None:
+        """Take turns until `stop`; then write the memory."""
+        while not stop.is_set():
+            begun = self._clock.monotonic()
+            self._beat = begun
+            self._once()
+            self._beat = self._clock.monotonic()
+            spent = self._beat - begun
+            stop.wait(max(0.0, self._interval_seconds - spent))
+        if self._operator.leads():
+            self._tell(self._memory.write(self._controller, now=True))
+
+    def health(self) -> str:
+        """Return why the process should be restarted, "" if it need not be."""
+        still = self._clock.monotonic() - self._beat
+        allowed = max(120.0, 6 * self._interval_seconds)
+        return f"the loop has stood still for {still:.0f} s" if still > allowed else ""
+
+    def readiness(self) -> str:
+        """Return why nothing is decided, "" if turns are taken."""
+        still = self._clock.monotonic() - self._turned
+        return self._wrong if still > max(60.0, 3 * self._interval_seconds) else ""
+
+    def _once(self) -> None:
+        try:
+            with self._traces.tick():
+                self._turn()
+        except (NotReadyError, StepError, KubeError) as error:
+            self._wrong = str(error)
+            log.warning("no turn: %s", error)
+        except Exception as error:  # the loop must outlive whatever one turn meets
+            self._wrong = f"{type(error).__name__}: {error}"
+            log.exception("a turn failed")
+
+    def _turn(self) -> None:
+        self._renew_models()
+        turn = self._operator.turn(may_write=self._backfill.ready())
+        self._learner.follow(turn, self._controller)
+        self._backfill.follow(self._controller, turn.facts.roll.policies, turn.now_seconds)
+        self._turned = self._clock.monotonic()
+        with self._traces.phase("report"):
+            leads = {n: d.horizon_seconds for n, d in turn.step.decisions.services.items()}
+            self._reporter.report(turn, leads, self._controller.models.generation)
+            if turn.led:
+                scaled = any(not o.problem for o in turn.outcomes)
+                self._tell(self._memory.write(self._controller, now=scaled))
+        self._note(turn)
+
+    def _note(self, turn: Turn) -> None:
+        self._traces.note(
+            {
+                "policies": len(turn.facts.roll.members),
+                "writes": len(turn.outcomes),
+                "plan_status": turn.step.decisions.plan_status,
+                "leader": turn.led,
+            }
+        )
+        for what, problem in {**turn.facts.problems, **turn.reading.failed}.items():
+            log.debug("%s: %s", what, problem)
+
+    def _renew_models(self) -> None:
+        now = self._clock.monotonic()
+        if now - self._models_at < MODELS_SECONDS:
+            return
+        self._models_at = now
+        try:
+            generation, load = self._models()
+            if generation in {self._controller.models.generation, self._bad_generation}:
+                return
+            models = load()
+        except ArtifactError as error:
+            if str(error) != self._bad_generation:
+                log.warning("%s; the models in use stay", error)
+            self._bad_generation = str(error)
+            return
+        models = replace(models, lead_time=self._learner.better(models.lead_time))
+        self._controller.declare(self._controller.policies, models)
+        self._metrics.set_model(models.generation)
+        log.info("models: generation %s", models.generation)
+
+    def _tell(self, problem: str) -> None:
+        self._metrics.count_write("checkpoint", "failed" if problem else "ok")
+        if problem:
+            log.warning("%s", problem)

@@ -1,0 +1,69 @@
+"""Lead times from the pods that are watched: a new variant is known after its first starts."""
+
+import logging
+import math
+from collections.abc import Callable
+
+from autoscaler.edge.kube.checkpoint import StartupRow
+from autoscaler.edge.kube.starts import Seen, Start, startups, startups_frame
+from autoscaler.loop import Controller
+from autoscaler.operate.memory import Memory
+from autoscaler.operate.turn import Turn
+from models.lead_time import LeadTimeModel
+
+log = logging.getLogger("foreserve")
+
+
+class StartLearner:
+    """Follows pods from creation to readiness. `keep` stores new starts for training."""
+
+    def __init__(
+        self, memory: Memory, trained: LeadTimeModel, keep: Callable[[list[Start]], None] | None
+    ) -> None:
+        self._memory = memory
+        self._trained = trained
+        self._keep = keep
+        self._seen: dict[tuple[str, str], Seen] = {}
+        self._used: tuple[StartupRow, ...] = ()
+
+    def follow(self, turn: Turn, controller: Controller) -> None:
+        """Take in what the pods of this turn tell; plan with what was learned from now on."""
+        found, self._seen = startups(turn.facts.pods, self._seen)
+        known = set(self._memory.starts)
+        new = [s for s in found if _row(s) not in known]
+        self._memory.learn(_row(s) for s in new if not math.isnan(s.ready_seconds))
+        if new and turn.led and self._keep is not None:
+            self._keep(new)
+        for s in new:
+            if math.isnan(s.ready_seconds):
+                continue  # given up before it was ready
+            took = s.ready_seconds - s.created_seconds
+            log.info("%s %s: a replica became ready after %.0f s", s.service, s.variant, took)
+        if self._memory.starts != self._used:
+            controller.learn_starts(self.better(self._trained))
+
+    def better(self, trained: LeadTimeModel) -> LeadTimeModel:
+        """Return the trained model with the watched starts where these are more."""
+        self._trained = trained
+        self._used = self._memory.starts
+        if not self._used:
+            return trained
+        frame = startups_frame(_start(row) for row in self._used)
+        newest = max(row[5] for row in self._used)
+        return trained.with_more(LeadTimeModel.fit(frame, end_seconds=newest))
+
+
+def _row(start: Start) -> StartupRow:
+    return (
+        start.service,
+        start.variant,
+        start.created_seconds,
+        start.scheduled_seconds,
+        start.initialized_seconds,
+        start.ready_seconds,
+    )
+
+
+def _start(row: StartupRow) -> Start:
+    service, variant, created, scheduled, initialized, ready = row
+    return Start(service, variant, "", created, scheduled, initialized, ready, math.nan)

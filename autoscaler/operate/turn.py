@@ -1,0 +1,205 @@
+"""One turn of the operator: collect, decide, act, report. The only place that joins core and cluster.
+
+Every replica of the operator takes turns, so that a follower is warm; only the holder of the Lease writes.
+Nothing here raises for what the cluster or telemetry does: a turn that cannot be taken is logged, and the
+next one begins from what is there.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from autoscaler.core.types import Observation, Policies
+from autoscaler.edge.clock import Clock
+from autoscaler.edge.kube.api import KubeApi
+from autoscaler.edge.kube.conflicts import (
+    Conflict,
+    PolicyFacts,
+    conflicts,
+    hpa_record,
+    scaled_object_record,
+)
+from autoscaler.edge.kube.quantities import seconds_of
+from autoscaler.edge.metrics import OperatorMetrics
+from autoscaler.edge.reading import Reading
+from autoscaler.edge.tracing import TickTraces
+from autoscaler.loop import Controller, Step
+from autoscaler.operate.authority import Standing, standing_of
+from autoscaler.operate.collect import accelerators, limited, merged
+from autoscaler.operate.effects import Outcome, Write, carry_out, writes_of
+from autoscaler.operate.facts import FactFinder, Facts
+from autoscaler.operate.memory import Memory
+
+log = logging.getLogger("foreserve")
+
+
+class Telemetry(Protocol):
+    """Where load and latency come from: Prometheus or an OTLP store."""
+
+    def read(self, policies: Policies, now_seconds: float) -> Reading:
+        """Return the last interval of all services; what failed is said, never raised."""
+
+
+class Leadership(Protocol):
+    """Who may act."""
+
+    def is_held(self) -> bool:
+        """Whether this process may act now."""
+
+    @property
+    def tenure(self) -> str:
+        """Another text with every acquisition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one turn saw, decided and did."""
+
+    now_seconds: float
+    facts: Facts
+    reading: Reading
+    step: Step
+    standings: Mapping[str, Standing]
+    outcomes: tuple[Outcome, ...]
+    led: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What an operator joins: `finder` knows the cluster, `memory` survives restarts.
+
+    `now` is the time of turns; `before_writes` is called with what is about to be written.
+    """
+
+    api: KubeApi
+    finder: FactFinder
+    telemetry: Telemetry
+    controller: Controller
+    lease: Leadership
+    memory: Memory
+    metrics: OperatorMetrics
+    traces: TickTraces
+    clock: Clock
+    now: Callable[[], float]
+    before_writes: Callable[[Facts, Sequence[Write]], None] | None = None
+
+
+class Operator:
+    """Takes turns."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def leads(self) -> bool:
+        """Whether this process may act now."""
+        return self._parts.lease.is_held()
+
+    def turn(self, *, may_write: bool) -> Turn:
+        """Take one turn; raises NotReadyError, StepError and KubeError where none can be taken."""
+        parts, controller, clock = self._parts, self._parts.controller, self._parts.clock
+        begun = clock.monotonic()
+        now = parts.now()
+        with parts.traces.phase("collect"):
+            facts = parts.finder.find(now)
+            policies = limited(facts.roll.policies, facts.quotas.limits)
+            reading = parts.telemetry.read(policies, now)
+            observation = _observed(reading.observation, policies, facts)
+            standings = standings_of(facts)
+            led = self.leads() and parts.memory.recall(controller, parts.lease.tenure)
+        collected = clock.monotonic()
+        parts.metrics.observe_phase("collect", collected - begun)
+        with parts.traces.phase("decide"):
+            controller.declare(policies)
+            fresh = parts.memory.take_note(controller, standings, facts.replicas, now)
+            controller.forget(parts.memory.gone(facts.roll.members))
+            step = controller.step(observation)
+        decided = clock.monotonic()
+        parts.metrics.observe_phase("decide", decided - collected)
+        outcomes: tuple[Outcome, ...] = ()
+        if led and may_write:
+            with parts.traces.phase("actuate"):
+                outcomes = self._act(step, facts, standings, fresh)
+        parts.metrics.observe_phase("actuate", clock.monotonic() - decided)
+        return Turn(now, facts, reading, step, standings, outcomes, led)
+
+    def _act(
+        self,
+        step: Step,
+        facts: Facts,
+        standings: Mapping[str, Standing],
+        fresh: frozenset[str],
+    ) -> tuple[Outcome, ...]:
+        """Write the scales that may be written; not of services whose authority has just changed."""
+        may = [n for n, s in standings.items() if s.writes and n not in fresh]
+        writes = writes_of(step.decisions, facts.targets(), facts.scales, may)
+        if not writes:
+            return ()
+        if self._parts.before_writes is not None:
+            self._parts.before_writes(facts, writes)
+        return tuple(carry_out(self._parts.api, writes, self._parts.lease.is_held))
+
+
+def _observed(telemetry: Observation, policies: Policies, facts: Facts) -> Observation:
+    declared = [
+        c.name for body in facts.roll.pool_bodies for c in body.spec.classes if c.quota is not None
+    ]
+    usable = accelerators(policies, facts.replicas, facts.inventory.usable, declared)
+    return merged(telemetry, policies, facts.replicas, usable)
+
+
+def standings_of(facts: Facts) -> dict[str, Standing]:
+    """Return what may be done for each service that is decided."""
+    rivals = rivals_of(facts)
+    out = {}
+    for name, member in facts.roll.members.items():
+        if not member.decided or member.policy is None:
+            continue
+        rival = rivals.get(name)
+        unknown = _rivals_unknown(facts) if member.policy.behavior.mode.value == "Scale" else ""
+        conflict = rival.message if rival is not None else unknown
+        out[name] = standing_of(member, facts.scales, paused_by(name, facts), conflict)
+    return out
+
+
+def paused_by(service: str, facts: Facts) -> str:
+    """Return who paused a service, in one sentence; "" if nobody did."""
+    if facts.paused_all:
+        return "everything is paused by the operator's ConfigMap"
+    namespace = service.split("/", 1)[0]
+    if namespace in facts.paused_namespaces:
+        return f"namespace {namespace} is paused by its annotation"
+    member = facts.roll.members.get(service)
+    if member is not None and member.seen.paused:
+        return "the policy is paused by its annotation"
+    return ""
+
+
+def rivals_of(facts: Facts) -> dict[str, Conflict]:
+    """Return who else writes to a service's workloads."""
+    policies = [
+        PolicyFacts(
+            namespace=m.policy.namespace,
+            name=name.split("/", 1)[1],
+            uid=m.seen.uid,
+            created_seconds=seconds_of(m.seen.created or None),
+            mode=m.policy.behavior.mode,
+            targets=tuple(v.target_ref for v in m.policy.variants),
+        )
+        for name, m in facts.roll.members.items()
+        if m.decided and m.policy is not None
+    ]
+    hpas = [hpa_record(o) for o in facts.hpas or ()]
+    scaled = [scaled_object_record(o) for o in facts.scaled_objects or ()]
+    return conflicts(policies, hpas, scaled)
+
+
+def _rivals_unknown(facts: Facts) -> str:
+    """Return why it is not known who else writes: then nothing is written."""
+    for kind, what in (
+        ("horizontalpodautoscalers", facts.hpas),
+        ("scaledobjects", facts.scaled_objects),
+    ):
+        if what is None:
+            return f"{kind} cannot be read, so nobody knows who else scales: {facts.problems[kind]}"
+    return ""
