@@ -180,6 +180,8 @@ def clock_skew_sentence(server_seconds: float, now_seconds: float, limit_seconds
 def error_of(status: int, body: str, where: str) -> ApiError:
     """Return the error that an HTTP status other than 200 means, with the server's words."""
     said = _said(body)
+    if status in {401, 403} and any(word in said.lower() for word in TENANT_WORDS):
+        return RefusedError(f"{where}: answered {status} ({said}); give the right --tenant")
     if status in {401, 403}:
         return RefusedError(
             f"{where}: answered {status} ({said}); give --user and --password-file, or --bearer-token-file"
@@ -196,6 +198,7 @@ def error_of(status: int, body: str, where: str) -> ApiError:
     return RefusedError(f"{where}: answered {status} ({said})")
 
 
+TENANT_WORDS: Sequence[str] = ("org id", "orgid", "tenant")  # Mimir, Cortex: X-Scope-OrgID
 LIMIT_WORDS: Sequence[str] = (
     "maximum resolution",
     "too many points",
@@ -203,6 +206,9 @@ LIMIT_WORDS: Sequence[str] = (
     "query processing would load too many",
     "exceeds the limit",
     "exceeded maximum",
+    "exceeded the maximum",
+    "exceeded series limit",
+    "err-mimir-max-",
     "maxpointspertimeseries",
     "too many time series",
     "max-query-length",

@@ -51,6 +51,13 @@ def asking(plan: Plan, **access: object) -> ApiError:
     [
         (401, "no credentials", RefusedError, "--bearer-token-file"),
         (403, "not your tenant", RefusedError, "not your tenant"),
+        (401, "no org id", RefusedError, "--tenant"),  # Mimir without X-Scope-OrgID
+        (
+            422,
+            "the query exceeded the maximum number of chunks (err-mimir-max-chunks-per-query)",
+            TooMuchError,
+            "err-mimir",
+        ),
         (404, "page not found", RefusedError, "address before /api/v1"),
         (400, "parse error: unexpected end", RefusedError, "parse error"),
         (

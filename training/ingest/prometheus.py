@@ -73,9 +73,10 @@ from training.telemetry import LOAD_FILE, SERVING_FILE, STARTUPS_FILE
 log = logging.getLogger("foreserve")
 FloatArray = NDArray[np.float64]
 SUMMARY_FILE = "ingest.json"
-ROWS_AT_ONCE = 50  # (service, variant) rows of serving written together
+ROWS_AT_ONCE = 25  # services of load, (service, variant) rows of serving written together
 MIN_COVERAGE_RATIO = 0.65  # scrapes in the window of those expected: one of three may be missing
 NATIVE = ":native"
+LOAD_COLUMNS = ("completion_rate_rps", "arrival_rate_rps", "isl_tokens", "osl_tokens")
 RATES = ("completion_rate_rps", "rejection_rate_rps", "running_change", "waiting_change")
 
 
@@ -209,8 +210,8 @@ def write_frames(
                 for k in keys
             ]
         )
-    load = validate_load(load_frame(keys, columns, gateway, grid), LOAD_FILE)
-    _write(out / LOAD_FILE, iter([load]))
+    tally = Tally()
+    _write(out / LOAD_FILE, _load(keys, columns, gateway, grid, tally))
     _write(out / SERVING_FILE, _serving(keys, columns, grid))
     _write(out / STARTUPS_FILE, iter([validate_startups(startups, STARTUPS_FILE)]))
     lost, partly = label_gaps(engines, labels)
@@ -228,12 +229,12 @@ def write_frames(
         "queries": sum(len(p.queries) for p in plan.parts) + len(plan.facts),
         "services": len({k[0] for k in keys}),
         "variants": len(keys),
-        "load_rows": len(load),
+        "load_rows": tally.rows,
         "starts": len(startups),
         "pods_without_a_start": unknown,
         "arrivals_from_gateway": sorted(gateway),
         "arrivals_gateway_unclear": unclear,
-        "load_gap_ratio": float(load.requests.isna().mean()),
+        "load_gap_ratio": tally.gaps / tally.rows,
         "gap_ratio": {n: float(np.isnan(c).mean()) for n, c in columns.items()},
         "infinite": {k: v for k, v in doubts.infinite.items() if v},
         "implausible": {k: v for k, v in doubts.implausible.items() if v},
@@ -295,6 +296,33 @@ def _shares(
                 share[i] = columns[name][i]
         out[f"{what}_within_slo_ratio"] = share
     return out
+
+
+@dataclass(slots=True)
+class Tally:
+    """Rows of load that were written, and those whose requests are not known."""
+
+    rows: int = 0
+    gaps: int = 0
+
+
+def _load(
+    keys: Sequence[Key],
+    columns: Mapping[str, FloatArray],
+    gateway: Mapping[str, FloatArray],
+    grid: Grid,
+    tally: Tally,
+) -> Iterator[pd.DataFrame]:
+    """Yield the load frame some services at a time: whole it would take more memory than its columns."""
+    services = sorted({service for service, _ in keys})
+    for first in range(0, len(services), ROWS_AT_ONCE):
+        block = set(services[first : first + ROWS_AT_ONCE])
+        at = [i for i, key in enumerate(keys) if key[0] in block]
+        own = {n: columns[n][at] for n in LOAD_COLUMNS}
+        frame = load_frame([keys[i] for i in at], own, gateway, grid)
+        tally.rows += len(frame)
+        tally.gaps += int(frame.requests.isna().sum())
+        yield validate_load(frame, LOAD_FILE)
 
 
 def _serving(
