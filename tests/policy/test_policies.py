@@ -103,7 +103,7 @@ spec:
     - {name: office, timeZone: Europe/Berlin, days: [Fri, Mon], start: 07:30, end: 19:00, minReplicas: 3}
     - {name: night, start: 22:00, end: 06:00, loadMultiplier: 0.5}
     - {name: sunday, days: [Sun], minReplicas: 0}
-    - {name: launch, from: 2026-11-27T06:00:00Z, until: 2026-11-27t10:00:00.5+01:00, loadMultiplier: 2}
+    - {name: launch, from: 2026-11-27T06:00:00Z, until: 2026-11-27T10:00:00.5+01:00, loadMultiplier: 2}
   fallback: {afterSeconds: 900, replicas: 8}
 """
 
