@@ -4,13 +4,14 @@
     python benchmarks/bench_ingest.py --services 200 --days 14 --keep DIR --kill
     python benchmarks/bench_ingest.py --live 1000                           # one tick's observation
 
-Needs prometheus and promtool on PATH. Samples are made (one pod a service, scraped every 60 s for
+Needs prometheus and promtool on PATH. Samples are made (one pod a service or --pods, scraped every 60 s for
 history and every 15 s for the tick), written as OpenMetrics by the day and turned into blocks by
 promtool. The ingest is the command that users run, in a process of its own. --kill runs it again, kills
 it (SIGKILL) halfway, resumes, and wants the same bytes: no duplicate, no hole.
 """
 
 import argparse
+import itertools
 import json
 import os
 import signal
@@ -73,11 +74,12 @@ TPOT = (
 )
 
 
-def series(service: int) -> Iterator[tuple[str, int]]:
+def series(service: int, pod: int = 0) -> Iterator[tuple[str, int]]:
     """Yield every series of one pod with its growth per second (0: a gauge)."""
     name = f"svc-{service:04d}"
     mark = (
-        f'namespace="prod",service="{name}",variant="h100",pod="{name}-0",instance="{name}:8000",'
+        f'namespace="prod",service="{name}",variant="h100",pod="{name}-{pod}",'
+        f'instance="{name}-{pod}:8000",'
         f'engine="0",model_name="{name}"'
     )
     rate = 1 + service % 5
@@ -97,11 +99,11 @@ def series(service: int) -> Iterator[tuple[str, int]]:
         yield f"vllm:{metric}_seconds_count{{{mark}}}", 10 * rate
 
 
-def write(path: Path, services: int, times: range) -> int:
+def write(path: Path, services: int, pods: int, times: range) -> int:
     count = 0
     with path.open("w") as out:
-        for service in range(services):
-            for name, growth in series(service):
+        for service, pod in itertools.product(range(services), range(pods)):
+            for name, growth in series(service, pod):
                 if growth:
                     out.writelines(f"{name} {growth * t} {START + t}\n" for t in times)
                 else:
@@ -111,9 +113,9 @@ def write(path: Path, services: int, times: range) -> int:
     return count
 
 
-def fill(folder: Path, services: int, days: float) -> None:
+def fill(folder: Path, services: int, pods: int, days: float) -> None:
     """Backfill by the day: OpenMetrics of one day of 200 services is 3.6 GB."""
-    made = {"services": services, "days": days}
+    made = {"services": services, "pods": pods, "days": days}
     note = folder / "filled.json"
     if note.exists():
         held = json.loads(note.read_text())
@@ -125,7 +127,9 @@ def fill(folder: Path, services: int, days: float) -> None:
     for first in range(0, seconds, DAY):
         last = min(first + DAY, seconds)
         text = folder / "day.om"
-        count += write(text, services, range(first, last + (60 if last == seconds else 0), 60))
+        count += write(
+            text, services, pods, range(first, last + (60 if last == seconds else 0), 60)
+        )
         servers.backfill(text, folder / "data")
         text.unlink()
     note.write_text(json.dumps(made))
@@ -212,11 +216,10 @@ def ingest(
     )
 
 
-def bench_history(
-    services: int, days: float, parallel: int, folder: Path, keep: Path | None, *, kill: bool
-) -> None:
-    server = keep or folder / "history"
-    fill(server, services, days)
+def bench_history(args: argparse.Namespace, folder: Path) -> None:
+    services, days, parallel = args.services, args.days, args.parallel
+    server = args.keep or folder / "history"
+    fill(server, services, args.pods, days)
     with servers.prometheus(server, None) as url:
         whole = folder / "whole"
         cost = ingest(url, days, parallel, whole)
@@ -226,8 +229,11 @@ def bench_history(
         steps = int(days * DAY) // 60
         assert len(load) == services * steps == len(load.drop_duplicates(["service", "ts"]))
         assert summary["load_gap_ratio"] == 0
-        print(f"ingest of {services} services, {days:g} days: {cost}", flush=True)
-        if kill:
+        print(
+            f"ingest of {services} services, {args.pods} pods each, {days:g} days: {cost}",
+            flush=True,
+        )
+        if args.kill:
             count = len(list((whole / ".ingest" / "parts").glob("*.parquet")))
             out = folder / "killed"
             first = ingest(url, days, parallel, out, kill_at_parts=count // 2)
@@ -244,7 +250,7 @@ def bench_history(
 
 
 def bench_live(services: int, folder: Path) -> None:
-    write(folder / "live.om", services, range(0, 601, 15))
+    write(folder / "live.om", services, 1, range(0, 601, 15))
     names = [f"prod/svc-{i:04d}" for i in range(services)]
     policies = Policies({n: policy(n, "h100", model=n.split("/")[1]) for n in names}, ())
     with (
@@ -266,6 +272,7 @@ def bench_live(services: int, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--services", type=int, default=0)
+    parser.add_argument("--pods", type=int, default=1, help="of each service")
     parser.add_argument("--days", type=float, default=1.0)
     parser.add_argument("--parallel", type=int, default=4)
     parser.add_argument("--live", type=int, default=0)
@@ -274,9 +281,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if args.services:
-            bench_history(
-                args.services, args.days, args.parallel, Path(folder), args.keep, kill=args.kill
-            )
+            bench_history(args, Path(folder))
         if args.live:
             bench_live(args.live, Path(folder))
 

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from models.contract import Labels
 from models.contract_api import Row
+from models.contract_queries import Fold
 from training.ingest import IngestError
 
 CACHE = ".ingest"  # inside the output folder
@@ -27,7 +28,9 @@ MAX_POINTS = 10_000  # Prometheus refuses more than 11,000 a series
 MIN_POINTS = 30
 SAMPLES_PER_PART = 300_000  # about 10 MB of JSON
 FACT_SECONDS = 86_400.0  # pods and models are asked for by the day
-MAX_ENGINES_PER_ROW = 3.0  # with more, the server adds up: that is less than what it would send
+# with more engines per row the server adds up (docs/design/010-history-folded-here.md)
+MAX_ENGINES_PER_ROW = 10.0
+MAX_ENGINES_PER_ROW_BUCKETS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +88,11 @@ class Probe:
     engines: int = 1  # engine processes at once
     histograms: Mapping[str, Histogram] = field(default_factory=dict)  # by quantity
 
-    @property
-    def summed(self) -> bool:
+    def summed(self, fold: Fold) -> bool:
         """Whether the server adds up engines before it answers."""
-        return self.engines > MAX_ENGINES_PER_ROW * self.series
+        buckets = fold is Fold.BUCKETS
+        limit = MAX_ENGINES_PER_ROW_BUCKETS if buckets else MAX_ENGINES_PER_ROW
+        return self.engines > limit * self.series
 
 
 def probe_of(content: Mapping[str, Any]) -> Probe:

@@ -130,12 +130,13 @@ def ingest_prometheus(
 def make_plan(request: Request, probe: Probe) -> Plan:
     """Return every query of the run; their number does not depend on services or pods."""
     labels, w = request.labels, probe.window_seconds
-    rows = probe.series if probe.summed else max(probe.series, probe.engines)
     parts = []
     for reading in READINGS:
         known = probe.histograms.get(reading.name, Histogram())
+        summed = probe.summed(reading.fold)
+        rows = probe.series if summed else max(probe.series, probe.engines)
         queries = tuple(
-            reading_query(reading, s, labels, w, summed=probe.summed, matcher=known.matcher)
+            reading_query(reading, s, labels, w, summed=summed, matcher=known.matcher)
             for s in reading.quantity.series
         )
         fold = Folding(reading, labels, request.step_seconds, _targets(reading, request, known))
@@ -225,7 +226,7 @@ def write_frames(
         "window_seconds": probe.window_seconds,
         "scrape_seconds": probe.scrape_seconds,
         "native_histograms": sorted(n for n, h in probe.histograms.items() if h.native),
-        "added_up_by_server": probe.summed,
+        "added_up_by_server": [f.value for f in Fold if probe.summed(f)],
         "queries": sum(len(p.queries) for p in plan.parts) + len(plan.facts),
         "services": len({k[0] for k in keys}),
         "variants": len(keys),
