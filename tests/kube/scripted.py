@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-Act = bytes | Callable[[socket.socket], None]
+Act = bytes | Callable[[socket.socket, bytes], None]
 
 
 def answer(
@@ -18,14 +18,14 @@ def answer(
     return head.encode() + body
 
 
-def hang(connection: socket.socket) -> None:
+def hang(connection: socket.socket, _: bytes) -> None:
     """Never answer, until the client gives up."""
     connection.settimeout(30)
     while connection.recv(4096):
         pass
 
 
-def trickle(connection: socket.socket) -> None:
+def trickle(connection: socket.socket, _: bytes) -> None:
     """Send a long body one byte at a time."""
     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
     for _ in range(1000):
@@ -72,6 +72,6 @@ class ScriptedServer:
                 if isinstance(act, bytes):
                     connection.sendall(act)
                 else:
-                    act(connection)
+                    act(connection, request)
             except OSError:
                 return  # the client has given up, which is what the test is about
