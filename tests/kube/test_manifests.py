@@ -1,6 +1,7 @@
 """What the manifests say, without a cluster: rights, security, names that must agree, examples, image."""
 
 import re
+import shutil
 import subprocess
 import tomllib
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ from autoscaler.core.types import Policies
 from autoscaler.edge.kube.deletion_cost import cost_patch
 from autoscaler.edge.metrics import OperatorMetrics
 from autoscaler.edge.telemetry_config import read_labels
-from autoscaler.operate.roster import PAUSED
+from autoscaler.operate.facts import SETTINGS_NAME
 from autoscaler.policy.parse import parse_policies
 from autoscaler.policy.schema import WarmCapacitySpec
 from models.contract import Labels
@@ -39,10 +40,7 @@ OWN_WRITES = {
     ("own namespace", "coordination.k8s.io", "leases", "create"),
     ("own namespace", "coordination.k8s.io", "leases", "update"),
     *(("own namespace", "", "configmaps", verb) for verb in ("create", "update", "delete")),
-    *(
-        ("own namespace", "apps", "deployments", verb)
-        for verb in ("create", "update", "patch", "delete")
-    ),
+    *(("own namespace", "apps", "deployments", verb) for verb in ("create", "patch", "delete")),
 }
 STATUS_WRITES = {
     ("cluster", "foreserve.dev", "scalingpolicies/status", "patch"),
@@ -245,8 +243,7 @@ def test_names_that_the_program_relies_on() -> None:
     policy = named(objects, "ValidatingAdmissionPolicy", "foreserve-deletion-cost")["spec"]
     (ours,) = [v["expression"] for v in policy["variables"] if v["name"] == "ours"]
     assert set(yaml.safe_load(ours)) == set(cost_patch(1)["metadata"]["annotations"])  # type: ignore[index]
-    assert PAUSED in (MANIFESTS / "base" / "settings.yaml").read_text()
-    assert "data" not in named(objects, "ConfigMap", "foreserve")
+    assert "data" not in named(objects, "ConfigMap", SETTINGS_NAME)  # an apply keeps the switch
 
 
 # -- kustomize ---------------------------------------------------------------
@@ -410,13 +407,22 @@ def test_alerts_ask_for_metrics_that_exist() -> None:
         assert used <= exported
 
 
-def test_alerts_point_at_sections_that_exist() -> None:
+def test_alerts_point_at_what_the_documentation_has() -> None:
     (rules,) = documents(MANIFESTS / "monitoring" / "alerts.yaml")
     text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-    headings = [line.lstrip("# ") for line in text.splitlines() if line.startswith("#")]
     for rule in (r for g in rules["spec"]["groups"] for r in g["rules"]):
         (section,) = re.findall(r'"(.+)"', rule["annotations"]["runbook"])
-        assert any(section in heading for heading in headings) or f"`{section}`" in text, section
+        assert f"| `{section}`" in text or f"**{section}**" in text, section
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool on PATH")
+def test_alerts_are_promql(tmp_path: Path) -> None:
+    (rules,) = documents(MANIFESTS / "monitoring" / "alerts.yaml")
+    path = tmp_path / "rules.yaml"
+    path.write_text(yaml.safe_dump(rules["spec"]))
+    command = ["promtool", "check", "rules", str(path)]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
 def test_the_documentation_names_every_metric() -> None:
