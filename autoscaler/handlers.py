@@ -8,10 +8,11 @@ started again, and meanwhile the loop lists.
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import kopf
 
+from autoscaler.edge.kube.api import KubeApi
 from autoscaler.edge.kube.cluster import Cluster
 
 log = logging.getLogger("foreserve.watch")
@@ -27,15 +28,33 @@ WATCHED: Mapping[str, tuple[str, str, str]] = {
 }
 
 
-def registry_of(
-    cluster: Cluster, login: Callable[[], kopf.ConnectionInfo]
-) -> kopf.OperatorRegistry:
+def login_to(api: KubeApi) -> kopf.ConnectionInfo:
+    """Return kopf's way to the same server, as the same account, with a token read just now."""
+    own = api.configuration
+    header = own.get_api_key_with_prefix("BearerToken") or own.get_api_key_with_prefix(
+        "authorization"
+    )
+    scheme, _, token = (header or "").partition(" ")
+    return kopf.ConnectionInfo(
+        server=own.host,
+        ca_path=own.ssl_ca_cert or None,
+        insecure=not own.verify_ssl,
+        username=own.username or None,
+        password=own.password or None,
+        scheme=scheme if token else None,
+        token=token or scheme or None,
+        certificate_path=own.cert_file or None,
+        private_key_path=own.key_file or None,
+    )
+
+
+def registry_of(cluster: Cluster, api: KubeApi) -> kopf.OperatorRegistry:
     """Return kopf's registry with a handler for every kind that is watched."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
     def connect(**_: object) -> kopf.ConnectionInfo:
-        return login()
+        return login_to(api)
 
     for kind, (group, version, plural) in WATCHED.items():
         _watch(registry, cluster, kind, (group, version, plural))
@@ -64,9 +83,9 @@ def settings_of() -> kopf.OperatorSettings:
 class Watches:
     """kopf in a thread of its own, started again whenever it ends. `alive` says whether it runs."""
 
-    def __init__(self, cluster: Cluster, login: Callable[[], kopf.ConnectionInfo]) -> None:
+    def __init__(self, cluster: Cluster, api: KubeApi) -> None:
         self._cluster = cluster
-        self._login = login
+        self._api = api
         self._stop = threading.Event()
         self._running = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kopf", daemon=True)
@@ -106,7 +125,7 @@ class Watches:
         marker = asyncio.create_task(self._mark(ready))
         try:
             await kopf.operator(
-                registry=registry_of(self._cluster, self._login),
+                registry=registry_of(self._cluster, self._api),
                 settings=settings_of(),
                 standalone=True,
                 clusterwide=True,

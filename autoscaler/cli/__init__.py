@@ -21,6 +21,7 @@ from autoscaler.cli import (
     train,
     whatif,
 )
+from autoscaler.cli import run as run_command
 from autoscaler.cli.common import EXIT_INPUT, EXIT_RUN_TIME, fail, set_up_logging
 from autoscaler.edge.decision_log import LogError
 from autoscaler.policy import PolicyError
@@ -55,7 +56,20 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (demo, ingest, lint, otlp, train, backtest, latency, decide, replay, whatif, crds):
+for module in (
+    demo,
+    ingest,
+    lint,
+    otlp,
+    train,
+    backtest,
+    latency,
+    decide,
+    replay,
+    whatif,
+    crds,
+    run_command,
+):
     module.add_to(app)
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -31,6 +32,26 @@ def result_console() -> Console:
 def set_up_logging() -> None:
     """Log plain lines to stderr; stdout belongs to results."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
+
+
+def log_as(form: str, level: str) -> None:
+    """Log as `text` or `json` lines from `info` or `debug` on; BadParameter for anything else."""
+    if form not in {"text", "json"}:
+        raise typer.BadParameter(f"{form!r}; allowed: text, json", param_hint="--log-format")
+    if level not in {"info", "debug"}:
+        raise typer.BadParameter(f"{level!r}; allowed: info, debug", param_hint="--log-level")
+    root = logging.getLogger()
+    for handler in root.handlers:
+        if form == "json":
+            from pythonjsonlogger.json import JsonFormatter
+
+            fields = "%(asctime)s %(levelname)s %(name)s %(message)s"
+            names = {"asctime": "time", "levelname": "level", "name": "logger"}
+            handler.setFormatter(JsonFormatter(fields, rename_fields=names))
+        else:
+            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.getLogger("foreserve").setLevel(level.upper())
+    logging.getLogger("kopf").setLevel(logging.WARNING)  # its own account of every watch
 
 
 def fail(message: str, status: int) -> int:

@@ -12,6 +12,7 @@ from autoscaler.edge.clock import Clock
 from autoscaler.edge.kube.api import KubeError
 from autoscaler.loop import Controller, StepError
 from autoscaler.operate.facts import NotReadyError
+from autoscaler.operate.marks import WarmPlaces
 from autoscaler.operate.report import Reporter
 from autoscaler.operate.starts import StartLearner
 from autoscaler.operate.turn import Operator, Parts, Turn
@@ -99,6 +100,7 @@ class Process:
         backfill: Backfill,
         learner: StartLearner,
         models: Models,
+        warm_places: WarmPlaces,
         interval_seconds: float = 15.0,
     ) -> None:
         self._parts = parts
@@ -109,6 +111,7 @@ class Process:
         self._backfill = backfill
         self._learner = learner
         self._models = models
+        self._warm_places = warm_places
         self._metrics = parts.metrics
         self._traces = parts.traces
         self._clock = parts.clock
@@ -165,6 +168,7 @@ class Process:
             if turn.led:
                 scaled = any(not o.problem for o in turn.outcomes)
                 self._tell(self._memory.write(self._controller, now=scaled))
+                self._warm_places.follow(turn)
         self._note(turn)
 
     def _note(self, turn: Turn) -> None:

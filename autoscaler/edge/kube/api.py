@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 import orjson
 import urllib3
-from kubernetes.client import ApiClient
+from kubernetes.client import ApiClient, Configuration
 from kubernetes.config.config_exception import ConfigException
 from tenacity import (
     RetryCallState,
@@ -100,6 +100,12 @@ class KubeApi:
     def from_environment(cls, kubeconfig: Path | None = None, context: str | None = None) -> Self:
         """Return the API of the cluster this pod runs in, else of the kubeconfig; KubeInvalid."""
         return cls(ApiClient(configured(kubeconfig, context)))
+
+    @property
+    def configuration(self) -> Configuration:
+        """Where the server is and who we are, for whoever opens connections of its own."""
+        own: Configuration = self._client.configuration
+        return own
 
     def within(self, timeout_seconds: float) -> Self:
         """Return the same API, connections and discovery included, with another time limit."""

@@ -1,0 +1,177 @@
+"""Joins the operator's parts and runs them until SIGTERM."""
+
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from autoscaler.cli.sources import Source
+from autoscaler.core.types import Policies
+from autoscaler.edge.artifacts import ServingModels, load_models
+from autoscaler.edge.clock import Clock, SteadyTime
+from autoscaler.edge.kube.api import KubeApi
+from autoscaler.edge.kube.cluster import Cluster
+from autoscaler.edge.kube.lease import Lease
+from autoscaler.edge.metrics import OperatorMetrics
+from autoscaler.edge.status_http import StatusServer
+from autoscaler.edge.tracing import TickTraces, traces_to
+from autoscaler.handlers import Watches
+from autoscaler.loop import Controller
+from autoscaler.operate.facts import FactFinder, reducers
+from autoscaler.operate.marks import WarmPlaces, mark_idle_pods
+from autoscaler.operate.memory import Memory
+from autoscaler.operate.process import Backfill, History, Models, Process
+from autoscaler.operate.report import Reporter
+from autoscaler.operate.starts import StartLearner
+from autoscaler.operate.turn import Parts
+from models.artifact import CURRENT, ArtifactError
+from models.frames import LoadSeries
+from models.latency import LatencyModel
+from models.lead_time import LeadTimeModel
+
+log = logging.getLogger("foreserve")
+LEASE = "foreserve"
+NO_MODELS = "none"
+STALE_INTERVALS = 4.0  # of silence before telemetry counts as stale in a status
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the operator runs and who it is."""
+
+    kubeconfig: Path | None
+    context: str | None
+    namespace: str
+    identity: str
+    models: Path
+    interval_seconds: float
+    address: tuple[str, int]
+    otlp_endpoint: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _World:
+    api: KubeApi
+    cluster: Cluster
+    watches: Watches
+    lease: Lease
+    metrics: OperatorMetrics
+    traces: TickTraces
+    clock: Clock
+
+
+def serve(place: Place, source: Source, *, with_history: bool) -> None:
+    """Run until SIGTERM or SIGINT; KubeError where there is no way to the API server."""
+    version = metadata.version("foreserve")
+    api = KubeApi.from_environment(place.kubeconfig, place.context)
+    cluster = Cluster(reducers())
+    world = _World(
+        api=api,
+        cluster=cluster,
+        watches=Watches(cluster, api),
+        lease=Lease(api, place.namespace, LEASE, place.identity),
+        metrics=OperatorMetrics(version),
+        traces=traces_to(place.otlp_endpoint, version=version),
+        clock=Clock(),
+    )
+    process = _process(place, source, world, with_history=with_history)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    status = StatusServer(*place.address, process.health, process.readiness, world.metrics.render)
+    ended = threading.Event()
+    candidate = threading.Thread(target=world.lease.run, args=(ended,), name="lease", daemon=True)
+    status.start()
+    world.watches.start()
+    candidate.start()
+    log.info("foreserve %s as %s in %s", version, place.identity, place.namespace)
+    try:
+        process.run(stop)
+    finally:
+        world.lease.release()
+        ended.set()
+        world.watches.close()
+        status.close()
+        world.traces.shutdown()
+        log.info("ended")
+
+
+def _process(place: Place, source: Source, world: _World, *, with_history: bool) -> Process:
+    memory = Memory(world.api, place.namespace, world.clock)
+    trained = _first_models(place.models)
+    controller = Controller(Policies({}, ()), trained)
+    world.metrics.set_model(trained.generation)
+    time = SteadyTime(world.clock, source.server_seconds)
+    finder = FactFinder(
+        world.api,
+        world.cluster,
+        place.namespace,
+        world.clock,
+        lambda: world.watches.alive,
+        source.failed_devices,
+    )
+    parts = Parts(
+        api=world.api,
+        finder=finder,
+        telemetry=source.telemetry,
+        controller=controller,
+        lease=world.lease,
+        memory=memory,
+        metrics=world.metrics,
+        traces=world.traces,
+        clock=world.clock,
+        now=time.now,
+        before_writes=mark_idle_pods(
+            world.api, lambda: source.pod_loads(time.now()), world.metrics
+        ),
+    )
+    return Process(
+        parts,
+        Reporter(
+            world.api, place.identity, world.metrics, STALE_INTERVALS * place.interval_seconds
+        ),
+        Backfill(_history(source, controller) if with_history else None, world.clock),
+        StartLearner(memory, trained.lead_time, None),
+        _models_of(place.models),
+        WarmPlaces(world.api, place.namespace, world.metrics),
+        place.interval_seconds,
+    )
+
+
+def _history(source: Source, controller: Controller) -> History:
+    def read(policies: Policies, now_seconds: float) -> LoadSeries | None:
+        load = controller.models.load
+        if load is None:
+            return None  # nothing would be forecast from it
+        return source.history(policies, now_seconds, load.step_seconds, load.history_steps)
+
+    return read
+
+
+def _models_of(folder: Path) -> Models:
+    """Return how to ask which generation is current, and how to load it."""
+
+    def current() -> tuple[str, Callable[[], ServingModels]]:
+        try:
+            pointer = (folder / CURRENT).read_text(encoding="utf-8")
+        except OSError:
+            return NO_MODELS, partial(_first_models, folder)
+        return pointer, partial(load_models, folder)
+
+    return current
+
+
+def _first_models(folder: Path) -> ServingModels:
+    """Return the current models, or models that know nothing: then concurrency sizes."""
+    try:
+        return load_models(folder)
+    except ArtifactError as error:
+        log.warning("%s; sized by concurrency until there is a model", error)
+        nothing = LatencyModel((), np.zeros((0, 0)), {})
+        return ServingModels(NO_MODELS, None, nothing, LeadTimeModel({}))
