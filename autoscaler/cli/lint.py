@@ -9,15 +9,18 @@ from rich.table import Table
 
 from autoscaler.cli import server
 from autoscaler.cli.common import EXIT_RUN_TIME, log, result_console, write_json
+from autoscaler.cli.ingest_otlp import identity_of
+from autoscaler.cli.telemetry import StoreRules, StoreService, StoreVariant
 from autoscaler.edge.lint import Facts, Finding, Status, judge, look, target_findings
 from autoscaler.edge.telemetry_config import read_labels
 from models.contract_api import clock_skew_sentence
+from models.otlp_identity import SERVICE_TEMPLATE, VARIANT_TEMPLATE, Identity
 
 MAX_SKEW_SECONDS = 30.0
 COLORS = {Status.OK: "green", Status.CAVEAT: "yellow"}
 
 HELP = """
-Check a live server against the metric contract (docs/telemetry.md).
+Check a live server, or an OTLP store, against the metric contract (docs/telemetry.md, docs/otlp.md).
 
 Each series: found under which name, with the labels of the mapping, fresh, plausible; else what will
 not work and which setting gives it. Status 1 when something required is missing or cannot be used.
@@ -25,6 +28,8 @@ not work and which setting gives it. Status 1 when something required is missing
 **Example**
 
     foreserve lint --url http://prometheus:9090 --policies policies.yaml
+
+    foreserve lint --otlp-store store/ --policies policies.yaml
 """
 
 
@@ -34,7 +39,12 @@ def add_to(app: typer.Typer) -> None:
 
 
 def lint(
-    url: server.Url,
+    url: Annotated[
+        str | None, typer.Option(help="Address before /api/v1, such as http://prometheus:9090.")
+    ] = None,
+    otlp_store: Annotated[
+        Path | None, typer.Option(help="Instead: the folder that `foreserve otlp` writes.")
+    ] = None,
     policies: Annotated[
         list[Path] | None, typer.Option(help="Policy files: are their targets bounds of buckets?")
     ] = None,
@@ -49,12 +59,19 @@ def lint(
     ca_file: server.CaFile = None,
     tenant: server.Tenant = None,
     timeout: server.Timeout = 30.0,
+    service: StoreService = SERVICE_TEMPLATE,
+    variant: StoreVariant = VARIANT_TEMPLATE,
+    rules: StoreRules = None,
 ) -> None:
     """Check the contract."""
+    when = server.instant_of(at, server.wall_seconds(), "--at")
+    if otlp_store is not None and url is None:
+        _lint_store(otlp_store, identity_of(service, variant, rules), when, policies, json)
+        return
+    if url is None or otlp_store is not None:
+        raise typer.BadParameter("allowed: this or --otlp-store, one of both", param_hint="--url")
     from autoscaler.edge.prometheus_api import Access, PrometheusApi
 
-    now = server.wall_seconds()
-    when = server.instant_of(at, now, "--at")
     labels = read_labels(config)
     targets = server.targets_of(policies)
     access = Access(url, user, password_file, bearer_token_file, ca_file, tenant, timeout)
@@ -65,10 +82,41 @@ def lint(
     outside = target_findings(facts, targets)
     _show(findings)
     _notes(facts, skew)
-    for service, what, target, sentence in outside:
-        log.warning("%s: its %s target of %g s %s", service, what.upper(), target, sentence)
+    _tell_targets(outside)
     if json is not None:
         write_json(json, _content(findings, facts))
+    _end(findings)
+
+
+def _lint_store(
+    folder: Path, identity: Identity, when: float, policies: list[Path] | None, json: Path | None
+) -> None:
+    from autoscaler.edge.lint_otlp import judge_store, look_at_store
+
+    targets = server.targets_of(policies)
+    facts = look_at_store(folder, identity, when)
+    findings = judge_store(facts, when)
+    outside = target_findings(facts, targets)
+    silent = sorted({name for name, _, _ in targets} - set(facts.services))
+    _show(findings)
+    log.info("services that speak: %s", ", ".join(facts.services) or "none")
+    for name in silent:
+        log.warning(
+            "%s: a policy, but no source is named so (--service, --map; docs/otlp.md)", name
+        )
+    _tell_targets(outside)
+    if json is not None:
+        content = {"services": list(facts.services), "policies_without_telemetry": silent}
+        write_json(json, {**content, "findings": [_finding(f) for f in findings]})
+    _end(findings)
+
+
+def _tell_targets(outside: list[tuple[str, str, float, str]]) -> None:
+    for service, what, target, sentence in outside:
+        log.warning("%s: its %s target of %g s %s", service, what.upper(), target, sentence)
+
+
+def _end(findings: list[Finding]) -> None:
     failing = [f.quantity for f in findings if f.fails]
     if failing:
         log.error("required and not usable: %s", ", ".join(failing))
@@ -117,18 +165,19 @@ def _content(findings: list[Finding], facts: Facts) -> dict[str, object]:
     return {
         "scrape_seconds": facts.scrape_seconds,
         "duplicated": facts.duplicated,
-        "findings": [
-            {
-                "quantity": f.quantity,
-                "required": f.required,
-                "status": f.status.value,
-                "names": list(f.names),
-                "series": f.series,
-                "age_seconds": f.age_seconds,
-                "detail": f.detail,
-                "without": f.without,
-                "remedy": f.remedy,
-            }
-            for f in findings
-        ],
+        "findings": [_finding(f) for f in findings],
+    }
+
+
+def _finding(f: Finding) -> dict[str, object]:
+    return {
+        "quantity": f.quantity,
+        "required": f.required,
+        "status": f.status.value,
+        "names": list(f.names),
+        "series": f.series,
+        "age_seconds": f.age_seconds,
+        "detail": f.detail,
+        "without": f.without,
+        "remedy": f.remedy,
     }

@@ -6,8 +6,11 @@ from typing import Annotated
 import typer
 
 from autoscaler.cli.common import log, progress_report, write_json
+from autoscaler.cli.ingest_otlp import identity_of
+from autoscaler.cli.telemetry import StoreRules, StoreService, StoreVariant, telemetry_folder
 from autoscaler.edge.artifacts import read_generation
 from models.artifact import CURRENT, ArtifactError, Generation, NewerFormatError
+from models.otlp_identity import SERVICE_TEMPLATE, VARIANT_TEMPLATE
 
 EXAMPLE = """
 Learn load, latency and lead time of every service; promote what beats what is there.
@@ -15,6 +18,8 @@ Learn load, latency and lead time of every service; promote what beats what is t
 **Example**
 
     foreserve train --telemetry telemetry/ --models models/ --json train.json
+
+    foreserve train --telemetry store/ --models models/      # what `foreserve otlp` writes
 """
 
 
@@ -25,20 +30,25 @@ def add_to(app: typer.Typer) -> None:
 
 def train(
     telemetry: Annotated[
-        Path, typer.Option(help="Folder with load, serving and startups Parquet.")
+        Path,
+        typer.Option(help="Folder with load, serving and startups Parquet, or an OTLP store."),
     ],
     models: Annotated[Path, typer.Option(help="Registry folder; made if absent.")],
     json: Annotated[Path | None, typer.Option(help="Write the summary here.")] = None,
     engine: Annotated[str, typer.Option(help="Where fits run: `local`.")] = "local",
+    service: StoreService = SERVICE_TEMPLATE,
+    variant: StoreVariant = VARIANT_TEMPLATE,
+    rules: StoreRules = None,
 ) -> None:
     """Train and promote."""
     from training.train import train as run_training
 
     if engine != "local":
         raise typer.BadParameter(f"{engine!r}; allowed: local", param_hint="--engine")
-    with progress_report() as report:
+    identity = identity_of(service, variant, rules)
+    with telemetry_folder(telemetry, identity) as folder, progress_report() as report:
         trained = run_training(
-            telemetry, models, incumbent=current_generation(models), progress=report
+            folder, models, incumbent=current_generation(models), progress=report
         )
     for part, verdict in trained.summary["promotion"].items():
         word = "promoted" if verdict["promoted"] else "kept the incumbent"

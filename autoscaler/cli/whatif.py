@@ -1,5 +1,6 @@
 """`foreserve whatif`: what other autoscalers, SLOs, prices or start-up times would have cost."""
 
+import contextlib
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +8,10 @@ from typing import Annotated
 import typer
 
 from autoscaler.cli.common import progress_report, result_console
+from autoscaler.cli.ingest_otlp import identity_of
+from autoscaler.cli.telemetry import StoreRules, StoreService, StoreVariant, telemetry_folder
 from autoscaler.cli.train import train_folder
+from models.otlp_identity import SERVICE_TEMPLATE, VARIANT_TEMPLATE
 
 EXAMPLE = """
 Compare autoscalers on your own history or trace, as a scenario file describes it (docs/whatif.md).
@@ -31,6 +35,9 @@ def whatif(
     workers: Annotated[
         int | None, typer.Option(min=1, max=64, help="Runs at a time; one per core by default.")
     ] = None,
+    service: StoreService = SERVICE_TEMPLATE,
+    variant: StoreVariant = VARIANT_TEMPLATE,
+    rules: StoreRules = None,
 ) -> None:
     """Run the comparison."""
     from autoscaler.whatif.compare import compare
@@ -40,7 +47,13 @@ def whatif(
     from autoscaler.whatif.scenario import load_scenario
 
     asked = load_scenario(scenario)
-    with tempfile.TemporaryDirectory(prefix="foreserve-") as work, progress_report() as report:
+    with contextlib.ExitStack() as stack:
+        if asked.telemetry is not None:
+            identity = identity_of(service, variant, rules)
+            folder = stack.enter_context(telemetry_folder(asked.telemetry, identity))
+            asked = asked.model_copy(update={"telemetry": folder})
+        work = stack.enter_context(tempfile.TemporaryDirectory(prefix="foreserve-"))
+        report = stack.enter_context(progress_report())
         comparison = compare(
             asked, work=Path(work), train=train_folder, progress=report, workers=workers
         )

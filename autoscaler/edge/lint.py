@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 from models import contract_series as of
 from models.contract import Kind, Labels, Quantity, Series, select
@@ -81,6 +82,15 @@ class Facts:
     duplicated: float  # engines that are scraped more than once
 
 
+class Bounded(Protocol):
+    """Facts that know the bounds of buckets, of ttft and of tpot."""
+
+    @property
+    def bounds(self) -> Mapping[str, tuple[float, ...]]:
+        """Upper bounds in seconds, rising."""
+        ...
+
+
 def look(api: QueryApi, labels: Labels, now_seconds: float) -> Facts:
     """Ask the server; ApiError."""
 
@@ -112,7 +122,7 @@ def judge(facts: Facts, labels: Labels, now_seconds: float) -> list[Finding]:
 
 
 def target_findings(
-    facts: Facts, targets: Sequence[tuple[str, float, float]]
+    facts: Bounded, targets: Sequence[tuple[str, float, float]]
 ) -> list[tuple[str, str, float, str]]:
     """Return (service, ttft or tpot, target, sentence) for targets that are not the bound of a bucket."""
     out = []

@@ -104,7 +104,7 @@ class OtlpReader:
     def _live(self, policies: Policies, now_seconds: float) -> tuple[Places, Live]:
         settings = self._settings
         back = settings.stale_after_seconds + 2.0 * settings.interval_seconds
-        with closing(_opened(self._where)) as db:
+        with closing(opened(self._where)) as db:
             _limit(db, settings.deadline_seconds)
             try:
                 width = schema.check_meta(db.execute(schema.READ_META), str(self._where))
@@ -221,7 +221,7 @@ def read_load_history(
     where = folder / schema.FILE_NAME
     end = math.floor(now_seconds / step_seconds) * step_seconds
     frames = []
-    with closing(_opened(where)) as db:
+    with closing(opened(where)) as db:
         try:
             head = read_head(db.execute, str(where))
             bins = head.bins(end - keep_steps * step_seconds, end)
@@ -252,7 +252,8 @@ def _targets(known: Places, policies: Policies) -> Mapping[str, FloatArray]:
     return out
 
 
-def _opened(where: Path) -> sqlite3.Connection:
+def opened(where: Path) -> sqlite3.Connection:
+    """Open a store's file to read. Raises StoreError if there is none."""
     if not where.is_file():
         raise schema.StoreError(f"{where}: no such file; allowed: what `foreserve otlp` writes")
     return sqlite3.connect(f"{where.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)

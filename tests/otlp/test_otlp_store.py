@@ -1,4 +1,6 @@
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -216,3 +218,31 @@ def count_blocks(folder: Path) -> int:
         (count,) = db.execute("SELECT count(*) FROM block").fetchone()
     db.close()
     return int(count)
+
+
+def test_killed_at_any_moment_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("writing_process.py")
+    told = 0
+    for wait_lines in (5, 180, 411):
+        process = subprocess.Popen(
+            [sys.executable, str(script), str(tmp_path)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        for _ in range(wait_lines):
+            told = int(process.stdout.readline())
+        during = read_store(tmp_path).load  # while it writes and merges
+        process.kill()
+        told = max([told, *(int(x) for x in process.stdout.read().split())])
+        process.wait()
+        process.stdout.close()
+        assert whole_intervals(during) == pytest.approx(10.0)
+    after = read_store(tmp_path).load
+    assert whole_intervals(after) == pytest.approx(10.0)
+    # every bin that was reported is there: two make an interval
+    assert len(after) >= (told + 1 - T0 // 30) // 2
+    assert after.ts.diff().dropna().dt.total_seconds().unique().tolist() == [60.0]
+
+
+def whole_intervals(load: pd.DataFrame) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+    """Requests of all intervals but the last, of which one bin may be missing."""
+    return np.asarray(load.requests.to_numpy()[:-1])
