@@ -11,9 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from models import contract_series as of
@@ -31,14 +28,8 @@ from models.contract_queries import (
     startup_queries,
 )
 from models.frames import (
-    LATENCY_NUMBERS,
-    SERVING_OPTIONAL,
-    SERVING_REQUIRED,
-    validate_load,
-    validate_serving,
     validate_startups,
 )
-from models.histograms import error_bound
 from models.progress import Progress
 from training.ingest.assemble import (
     Doubts,
@@ -48,10 +39,8 @@ from training.ingest.assemble import (
     by_column,
     column,
     gateway_arrivals,
-    load_frame,
     quotient,
     services_in,
-    serving_frame,
 )
 from training.ingest.fetch import Task, fetch
 from training.ingest.fold import Folding
@@ -68,15 +57,21 @@ from training.ingest.plan import (
 )
 from training.ingest.probe import look
 from training.ingest.startups import starting_counts, startups_frame
+from training.ingest.write import (
+    Tally,
+    bucket_error,
+    load_blocks,
+    serving_blocks,
+    shares,
+    write_file,
+)
 from training.telemetry import LOAD_FILE, SERVING_FILE, STARTUPS_FILE
 
 log = logging.getLogger("foreserve")
 FloatArray = NDArray[np.float64]
 SUMMARY_FILE = "ingest.json"
-ROWS_AT_ONCE = 25  # services of load, (service, variant) rows of serving written together
 MIN_COVERAGE_RATIO = 0.65  # scrapes in the window of those expected: one of three may be missing
 NATIVE = ":native"
-LOAD_COLUMNS = ("completion_rate_rps", "arrival_rate_rps", "isl_tokens", "osl_tokens")
 RATES = ("completion_rate_rps", "rejection_rate_rps", "running_change", "waiting_change")
 
 
@@ -199,7 +194,7 @@ def write_frames(
         columns[name] = np.where(thin, np.nan, columns[name])
     columns["arrival_rate_rps"] = arrivals_rps(columns, probe.window_seconds, doubts)
     columns["finished_requests"] = columns["completion_rate_rps"] * request.step_seconds
-    columns |= _shares(columns, keys, request)
+    columns |= shares(columns, keys, request)
     counted = _parts(cache, plan.part("gateway"))
     gateway, unclear = gateway_arrivals(counted, engines, labels, grid)
     starts = {k: facts(f"start_{k}") for k in ("created", "ready", "deleted", "seen", "owner")}
@@ -212,9 +207,9 @@ def write_frames(
             ]
         )
     tally = Tally()
-    _write(out / LOAD_FILE, _load(keys, columns, gateway, grid, tally))
-    _write(out / SERVING_FILE, _serving(keys, columns, grid))
-    _write(out / STARTUPS_FILE, iter([validate_startups(startups, STARTUPS_FILE)]))
+    write_file(out / LOAD_FILE, load_blocks(keys, columns, gateway, grid, tally))
+    write_file(out / SERVING_FILE, serving_blocks(keys, columns, grid))
+    write_file(out / STARTUPS_FILE, iter([validate_startups(startups, STARTUPS_FILE)]))
     lost, partly = label_gaps(engines, labels)
     for sentence in partly:
         log.warning("%s", sentence)
@@ -242,7 +237,7 @@ def write_frames(
         "unlabelled": dict.fromkeys(lost, doubts.unlabelled["samples"]),
         "label_gaps": partly,
         "negative_arrivals": doubts.negative_arrivals,
-        "bucket_error": _bucket_error(columns, probe.histograms),
+        "bucket_error": bucket_error(columns, probe.histograms),
     }
     replace_file(out / SUMMARY_FILE, json.dumps(summary, indent=1, allow_nan=False).encode())
     return summary
@@ -281,99 +276,3 @@ def _read_columns(
 def _parts(cache: Cache, part: Part) -> Iterator[Row]:
     for chunk in part.chunks:
         yield from cache.read(part.name, chunk)
-
-
-def _shares(
-    columns: Mapping[str, FloatArray], keys: Sequence[Key], request: Request
-) -> dict[str, FloatArray]:
-    """Return the share within each service's own targets; NaN where it has none or no bucket fits."""
-    targets = {service: {"ttft": a, "tpot": b} for service, a, b in request.targets}
-    out = {}
-    for what in ("ttft", "tpot"):
-        share = np.full((len(keys), request.steps), np.nan)
-        for i, (service, _) in enumerate(keys):
-            name = f"{what}_within:{targets.get(service, {}).get(what, np.inf):g}"
-            if name in columns:
-                share[i] = columns[name][i]
-        out[f"{what}_within_slo_ratio"] = share
-    return out
-
-
-@dataclass(slots=True)
-class Tally:
-    """Rows of load that were written, and those whose requests are not known."""
-
-    rows: int = 0
-    gaps: int = 0
-
-
-def _load(
-    keys: Sequence[Key],
-    columns: Mapping[str, FloatArray],
-    gateway: Mapping[str, FloatArray],
-    grid: Grid,
-    tally: Tally,
-) -> Iterator[pd.DataFrame]:
-    """Yield the load frame some services at a time: whole it would take more memory than its columns."""
-    services = sorted({service for service, _ in keys})
-    for first in range(0, len(services), ROWS_AT_ONCE):
-        block = set(services[first : first + ROWS_AT_ONCE])
-        at = [i for i, key in enumerate(keys) if key[0] in block]
-        own = {n: columns[n][at] for n in LOAD_COLUMNS}
-        frame = load_frame([keys[i] for i in at], own, gateway, grid)
-        tally.rows += len(frame)
-        tally.gaps += int(frame.requests.isna().sum())
-        yield validate_load(frame, LOAD_FILE)
-
-
-def _serving(
-    keys: Sequence[Key], columns: Mapping[str, FloatArray], grid: Grid
-) -> Iterator[pd.DataFrame]:
-    names = [n for n in (*SERVING_REQUIRED, *SERVING_OPTIONAL) if n in columns]
-    for first in range(0, len(keys), ROWS_AT_ONCE):
-        block = slice(first, first + ROWS_AT_ONCE)
-        own = {n: columns[n][block] for n in names}
-        yield validate_serving(serving_frame(keys[block], own, names, grid), SERVING_FILE)
-
-
-def _bucket_error(
-    columns: Mapping[str, FloatArray], histograms: Mapping[str, Histogram]
-) -> dict[str, dict[str, float | None]]:
-    """Return by column how far estimates can be from the truth, relative: median and 95th percentile.
-
-    `native_ratio`: of an estimate from a native histogram, at most.
-    """
-    out: dict[str, dict[str, float | None]] = {}
-    for name in LATENCY_NUMBERS:
-        known = histograms.get(name[:4], Histogram())
-        values = columns[name][~np.isnan(columns[name])]
-        own: dict[str, float | None] = {}
-        if len(known.bounds) > 1 and len(values):
-            relative = error_bound(known.bounds, values) / np.maximum(values, 1e-9)
-            finite = relative[np.isfinite(relative)]
-            own = {
-                "median_ratio": float(np.median(finite)) if len(finite) else None,
-                "p95_ratio": float(np.quantile(finite, 0.95)) if len(finite) else None,
-                "above_highest_bound_share": float((~np.isfinite(relative)).mean()),
-            }
-        if known.native and known.factor > 1:
-            own["native_ratio"] = known.factor - 1
-        if own:
-            out[name] = own
-    return out
-
-
-def _write(path: Path, frames: Iterator[pd.DataFrame]) -> None:
-    """Write a Parquet file block by block; it replaces the old one only when it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".draft")
-    writer: pq.ParquetWriter | None = None
-    try:
-        for frame in frames:
-            table = pa.Table.from_pandas(frame, preserve_index=False)
-            writer = writer or pq.ParquetWriter(draft, table.schema, compression="zstd")
-            writer.write_table(table.cast(writer.schema))
-    finally:
-        if writer is not None:
-            writer.close()
-    draft.replace(path)
