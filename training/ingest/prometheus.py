@@ -189,12 +189,7 @@ def write_frames(
     engines = facts("models")
     keys = services_in(engines, labels)
     columns = _read_columns(cache, plan, keys, grid, doubts, labels, progress)
-    thin = ~(columns["samples"] >= MIN_COVERAGE_RATIO * probe.window_seconds / probe.scrape_seconds)
-    for name in RATES:
-        columns[name] = np.where(thin, np.nan, columns[name])
-    columns["arrival_rate_rps"] = arrivals_rps(columns, probe.window_seconds, doubts)
-    columns["finished_requests"] = columns["completion_rate_rps"] * request.step_seconds
-    columns |= shares(columns, keys, request)
+    columns |= _derived(columns, keys, request, probe, doubts)
     counted = _parts(cache, plan.part("gateway"))
     gateway, unclear = gateway_arrivals(counted, engines, labels, grid)
     starts = {k: facts(f"start_{k}") for k in ("created", "ready", "deleted", "seen", "owner")}
@@ -241,6 +236,21 @@ def write_frames(
     }
     replace_file(out / SUMMARY_FILE, json.dumps(summary, indent=1, allow_nan=False).encode())
     return summary
+
+
+def _derived(
+    columns: Mapping[str, FloatArray],
+    keys: Sequence[Key],
+    request: Request,
+    probe: Probe,
+    doubts: Doubts,
+) -> dict[str, FloatArray]:
+    """Return rates without those of too few scrapes, and what follows from rates and shares."""
+    thin = ~(columns["samples"] >= MIN_COVERAGE_RATIO * probe.window_seconds / probe.scrape_seconds)
+    out = {name: np.where(thin, np.nan, columns[name]) for name in RATES}
+    out["arrival_rate_rps"] = arrivals_rps(out, probe.window_seconds, doubts)
+    out["finished_requests"] = out["completion_rate_rps"] * request.step_seconds
+    return out | shares(columns, keys, request)
 
 
 def _read_columns(
