@@ -380,9 +380,6 @@ def test_times_are_read_alike(real: ApiServer, time: str) -> None:
 
 
 GOOD = [
-    policy("spec.slo.attainment", None),  # null is absent
-    policy("spec.budget", None),
-    policy("spec.variants.0.profileRef", None),
     policy("spec.slo.objectives.0.targetSeconds", 1),
     policy("spec.telemetry", {"source": "prometheus", "selectors": {"cluster": "a"}}),
     policy("spec.variants", [variant("p", role="Prefill"), variant("d", role="Decode")]),
@@ -411,6 +408,20 @@ def test_what_python_accepts_the_server_accepts(served: ApiServer, document: Doc
     assert python_accepts(document)
     code, answer = dry_run(served, document)
     assert code == 201, answer
+
+
+NULLS = ["spec.slo.attainment", "spec.budget", "spec.schedule", "spec.variants.0.profileRef"]
+
+
+@pytest.mark.parametrize("path", NULLS)
+def test_null_is_absent(real: ApiServer, path: str) -> None:
+    document = policy(path, None)
+    assert python_accepts(document)
+    code, stored = dry_run(real, document)
+    assert code == 201, stored
+    parsed = (parse_document(Place("x", 1), d) for d in (document, stored))
+    one, other = (p.body.spec for p in parsed if isinstance(p, Resource))
+    assert one == other
 
 
 SCALARS = st.one_of(
