@@ -91,19 +91,29 @@ def test_a_taint_that_serving_pods_get_past_excludes_nothing(taint: tuple[str, s
     assert count([node("n1", taints=[taint])]) == Inventory({"h100": 8}, {}, {})
 
 
+GOING = {"deletionTimestamp": "2026-11-27T06:00:00Z"}
+
+
 def test_a_cordon_is_no_reason_to_scale_down() -> None:
-    """What serves on a cordoned node goes on counting until it is moved; nothing new fits there."""
+    """What ours hold on a cordoned node counts until they are deleted; nothing new fits there."""
     nodes = [node("n1"), node("n2", cordoned=True)]
     mine = [
         pod("a", gpus=8, labels=OURS, ready=True),
         pod("b", gpus=4, labels=OURS, ready=True, node="n2"),
-        pod("c", gpus=4, labels=OURS, ready=False, node="n2"),
+        pod("c", gpus=2, labels=OURS, ready=False, node="n2"),
+        pod("d", gpus=2, labels=OURS, ready=True, node="n2", metadata=GOING),
     ]
-    assert count(nodes, mine).usable == {"h100": 12}  # 8 of n1 and 4 that serve on n2
+    assert count(nodes, mine).usable == {"h100": 14}  # 8 of n1; 4 and 2 that are not going on n2
 
 
-def test_a_dead_device_leaves_fewer_than_ours_hold() -> None:
-    assert count([node(gpus=7)], [pod(gpus=8, labels=OURS, ready=True)]).usable == {"h100": 7}
+def test_neither_is_a_node_that_cannot_be_reached_nor_a_device_plugin_that_restarts() -> None:
+    mine = [pod("a", gpus=8, labels=OURS)]
+    assert count([node(ready=False)], mine).usable == {"h100": 8}
+    assert count([node(gpus=0)], mine).usable == {"h100": 8}
+    assert count([node(gpus=7)], mine).usable == {"h100": 8}
+    drained = [pod("a", gpus=8, labels=OURS, metadata=GOING)]
+    assert count([node(ready=False)], drained).usable == {"h100": 0}
+    assert count([node(gpus=7)], drained).usable == {"h100": 7}
 
 
 def test_a_mig_profile_is_a_resource_of_its_own() -> None:
@@ -184,12 +194,18 @@ pods_drawn = st.lists(
 
 
 @given(nodes_drawn, pods_drawn, st.sets(names))
-def test_never_negative_and_never_more_than_allocatable(
+def test_at_least_what_ours_hold_and_beyond_that_at_most_allocatable(
     nodes: list[NodeRecord], pods: list[PodRecord], excluded: set[str]
 ) -> None:
     found = count(nodes, pods, excluded=sorted(excluded)).usable["h100"]
-    there = sum(n.allocatable.get(GPU, 0) for n in nodes if n.labels["gpu"] == "h100")
-    assert 0 <= found <= there
+    selected = [n for n in nodes if n.labels["gpu"] == "h100"]
+    held = {n.name: 0 for n in selected}
+    for p in pods:
+        if p.labels == OURS and p.node in held and not p.ended:
+            held[p.node] += p.requests.get(GPU, 0)
+    least = sum(held.values())
+    most = sum(max(held[n.name], n.allocatable.get(GPU, 0)) for n in selected)
+    assert 0 <= least <= found <= most
 
 
 @given(nodes_drawn, pods_drawn, names, st.integers(1, 9))
@@ -207,6 +223,4 @@ def test_a_pod_of_others_never_adds_and_one_of_ours_never_takes(
 def test_excluding_a_node_never_adds(
     nodes: list[NodeRecord], pods: list[PodRecord], name: str
 ) -> None:
-    # what ready pods of ours hold there goes on counting, unless it is more than others leave
-    fits = [p for p in pods if p.labels != OURS]
-    assert count(nodes, fits, excluded=[name]).usable["h100"] <= count(nodes, fits).usable["h100"]
+    assert count(nodes, pods, excluded=[name]).usable["h100"] <= count(nodes, pods).usable["h100"]

@@ -119,6 +119,12 @@ def test_a_pool_that_is_not_whole_is_not_known() -> None:
     )
 
 
+def test_a_device_in_use_that_no_slice_has_is_not_known() -> None:
+    found = count([piece("n1", devices(1))], [claim("gpu-1", uids=(MINE.uid,))])
+    assert found.usable == {}
+    assert "device gpu-1 of pool n1 is in use but in no ResourceSlice" in found.problems["h100"]
+
+
 def test_v1beta1_has_attributes_one_level_deeper() -> None:
     full = f'device.driver == "{DRIVER}" && device.attributes["{DRIVER}"].type == "gpu"'
     gpu = {"basic": {"attributes": {"type": {"string": "gpu"}}}}

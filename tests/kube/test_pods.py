@@ -17,6 +17,7 @@ from autoscaler.edge.kube.pods import (
     selects,
 )
 from autoscaler.edge.kube.quantities import KubeObjectError, whole
+from autoscaler.edge.kube.selectors import group_selector
 
 
 def container(gpus: int, **more: Any) -> dict[str, Any]:
@@ -194,6 +195,21 @@ def test_selectors(selector: str, expected: bool) -> None:
 def test_a_selector_that_cannot_be_read_is_refused(selector: str) -> None:
     with pytest.raises(KubeObjectError, match="selector"):
         selects(selector, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("selector", "expected"),
+    [
+        (
+            "leaderworkerset.sh/name=chat,leaderworkerset.sh/worker-index=0",
+            "leaderworkerset.sh/name=chat",
+        ),
+        ("app=chat,tier in (a,b)", "app=chat,tier in (a,b)"),
+        ("leaderworkerset.sh/worker-index=0", "leaderworkerset.sh/worker-index=0"),
+    ],
+)
+def test_workers_of_a_group_hold_accelerators_too(selector: str, expected: str) -> None:
+    assert group_selector(selector) == expected
 
 
 def test_pods_of_many_targets_in_one_pass() -> None:

@@ -23,10 +23,12 @@ from autoscaler.core.types import (
 )
 from autoscaler.edge.kube.warm import (
     PLACEHOLDER,
+    History,
     deployment_name,
     is_placeholder,
     placeholder_deployment,
     placeholders,
+    settled,
 )
 from models.slo import SloTargets
 
@@ -149,6 +151,21 @@ def test_never_negative_never_beyond_limits(
     assert 0 <= found <= 16
     assert found == 0 or found + 2 * desired <= quota
     assert warm(one(carried, 2 * upper, desired=desired), counted)["h100"] >= found
+
+
+def test_placeholders_come_at_once_and_go_late() -> None:
+    walk = [
+        (0.0, {"h100": 2}, {"h100": 2}),
+        (15.0, {"h100": 6}, {"h100": 6}),  # at once
+        (30.0, {"h100": 0}, {"h100": 6}),  # a tick without a forecast
+        (614.0, {"h100": 1}, {"h100": 6}),  # 6 were wanted 599 s ago
+        (615.0, {"h100": 1}, {"h100": 1}),
+        (630.0, {}, {}),  # the class no longer asks for it
+    ]
+    history: History = ()
+    for now, wanted, expected in walk:
+        found, history = settled(history, now, wanted)
+        assert found == expected
 
 
 def manifest(accelerators: int = 3, **more: Any) -> dict[str, Any]:

@@ -47,10 +47,10 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Holders:
-    """Devices by who holds them; ours_ready: devices of ours that serve."""
+    """Devices by who holds them; ours: without those of pods that are being deleted."""
 
     others: frozenset[Device]
-    ours_ready: frozenset[Device]
+    ours: frozenset[Device]
 
 
 def device_class_of(resource_name: str) -> str | None:
@@ -68,8 +68,8 @@ def in_slices(
 ) -> Counted:
     """Return the devices of a class with `fromNodes`; `reasons`: node -> why it is excluded, or "".
 
-    Raises UnknownInventory. A device on an excluded node, or with a taint, counts while a ready pod of
-    ours holds it (see `inventory`).
+    Raises UnknownInventory. A device on an excluded node, or with a taint, counts while a pod of ours holds
+    it (see `inventory`).
     """
     name = device_class_of(c.resource_name) or ""
     if facts.device_classes is None or facts.resource_slices is None:
@@ -85,21 +85,23 @@ def in_slices(
     choice = choice_of(name, facts.device_classes[name])
     held = holders(facts.resource_claims, facts.pods, ours)
     nodes = {n.name: n for n in facts.nodes}
+    slices = list(_latest(facts.resource_slices, choice.driver))
+    _refuse_vanished(slices, choice.driver, held.ours)
     seen: set[Device] = set()
     total = 0
-    for piece in _latest(facts.resource_slices, choice.driver):
+    for piece in slices:
         node = _node_of(piece, nodes, c.node_selector)
         if isinstance(node, NodeRecord) and not matches(c.node_selector, node.labels):
             continue
         blocked = reasons.get(node.name, "") if isinstance(node, NodeRecord) else ""
         for device in piece["spec"].get("devices") or ():
-            key = (choice.driver, piece["spec"]["pool"]["name"], device["name"])
+            key = _key(piece, device)
             if key in seen or not choice.takes(device):
                 continue
             seen.add(key)
             _refuse_partitions(device, choice.driver)
             free = not blocked and not _tainted(device)
-            total += key not in held.others if free else key in held.ours_ready
+            total += key not in held.others if free else key in held.ours
     problem = "" if seen else f"no ResourceSlice holds a device of DeviceClass {name} there"
     return Counted(total, frozenset(seen), problem)
 
@@ -130,7 +132,7 @@ def holders(
     """Return who holds which device, from allocated ResourceClaims."""
     by_uid = {pod.uid: pod for pod in pods}
     others: set[Device] = set()
-    ready: set[Device] = set()
+    mine: set[Device] = set()
     for claim in claims:
         status = claim.get("status") or {}
         results = ((status.get("allocation") or {}).get("devices") or {}).get("results") or ()
@@ -142,9 +144,9 @@ def holders(
         users = [by_uid.get(uid) for uid in _users(claim)]
         if not users or not all(pod is not None and ours(pod) for pod in users):
             others |= devices
-        elif any(pod is not None and pod.ready and not pod.deleting for pod in users):
-            ready |= devices
-    return Holders(frozenset(others), frozenset(ready - others))
+        elif any(pod is not None and not pod.deleting and not pod.ended for pod in users):
+            mine |= devices
+    return Holders(frozenset(others), frozenset(mine - others))
 
 
 def _users(claim: JsonObject) -> list[str]:
@@ -190,6 +192,21 @@ def _node_of(
             "cannot be held against its devices"
         )
     return None
+
+
+def _key(piece: JsonObject, device: JsonObject) -> Device:
+    return piece["spec"]["driver"], piece["spec"]["pool"]["name"], device["name"]
+
+
+def _refuse_vanished(slices: Sequence[JsonObject], driver: str, held: Collection[Device]) -> None:
+    """Raise UnknownInventory if our pods hold devices that no slice has: the driver restarts."""
+    there = {_key(piece, d) for piece in slices for d in piece["spec"].get("devices") or ()}
+    gone = sorted(d for d in held if d[0] == driver and d not in there)
+    if gone:
+        raise UnknownInventory(
+            f"device {gone[0][2]} of pool {gone[0][1]} is in use but in no ResourceSlice of driver {driver} "
+            "(is the driver restarting?)"
+        )
 
 
 def _refuse_partitions(device: JsonObject, driver: str) -> None:

@@ -1,10 +1,13 @@
 """Accelerators that can be used, class by class: what the cluster holds less what others take of it.
 
-usable(class) = sum over the nodes that it selects of max(0, allocatable - requests of others' pods)
+usable(class) = sum over the nodes that it selects of
+                max(held by our pods there, allocatable - requests of others' pods where new pods may go)
 
-Nodes that are not Ready, cordoned, about to be removed, listed as excluded or with a failed device count only
-with what ready pods of ours hold there: these serve until they are moved, and a cordon is no reason to scale
-down. What is not known has no number (the caller then counts what is in use) and a sentence why.
+New pods may not go to nodes that are not Ready, cordoned, about to be removed, listed as excluded or with a
+failed device. What our pods hold counts until they are deleted, wherever they are: a limit below it would
+scale down. So a cordon, a device plugin that restarts (allocatable is 0 meanwhile) or nodes that the control
+plane cannot reach for a minute cost no replica; a drain or an eviction deletes pods, and the number follows.
+What is not known has no number (the caller then counts what is in use) and a sentence why.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -41,7 +44,7 @@ class _Use:
     """Accelerators taken on nodes: (node, resource) -> count."""
 
     others: Mapping[tuple[str, str], int]
-    ours_ready: Mapping[tuple[str, str], int]
+    ours: Mapping[tuple[str, str], int]  # without what is being deleted
 
 
 def usable(pools: Sequence[AcceleratorPool], facts: ClusterFacts, ours: Ours) -> Inventory:
@@ -98,43 +101,42 @@ def _on_nodes(
     if facts.pods is None:
         raise UnknownInventory("pods of the cluster were not seen yet, or may not be read")
     selected = [n for n in facts.nodes if matches(c.node_selector, n.labels)]
-    holding = [n for n in selected if n.allocatable.get(c.resource_name, 0) > 0]
     total = 0
-    for node in holding:
+    sources: set[Source] = set()
+    for node in selected:
         at = (node.name, c.resource_name)
-        there = node.allocatable[c.resource_name]
-        if reasons[node.name]:
-            total += min(there, use.ours_ready.get(at, 0))
-        else:
-            total += max(0, there - use.others.get(at, 0))
+        there = node.allocatable.get(c.resource_name, 0)
+        held = use.ours.get(at, 0)
+        free = 0 if reasons[node.name] else there - use.others.get(at, 0)
+        total += max(held, free, 0)
+        if there or held:
+            sources.add(at)
     problem = ""
     if not selected:
         wanted = ", ".join(f"{k}={v}" for k, v in c.node_selector.items())
         problem = f"no node has the labels {wanted}"
-    elif not holding:
+    elif not sources:
         problem = (
             f"{len(selected)} nodes are selected, none of them offers {c.resource_name} "
             "(is its device plugin running?)"
         )
-    return Counted(total, frozenset((n.name, c.resource_name) for n in holding), problem)
+    return Counted(total, frozenset(sources), problem)
 
 
 def _use(pods: Iterable[PodRecord], ours: Ours) -> _Use:
     others: dict[tuple[str, str], int] = {}
-    ready: dict[tuple[str, str], int] = {}
+    held: dict[tuple[str, str], int] = {}
     for pod in pods:
         if pod.node is None or pod.ended or not pod.requests or is_placeholder(pod):
             continue
-        if not ours(pod):
-            taken = others
-        elif pod.ready and not pod.deleting:
-            taken = ready
-        else:
+        mine = ours(pod)
+        if mine and pod.deleting:
             continue
+        taken = held if mine else others
         for resource, count in pod.requests.items():
             at = (pod.node, resource)
             taken[at] = taken.get(at, 0) + count
-    return _Use(others, ready)
+    return _Use(others, held)
 
 
 def _reasons(pool: AcceleratorPool, facts: ClusterFacts) -> dict[str, str]:

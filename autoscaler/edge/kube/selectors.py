@@ -19,6 +19,7 @@ TERM = re.compile(
     rf"(?P<set>(?<=\s)in|(?<=\s)notin)\s*\((?P<values>[^()]*)\)|"
     rf"(?P<op>==|=|!=|>|<)\s*(?P<value>{VALUE}))?\s*(?P<end>,|$)"
 )
+LEADERS = re.compile(r"\s*leaderworkerset\.sh/worker-index\s*==?\s*0\s*")
 ONE_VALUE = re.compile(VALUE)
 
 
@@ -52,6 +53,17 @@ def selects(selector: str, labels: Mapping[str, str]) -> bool:
     namespace, which no workload means.
     """
     return all(r.holds(labels) for r in parse_selector(selector))
+
+
+def group_selector(selector: str) -> str:
+    """Return the selector of all pods of a target's replicas, where `selector` may count leaders only.
+
+    The scale of a LeaderWorkerSet selects the leader of each group, whose workers hold accelerators, too.
+    Raises KubeObjectError as `selects` does.
+    """
+    parse_selector(selector)
+    terms = [t for t in re.split(r",(?![^(]*\))", selector) if not LEADERS.fullmatch(t)]
+    return ",".join(terms) or selector
 
 
 @lru_cache(maxsize=4096)

@@ -17,6 +17,8 @@ from autoscaler.policy.schema import AcceleratorClassSpec, AcceleratorPool
 PLACEHOLDER = "foreserve.dev/placeholder"  # label: the class that the pod holds accelerators of
 PAUSE_IMAGE = "registry.k8s.io/pause:3.10"
 FLOAT_NOISE = 1e-9  # 10 * (1.1 - 1) is a little more than 1
+HOLD_SECONDS = 600.0  # a node autoscaler takes an idle node away after ten minutes
+History = tuple[tuple[float, Mapping[str, int]], ...]  # (seconds, wanted) of the last ticks
 NOBODY = 65_535  # the pause image's own user
 
 
@@ -62,6 +64,18 @@ def placeholders(
                 most = min(c.warm_capacity.max_accelerators, max(0.0, room))
                 out[c.name] = int(min(extra.get(c.name, 0), most))
     return out
+
+
+def settled(
+    history: History, now_seconds: float, wanted: Mapping[str, int]
+) -> tuple[dict[str, int], History]:
+    """Return the most that was wanted of each class within HOLD_SECONDS, and the history with this tick.
+
+    Placeholders come at once and go late: a forecast that jitters, or is missing for a tick, moves no node.
+    """
+    recent = tuple((t, n) for t, n in history if now_seconds - HOLD_SECONDS < t <= now_seconds)
+    kept = (*recent, (now_seconds, dict(wanted)))
+    return {name: max(n.get(name, 0) for _, n in kept) for name in wanted}, kept
 
 
 def placeholder_deployment(
