@@ -145,7 +145,6 @@ class ApiDouble(ApiServer):
     def pause(self, seconds: float) -> None:
         def set_end() -> None:
             self._paused_until = self._loop.time() + seconds
-            self._cut(lambda request: "watch" in request.query and seconds <= 0)
 
         self._do(set_end)
 
@@ -174,7 +173,9 @@ class ApiDouble(ApiServer):
     async def _serve(self) -> None:
         app = web.Application(client_max_size=MAX_BODY_BYTES + 1024)
         app.router.add_route("*", "/{path:.*}", self._handle)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.0)
+        self._runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=0.0, handler_cancellation=True
+        )
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True).start()
 
@@ -187,6 +188,7 @@ class ApiDouble(ApiServer):
         for request in list(self._open.values()):
             if concerns(request) and request.transport is not None:
                 request.transport.abort()
+                request.task.cancel()  # a watch waits for news, not for its client
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         self._open[id(request)] = request

@@ -27,7 +27,6 @@ Object = dict[str, Any]
 MAX_BODY_BYTES = 3 * 1024 * 1024
 BOOKMARK_SECONDS = 60.0
 SHOWN_WHEN_DELETED = {"Pod", "Service", "ServiceAccount", "ResourceQuota"}  # others: a Status
-END_OF_INITIAL = {"k8s.io/initial-events-end": "true"}
 # events.k8s.io/v1 and v1 are one object by two names
 EVENT_FIELDS = {
     "involvedObject": "regarding",
@@ -197,6 +196,11 @@ class Api:
 
     async def _watch(self, request: web.Request, target: Target) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        if "sendInitialEvents" in request.query:
+            words = "is forbidden for watch unless the WatchList feature gate is enabled"
+            raise ApiError(
+                422, "Invalid", f"sendInitialEvents: Forbidden: sendInitialEvents {words}"
+            )
         self._matchers(request, target.kind)  # a bad selector is refused before the stream begins
         await response.prepare(request)
         try:
@@ -216,14 +220,12 @@ class Api:
         end = loop.time() + float(query.get("timeoutSeconds") or 1800.0)
         bookmarks = query.get("allowWatchBookmarks") == "true"
         since = int(query.get("resourceVersion") or 0)
-        is_initial = query.get("sendInitialEvents") == "true"
-        if not since or is_initial:
+        if not since:
             since = store.revision
             for item in store.items(target.kind.storage, target.namespace):
                 if matches(item):
                     yield "ADDED", shown(target.kind, item)
-            if is_initial:
-                yield "BOOKMARK", _bookmark(target.kind, since, END_OF_INITIAL)
+        told = since
         woken = asyncio.Event()
         store.watchers.add(woken)
         try:
@@ -239,6 +241,7 @@ class Api:
                     since = change.revision
                     event = _event(change, target, matches)
                     if event:
+                        told = since
                         yield event
                 since = max(since, store.revision)
                 if target.kind not in self.objects.kinds.values():
@@ -247,8 +250,9 @@ class Api:
                     pause = min(end - loop.time(), BOOKMARK_SECONDS)
                     await asyncio.wait_for(woken.wait(), max(pause, 0.0))
                 except TimeoutError:
-                    if bookmarks:
-                        yield "BOOKMARK", _bookmark(target.kind, since, {})
+                    if bookmarks and since > told:
+                        told = since
+                        yield "BOOKMARK", _bookmark(target.kind, since)
         finally:
             store.watchers.discard(woken)
 
@@ -354,10 +358,8 @@ def _group(group: str, kinds: list[Kind]) -> Object:
     return {"name": group, "versions": rows, "preferredVersion": rows[0]}
 
 
-def _bookmark(kind: Kind, revision: int, annotations: dict[str, str]) -> Object:
-    metadata: Object = {"resourceVersion": str(revision), "creationTimestamp": None}
-    if annotations:
-        metadata["annotations"] = annotations
+def _bookmark(kind: Kind, revision: int) -> Object:
+    metadata = {"resourceVersion": str(revision), "creationTimestamp": None}
     return {"kind": kind.kind, "apiVersion": kind.api_version, "metadata": metadata}
 
 
