@@ -137,6 +137,18 @@ def test_what_is_not_known_has_no_number(found: Inventory, problem: str) -> None
     assert problem in found.problems["h100"]
 
 
+def test_a_queue_that_cannot_be_read_is_one_class_that_is_not_known() -> None:
+    broken = {"metadata": {"name": "team"}, "spec": {"resourceGroups": [{"coveredResources": []}]}}
+    classes = (
+        {"name": "a", "quota": {"kueueClusterQueue": "team"}},
+        {"name": "b", "quota": {"count": 3}},
+    )
+    facts = ClusterFacts(cluster_queues={"team": broken}, pods=[])
+    found = usable([pool(*classes)], facts, ours)
+    assert found.usable == {"b": 3}
+    assert found.problems == {"a": "what the API says of it cannot be read (KeyError('flavors'))."}
+
+
 @given(st.integers(0, 64), st.integers(0, 64), st.integers(0, 64))
 def test_never_negative_never_more_than_nominal(nominal: int, reserved: int, held: int) -> None:
     found = count(queue({"h100": nominal}, {"h100": reserved}), [mine("a", held)]).usable["h100"]

@@ -18,6 +18,7 @@ from autoscaler.edge.kube.facts import ClusterFacts, Counted, Source, UnknownInv
 from autoscaler.edge.kube.kueue import in_cluster_queue
 from autoscaler.edge.kube.nodes import matches, why_excluded
 from autoscaler.edge.kube.pods import PodRecord
+from autoscaler.edge.kube.quantities import KubeObjectError
 from autoscaler.edge.kube.warm import is_placeholder
 from autoscaler.policy.schema import AcceleratorClassSpec, AcceleratorPool
 
@@ -64,6 +65,9 @@ def usable(pools: Sequence[AcceleratorPool], facts: ClusterFacts, ours: Ours) ->
                 counted = _count(c, reasons, facts, use, ours)
             except UnknownInventory as why:
                 problems[c.name] = f"{why}."
+                continue
+            except (KubeObjectError, KeyError) as error:  # of one class; the others go on
+                problems[c.name] = f"what the API says of it cannot be read ({error!r})."
                 continue
             if counted is None:
                 continue
