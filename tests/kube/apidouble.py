@@ -173,9 +173,9 @@ class ApiDouble(ApiServer):
     async def _serve(self) -> None:
         app = web.Application(client_max_size=MAX_BODY_BYTES + 1024)
         app.router.add_route("*", "/{path:.*}", self._handle)
-        self._runner = web.AppRunner(
-            app, access_log=None, shutdown_timeout=0.0, handler_cancellation=True
-        )
+        # a timeout of 0 would be for ever
+        limits: dict[str, Any] = {"shutdown_timeout": 0.01, "handler_cancellation": True}
+        self._runner = web.AppRunner(app, access_log=None, **limits)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True).start()
 
