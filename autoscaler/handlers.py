@@ -16,6 +16,9 @@ from autoscaler.edge.kube.api import KubeApi
 from autoscaler.edge.kube.cluster import Cluster
 
 log = logging.getLogger("foreserve.watch")
+logging.getLogger("kopf._core.reactor.running").setLevel(
+    logging.ERROR
+)  # signals are not kopf's here
 RESTART_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 INACTIVE_SECONDS = 70.0  # a silent stream is opened anew: bookmarks come every minute
 

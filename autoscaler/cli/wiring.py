@@ -126,7 +126,7 @@ def _process(place: Place, source: Source, world: _World, *, with_history: bool)
         metrics=world.metrics,
         traces=world.traces,
         clock=world.clock,
-        now=time.now,
+        time=time,
         before_writes=mark_idle_pods(
             world.api, lambda: source.pod_loads(time.now()), world.metrics
         ),

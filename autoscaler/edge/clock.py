@@ -29,31 +29,31 @@ class SteadyTime:
     """Wall time that goes on as time does, set by a reference: the telemetry server's clock.
 
     What is asked of that server must be asked in its time, and a node's clock may be minutes off or be
-    set while we run. Without a reference (NaN) the node's clock counts, as it was at the start.
+    set while we run. Without a reference the node's clock counts, as it was at the start.
     """
 
     def __init__(self, clock: Clock, reference: Callable[[], float] | None = None) -> None:
+        """Take `reference`: the server's clock as of its latest answer, NaN if it never answered."""
         self._clock = clock
         self._reference = reference
-        self._offset = math.nan  # wall minus monotonic
-        self._checked = -math.inf
+        self._offset = clock.wall() - clock.monotonic()
+        self._compared = -math.inf
         self._last = -math.inf
 
     def now(self) -> float:
         """Return epoch seconds, always later than before."""
-        monotonic = self._clock.monotonic()
-        if math.isnan(self._offset):
-            self._offset = self._clock.wall() - monotonic
-        if monotonic - self._checked >= CHECK_SECONDS:
-            self._set(monotonic)
-        self._last = max(self._offset + monotonic, self._last + LEAST_STEP_SECONDS)
+        self._last = max(self._offset + self._clock.monotonic(), self._last + LEAST_STEP_SECONDS)
         return self._last
 
-    def _set(self, monotonic: float) -> None:
-        reference = math.nan if self._reference is None else self._reference()
+    def compare(self) -> None:
+        """Compare with the reference, once a minute; to be called right after an answer came."""
+        monotonic = self._clock.monotonic()
+        if self._reference is None or monotonic - self._compared < CHECK_SECONDS:
+            return
+        reference = self._reference()
         if math.isnan(reference):
-            return  # nobody answered yet: asked again next time
-        self._checked = monotonic
+            return
+        self._compared = monotonic
         wrong = reference - (self._offset + monotonic)
         if abs(wrong) > TOLERANCE_SECONDS:
             log.warning(

@@ -82,11 +82,11 @@ class Memory:
         """Remember starts of replicas."""
         self.starts = (*self.starts, *rows)[-MAX_STARTS:]
 
-    def write(self, controller: Controller, *, now: bool) -> str:
-        """Write a checkpoint if it is time or `now`; return why it could not be, "" if all is well."""
+    def write(self, controller: Controller, *, now: bool) -> str | None:
+        """Write a checkpoint if it is time or `now`: why it could not be, "" if done, None if not due."""
         elapsed = self._clock.monotonic()
         if not now and elapsed - self._written_at < EVERY_SECONDS:
-            return ""
+            return None
         checkpoint = Checkpoint(controller.state, self._authority, self.starts, self._clock.wall())
         self._written_at = elapsed  # one try a minute, also while it fails
         try:

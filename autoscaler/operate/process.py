@@ -203,7 +203,9 @@ class Process:
         self._metrics.set_model(models.generation)
         log.info("models: generation %s", models.generation)
 
-    def _tell(self, problem: str) -> None:
+    def _tell(self, problem: str | None) -> None:
+        if problem is None:
+            return
         self._metrics.count_write("checkpoint", "failed" if problem else "ok")
         if problem:
             log.warning("%s", problem)

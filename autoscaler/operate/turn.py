@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from autoscaler.core.types import Observation, Policies
-from autoscaler.edge.clock import Clock
+from autoscaler.edge.clock import Clock, SteadyTime
 from autoscaler.edge.kube.api import KubeApi
 from autoscaler.edge.kube.conflicts import (
     Conflict,
@@ -69,7 +69,7 @@ class Turn:
 class Parts:
     """What an operator joins: `finder` knows the cluster, `memory` survives restarts.
 
-    `now` is the time of turns; `before_writes` is called with what is about to be written.
+    `time` is the time of turns; `before_writes` is called with what is about to be written.
     """
 
     api: KubeApi
@@ -81,7 +81,7 @@ class Parts:
     metrics: OperatorMetrics
     traces: TickTraces
     clock: Clock
-    now: Callable[[], float]
+    time: SteadyTime
     before_writes: Callable[[Facts, Sequence[Write]], None] | None = None
 
 
@@ -99,11 +99,12 @@ class Operator:
         """Take one turn; raises NotReadyError, StepError and KubeError where none can be taken."""
         parts, controller, clock = self._parts, self._parts.controller, self._parts.clock
         begun = clock.monotonic()
-        now = parts.now()
+        now = parts.time.now()
         with parts.traces.phase("collect"):
             facts = parts.finder.find(now)
             policies = limited(facts.roll.policies, facts.quotas.limits)
             reading = parts.telemetry.read(policies, now)
+            parts.time.compare()
             observation = _observed(reading.observation, policies, facts)
             standings = standings_of(facts)
             led = self.leads() and parts.memory.recall(controller, parts.lease.tenure)
