@@ -149,7 +149,11 @@ def selected(block: Block, rows: Array) -> Block:
     first = np.cumsum(block.sizes) - block.sizes
     inside = np.repeat(first[at] - (np.cumsum(sizes) - sizes), sizes) + np.arange(sizes.sum())
     columns = [getattr(block, name)[at] for name, _ in _ROW_COLUMNS]
-    return _block(columns, block.edges[inside], block.amounts[inside], block.bounds)
+    edges, bounds = block.edges[inside], block.bounds
+    if len(bounds) > len(edges):  # or a small part would be as large as the whole
+        kept, edges = np.unique(edges, return_inverse=True)
+        bounds = bounds[kept]
+    return _block(columns, edges, block.amounts[inside], bounds)
 
 
 def summed(block: Block) -> Block:
