@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from autoscaler.cli.crds import Kind, crd_yaml
+from autoscaler.cli.crds import Kind, crd_yaml, crds
 from autoscaler.policy.cel import RULES
 from autoscaler.policy.crds import DEFINITIONS, crd_documents
 from autoscaler.policy.errors import Place
@@ -51,11 +51,6 @@ def fields(kind: str) -> dict[str, Node]:
     return dict(walk(schema(kind)))
 
 
-def run(*arguments: str) -> str:
-    command = [str(Path(sys.executable).with_name("foreserve")), "crds", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_manifests_are_what_the_models_say(kind: str) -> None:
     # to renew: foreserve crds --kind KIND > manifests/crds/PLURAL.yaml
@@ -66,14 +61,25 @@ def test_the_manifests_are_what_the_models_say(kind: str) -> None:
     assert file.name in listed["resources"]
 
 
-def test_the_command_prints_them() -> None:
-    assert list(yaml.safe_load_all(run())) == crd_documents()
-    assert json.loads(run("--json")) == {
-        "apiVersion": "v1", "kind": "List", "items": crd_documents(),
-    }  # fmt: skip
-    assert json.loads(run("--json", "--kind", "AcceleratorPool")) == BY_KIND["AcceleratorPool"]
-    assert yaml.safe_load(run("--kind", "ScalingPolicy")) == BY_KIND["ScalingPolicy"]
-    assert "foreserve crds | kubectl apply --server-side -f -" in run("--help")
+def printed(capsys: pytest.CaptureFixture[str], kind: Kind | None, as_json: bool) -> str:
+    crds(kind, as_json)
+    return capsys.readouterr().out
+
+
+def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(yaml.safe_load_all(printed(capsys, None, as_json=False))) == crd_documents()
+    only = printed(capsys, Kind.SCALING_POLICY, as_json=False)
+    assert yaml.safe_load(only) == BY_KIND["ScalingPolicy"]
+    both = {"apiVersion": "v1", "kind": "List", "items": crd_documents()}
+    assert json.loads(printed(capsys, None, as_json=True)) == both
+    only = printed(capsys, Kind.ACCELERATOR_POOL, as_json=True)
+    assert json.loads(only) == BY_KIND["AcceleratorPool"]
+
+
+def test_it_is_a_command_with_an_example() -> None:
+    command = [str(Path(sys.executable).with_name("foreserve")), "crds", "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "foreserve crds | kubectl apply --server-side -f -" in shown
 
 
 def test_every_kind_has_a_definition() -> None:
@@ -208,3 +214,10 @@ def test_a_status_is_ignored_where_policies_are_read() -> None:
         "status": {"conditions": []},
     }
     assert not isinstance(parse_document(Place("x", 1), document), list)
+
+
+def test_the_docs_know_every_reason_and_no_other() -> None:
+    page = (ROOT / "docs" / "policies.md").read_text(encoding="utf-8")
+    table = page[page.index("| condition | True |") :].split("\n\n")[0]
+    named = set(re.findall(r"`(\w+)`", table)) - {kind.value for kind in ConditionType}
+    assert named == {reason.value for reason in ConditionReason}
