@@ -183,6 +183,20 @@ def test_an_outage_ends_by_itself(at_double: KubeApi, double: ApiDouble) -> None
     assert at_double.get(f"{maps('ns')}/a")["metadata"]["name"] == "a"
 
 
+def test_a_server_that_stands_still_is_left_in_time(
+    kube: ApiServer, api: KubeApi, namespace: str
+) -> None:
+    api.create(maps(namespace), config_map("a"))
+    kube.pause(2.0)
+    begun = time.monotonic()
+    with pytest.raises(KubeUnavailable, match=r"no whole answer within 0\.5 s"):
+        api.within(0.5).get(f"{maps(namespace)}/a")
+    with pytest.raises(KubeUnavailable, match=r"within 0\.5 s"):  # on a new connection
+        api.within(0.5).get(f"{maps(namespace)}/a")
+    assert 0.9 < time.monotonic() - begun < 1.8
+    assert api.get(f"{maps(namespace)}/a")["metadata"]["name"] == "a"
+
+
 # -- repeating ----------------------------------------------------------------------------------------
 
 
@@ -218,7 +232,7 @@ def test_a_write_that_was_turned_away_waits_as_told(at_double: KubeApi, double: 
     double.fail("PUT", "/configmaps/a", 429, headers={"Retry-After": "1"})
     begun = time.monotonic()
     at_double.replace(f"{maps('ns')}/a", config_map("a", x="1"))
-    assert 1.0 <= time.monotonic() - begun < 2.0
+    assert 1.0 <= time.monotonic() - begun < 3.0
     assert [c.status for c in double.calls] == [429, 200]
 
 
@@ -292,7 +306,7 @@ def test_the_time_limit_holds(scripted: Any, act: Act) -> None:
         api.get(PATH)
     with pytest.raises(KubeUnavailable, match="whether it was done is unknown"):
         api.replace(PATH, {})
-    assert 0.9 < time.monotonic() - begun < 1.6
+    assert 0.9 < time.monotonic() - begun < 2.1
     begun = time.monotonic()
     with pytest.raises(KubeUnavailable, match=r"within 0\.2 s"):
         api.within(0.2).get(PATH)

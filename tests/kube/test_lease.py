@@ -21,7 +21,7 @@ from autoscaler.edge.kube.api import KubeApi, KubeConflict, KubeNotFound, KubeUn
 from autoscaler.edge.kube.lease import Lease
 
 DURATION, DEADLINE, RETRY = 10.0, 7.0, 2.0
-FAST = {"duration_seconds": 2.0, "renew_deadline_seconds": 1.2, "retry_seconds": 0.3}
+FAST = {"duration_seconds": 3.0, "renew_deadline_seconds": 2.2, "retry_seconds": 0.3}
 Json = dict[str, Any]
 
 
@@ -444,21 +444,21 @@ def test_two_against_an_api_server(kube: ApiServer, namespace: str) -> None:
     a = Lease(api, namespace, "l", "a", wall=lambda: time.time() - 300.0, **FAST)  # noqa: TID251
     b = Lease(api, namespace, "l", "b", **FAST)
     a_thread, a_stop = run(a)
-    wait_until(a.is_held, 1.0)
+    wait_until(a.is_held, 5.0)
     b_thread, b_stop = run(b)
-    time.sleep(3.0)
+    time.sleep(4.0)  # longer than the lease lasts
     assert a.is_held()
     assert not b.is_held()
     a.release()
     assert not a.is_held()
-    assert wait_until(b.is_held, 1.0) <= 0.3 + 0.4
+    assert wait_until(b.is_held, 5.0) < 2.0  # a retry and a busy machine; not the 3 s of a lease
     a_thread.join(timeout=5)
     assert not a_thread.is_alive()
     b_stop.set()  # dies without a word
     b_thread.join(timeout=5)
     c = Lease(api, namespace, "l", "c", **FAST)
     c_thread, c_stop = run(c)
-    assert 1.5 < wait_until(c.is_held, 5.0) < 2.0 + 0.3 + 0.5
+    assert 2.9 < wait_until(c.is_held, 10.0) < 3.0 + 2.0
     assert not b.is_held()
     spec = api.get(f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/l")["spec"]
     assert (spec["holderIdentity"], spec["leaseTransitions"]) == ("c", 2)
@@ -486,14 +486,14 @@ def test_a_server_that_hangs_ends_the_right_to_act() -> None:
     api = KubeApi(ApiClient(Configuration(host=server.url)))
     lease = Lease(api, "ns", "l", "a", **FAST)
     thread, stop = run(lease)
-    wait_until(lease.is_held, 1.0)
+    wait_until(lease.is_held, 5.0)
     time.sleep(0.5)
     hanging.set()
-    assert 0.8 < wait_until(lambda: not lease.is_held(), 2.0) <= 1.2 + 0.1
+    assert 1.0 < wait_until(lambda: not lease.is_held(), 5.0) < 2.2 + 0.3
     time.sleep(0.5)
     assert not lease.is_held()
     hanging.clear()
-    wait_until(lease.is_held, 1.0)  # and it is back when the server is
+    wait_until(lease.is_held, 3.0)  # and it is back when the server is
     stop.set()
     thread.join(timeout=5)
     lease.release()
@@ -507,14 +507,14 @@ def test_a_storm_of_conflicts_and_a_restart_are_survived(double: ApiDouble) -> N
     api.create("/api/v1/namespaces", {"metadata": {"name": "ns"}})
     lease = Lease(api, "ns", "l", "a", **FAST)
     thread, stop = run(lease)
-    wait_until(lease.is_held, 1.0)
+    wait_until(lease.is_held, 5.0)
     double.conflict_storm("/leases/l", 3)
     double.fail("PUT", "/leases/l", 500, times=1)
-    for _ in range(100):  # 3 conflicts and one failure: less than the renew deadline
+    for _ in range(150):  # 3 conflicts and one failure: less than the renew deadline
         assert lease.is_held()
         time.sleep(0.01)
     double.restart(outage_seconds=0.3)
-    wait_until(lambda: lease.left_seconds() > 1.1, 2.0)
+    wait_until(lambda: lease.left_seconds() > 2.0, 5.0)
     stop.set()
     thread.join(timeout=5)
     lease.release()

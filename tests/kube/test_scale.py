@@ -227,7 +227,7 @@ def test_the_deadline_is_for_all_together(at_double: KubeApi, double: ApiDouble)
     double.slow(1.5, "/scale")
     begun = time.monotonic()
     found = read_scales(at_double, targets, 4, 0.6)
-    assert time.monotonic() - begun < 1.1
+    assert time.monotonic() - begun < 1.4  # one after another they would take 11 s
     assert all(isinstance(answer, KubeUnavailable) for answer in found.values())
     assert any(
         "scale of Deployment ns/w29: not read within 0.6 s" in str(e) for e in found.values()

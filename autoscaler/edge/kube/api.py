@@ -84,8 +84,8 @@ class KubeApi:
     """The API server; safe to use from several threads at once. Every failure is a KubeError.
 
     `timeout_seconds` bounds a call with its retries: reads are repeated on connection errors, 429 and
-    5xx, writes on 429 only, when the server did not begin. An answer that trickles ends at most one
-    socket timeout later.
+    5xx, writes on 429 only, when the server did not begin. A body that trickles is cut at most one time
+    limit later; headers that trickle are not.
     """
 
     def __init__(self, client: ApiClient, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
