@@ -83,7 +83,7 @@ DEFINITIONS = {
             Column("Ready", _condition("Ready"), "are decisions made and, in Scale mode, written"),
             Column("Desired", ".status.desiredReplicas", "replicas decided", "integer"),
             Column("Serving", ".status.readyReplicas", "replicas that serve", "integer"),
-            Column("Reason", ".status.reason", "the step that had the last word"),
+            Column("Reason", ".status.display.reason", "of the decision, or why not Ready"),
             Column("Budget Left", ".status.display.errorBudgetLeft", "of the SLO's error budget"),
             Column("Cost/h", ".status.display.costPerHour", "of the desired replicas"),
             _AGE,
@@ -91,7 +91,6 @@ DEFINITIONS = {
             Column("Forecast rps", ".status.display.forecast", "at the horizon", wide=True),
             Column("Lead Time", ".status.display.leadTime", "decision to ready", wide=True),
             Column("Model Version", ".status.modelVersion", "of trained models", wide=True),
-            Column("Why", _condition("Ready", "reason"), "reason of Ready", wide=True),
         ),
     ),
     "AcceleratorPool": Definition(

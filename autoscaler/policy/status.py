@@ -155,6 +155,9 @@ class LatencyStatus(_Status):
 class PolicyDisplay(_Status):
     """Texts for the columns of kubectl; read the numbers beside them instead."""
 
+    reason: str | None = Field(
+        default=None, description="of the decision, or why the policy is not Ready"
+    )
     error_budget_left: str | None = Field(default=None, description="such as 83%")
     cost_per_hour: str | None = Field(default=None, description="such as $32.80")
     forecast: str | None = Field(default=None, description="such as 12 (up to 16)")

@@ -120,6 +120,7 @@ def test_a_whole_status() -> None:
         "modelVersion": "v7",
         "lastDecisionTime": "2026-01-05T00:00:00Z",
         "display": {
+            "reason": "forecast",
             "errorBudgetLeft": "83%",
             "costPerHour": "$32.80",
             "forecast": "12.3 (up to 15.9)",
@@ -159,7 +160,7 @@ def test_nothing_known_is_left_out() -> None:
     assert made["forecast"] == {"arrivalRateRps": 10.0}
     assert "leadTimeSeconds" not in made
     assert "costUsdPerHour" not in made
-    assert made["display"] == {}
+    assert made["display"] == {"reason": "forecast"}
     assert verdict(made, ConditionType.SLO_AT_RISK) == ("Unknown", "NothingKnown")
 
 
@@ -186,6 +187,8 @@ def test_of_several_obstacles_the_first_is_told() -> None:
     made = status(replace(INPUTS, problems=problems))
     assert condition_of(made, ConditionType.READY)["message"] == "an HPA"
     assert made["mode"] == "Paused"
+    # the column says what matters more: why nothing happens
+    assert (made["reason"], made["display"]["reason"]) == ("forecast", "Conflict")
 
 
 def test_a_pause_takes_nothing_from_a_recommendation() -> None:
@@ -545,7 +548,6 @@ def test_get_shows_a_dashboard(served: ApiServer, namespace: str) -> None:
         "Forecast rps": "12.3 (up to 15.9)",
         "Lead Time": "4m10s",
         "Model Version": "v7",
-        "Why": "Scaling",
     }
 
 

@@ -185,7 +185,7 @@ def test_names_columns_and_subresources() -> None:
         "Mode", "Ready", "Desired", "Serving", "Reason", "Budget Left", "Cost/h", "Age",
     ]  # fmt: skip
     assert [c["name"] for c in columns if c.get("priority")] == [
-        "Model", "Forecast rps", "Lead Time", "Model Version", "Why",
+        "Model", "Forecast rps", "Lead Time", "Model Version",
     ]  # fmt: skip
 
 

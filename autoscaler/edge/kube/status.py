@@ -26,6 +26,7 @@ from autoscaler.edge.kube.conditions import (
 from autoscaler.policy.status import (
     AcceleratorPoolStatus,
     ClassStatus,
+    Condition,
     ForecastStatus,
     LatencyStatus,
     PolicyDisplay,
@@ -78,7 +79,7 @@ def policy_status(
     forecast = _forecast(_part(previous, "forecast"), decision, observation)
     fields["forecast"] = forecast
     fields["latency"] = _latency(_part(previous, "latency"), decision, observation)
-    fields["display"] = _display(fields, forecast)
+    fields["display"] = _display(fields, forecast, conditions[0])
     return ScalingPolicyStatus(**fields).manifest()
 
 
@@ -153,13 +154,16 @@ def _latency(
     return LatencyStatus(**values) if any(v is not None for v in values.values()) else None
 
 
-def _display(fields: Mapping[str, Any], forecast: ForecastStatus | None) -> PolicyDisplay:
+def _display(
+    fields: Mapping[str, Any], forecast: ForecastStatus | None, ready: Condition
+) -> PolicyDisplay:
     left, cost = fields.get("error_budget_left_ratio"), fields.get("cost_usd_per_hour")
     lead = fields.get("lead_time_seconds")
     median = None if forecast is None else forecast.at_horizon_rps
     upper = None if forecast is None else forecast.upper_rps
     ahead = None if median is None else f"{median:g}"
     return PolicyDisplay(
+        reason=fields.get("reason") if ready.status == "True" else ready.reason,
         error_budget_left=None if left is None else f"{left:.0%}",
         cost_per_hour=None if cost is None else f"${cost:,.2f}",
         forecast=f"{ahead} (up to {upper:g})" if ahead and upper is not None else ahead,
