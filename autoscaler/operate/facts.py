@@ -23,6 +23,7 @@ from autoscaler.edge.kube.pods import PodRecord, pod_record, pods_of, replica_co
 from autoscaler.edge.kube.quantities import JsonObject, KubeObjectError
 from autoscaler.edge.kube.quotas import NamespaceLimits, namespace_limits
 from autoscaler.edge.kube.scale import ScaleView, read_scales
+from autoscaler.edge.kube.selectors import group_selector
 from autoscaler.operate.authority import TargetKey
 from autoscaler.operate.collect import Replicas, VariantKey, replicas_of
 from autoscaler.operate.roster import PAUSED, Roll, Roster, is_paused, see
@@ -142,7 +143,7 @@ class FactFinder:
             p for p in self._cluster.values("pods") or [] if p is not None
         ]
         pods = pods_of(_selectors(targets, scales), every_pod)
-        ours = {p.uid for own in pods.values() for p in own}
+        ours = _ours(_selectors(targets, scales), every_pod)
         slow = self._slowly(roll, now_seconds)
         problems |= slow.problems or {}
         nodes = self._cluster.values("nodes")
@@ -271,6 +272,17 @@ def _selectors(
         if isinstance(view, ScaleView) and view.selector:
             out[key] = (target[0], view.selector)
     return out
+
+
+def _ours(selectors: Mapping[VariantKey, tuple[str, str]], pods: list[PodRecord]) -> set[str]:
+    """Return the uids of all pods of the targets, workers of groups included."""
+    groups = {}
+    for key, (namespace, selector) in selectors.items():
+        try:
+            groups[key] = (namespace, group_selector(selector))
+        except KubeObjectError as error:
+            log.warning("%s: %s", key[0], error)
+    return {p.uid for own in pods_of(groups, pods).values() for p in own}
 
 
 def _replicas(

@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from autoscaler.edge.kube.api import KubeApi, KubeConflict, KubeError, KubeNotFound
 from autoscaler.edge.kube.deletion_cost import cost_patch, deletion_costs
 from autoscaler.edge.kube.warm import (
+    History,
     deployment_name,
     placeholder_deployment,
     placeholders,
+    settled,
 )
 from autoscaler.edge.metrics import OperatorMetrics
 from autoscaler.operate.effects import Write
@@ -67,6 +69,7 @@ class WarmPlaces:
         self._metrics = metrics
         self._kept: dict[str, int] = {}  # Deployment -> accelerators as last written
         self._looked = False  # for what an earlier process left
+        self._history: History = ()
 
     def follow(self, turn: Turn) -> None:
         """Write what differs; only the leader calls this, and not while all is paused."""
@@ -76,6 +79,8 @@ class WarmPlaces:
         wanted = placeholders(
             turn.step.decisions, turn.facts.roll.policies, bodies, turn.facts.inventory.usable
         )
+        wanted, self._history = settled(self._history, turn.now_seconds, wanted)
+        each = _accelerators_each(turn)
         self._give_up(
             {deployment_name(c) for b in bodies for c in b.spec.classes if c.name in wanted}
         )
@@ -85,7 +90,9 @@ class WarmPlaces:
                 if count is None or self._kept.get(deployment_name(c)) == count:
                     continue
                 try:
-                    manifest = placeholder_deployment(c, count, self._namespace)
+                    manifest = placeholder_deployment(
+                        c, count, self._namespace, accelerators_each=each.get(c.name, 1)
+                    )
                     self._put(manifest)
                 except (KubeError, ValueError) as error:
                     self._metrics.count_write("placeholder", "failed")
@@ -118,3 +125,13 @@ class WarmPlaces:
         except KubeNotFound:
             base = self._api.path_of("apps/v1", "Deployment", self._namespace)
             self._api.create(base, manifest)
+
+
+def _accelerators_each(turn: Turn) -> dict[str, int]:
+    """Return what one replica holds of each class: the most, so that its place is large enough."""
+    out: dict[str, int] = {}
+    for policy in turn.facts.roll.policies.services.values():
+        for v in policy.variants:
+            name = v.accelerator_class
+            out[name] = max(out.get(name, 1), v.accelerators_per_replica)
+    return out

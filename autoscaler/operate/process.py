@@ -127,7 +127,7 @@ class Process:
         while not stop.is_set():
             begun = self._clock.monotonic()
             self._beat = begun
-            self._once()
+            self.once()
             self._beat = self._clock.monotonic()
             spent = self._beat - begun
             stop.wait(max(0.0, self._interval_seconds - spent))
@@ -145,18 +145,20 @@ class Process:
         still = self._clock.monotonic() - self._turned
         return self._wrong if still > max(60.0, 3 * self._interval_seconds) else ""
 
-    def _once(self) -> None:
+    def once(self) -> Turn | None:
+        """Take one turn and tell of it; None, with the reason logged, if none could be taken."""
         try:
             with self._traces.tick():
-                self._turn()
+                return self._turn()
         except (NotReadyError, StepError, KubeError) as error:
             self._wrong = str(error)
             log.warning("no turn: %s", error)
         except Exception as error:  # the loop must outlive whatever one turn meets
             self._wrong = f"{type(error).__name__}: {error}"
             log.exception("a turn failed")
+        return None
 
-    def _turn(self) -> None:
+    def _turn(self) -> Turn:
         self._renew_models()
         turn = self._operator.turn(may_write=self._backfill.ready())
         self._learner.follow(turn, self._controller)
@@ -170,6 +172,7 @@ class Process:
                 self._tell(self._memory.write(self._controller, now=scaled))
                 self._warm_places.follow(turn)
         self._note(turn)
+        return turn
 
     def _note(self, turn: Turn) -> None:
         self._traces.note(
