@@ -332,9 +332,7 @@ def test_every_file_of_a_kustomization_is_listed_in_it() -> None:
 
 
 def parsed(example: Path) -> Policies:
-    files = [example / "policy.yaml"]
-    if example.name != "quickstart":  # which does without prices
-        files.append(MANIFESTS / "examples" / "pool.yaml")
+    files = [example / "policy.yaml", MANIFESTS / "examples" / "pool.yaml"]
     return parse_policies([(p.name, p.read_text()) for p in files])
 
 
@@ -381,9 +379,9 @@ def accelerators(workload: Object) -> int:
 
 def test_the_examples_can_be_applied_together() -> None:
     files = [MANIFESTS / "examples" / "pool.yaml"]
-    files += [e / "policy.yaml" for e in EXAMPLES if e.name != "quickstart"]
+    files += [e / "policy.yaml" for e in EXAMPLES]
     policies = parse_policies([(p.name, p.read_text()) for p in files])
-    assert len(policies.services) == len(EXAMPLES) - 1
+    assert len(policies.services) == len(EXAMPLES)
     assert {v.role for p in policies.services.values() for v in p.variants} >= {"Prefill", "Decode"}
     kinds = {v.target_ref.kind for p in policies.services.values() for v in p.variants}
     assert kinds == {"Deployment", "LeaderWorkerSet"}
