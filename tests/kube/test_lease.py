@@ -216,6 +216,21 @@ def test_what_is_released_looks_as_client_go_leaves_it(world: World) -> None:
     assert (spec["holderIdentity"], spec["leaseDurationSeconds"]) == ("", 1)
 
 
+@pytest.mark.parametrize(
+    ("change", "holder"),
+    [({"metadata": {"labels": {"x": "y"}}}, ""), ({"spec": {"holderIdentity": "thief"}}, "thief")],
+)
+def test_what_was_touched_is_given_back_too_but_not_anothers(
+    world: World, change: Json, holder: str
+) -> None:
+    lease = world.candidate("a", fine(), end=3.0, release=True)
+    # between the renewal at 2 s and the release at 3 s
+    world.time.spawn(lambda: world.server.store({**world.server.read(), **change}), 2.5)
+    world.run(60.0)
+    assert world.server.read()["spec"]["holderIdentity"] == holder
+    assert not lease.is_held()
+
+
 @pytest.mark.parametrize("death", [30.1, 30.9, 31.5, 31.99, 32.01])
 def test_after_a_death_within_duration_and_retry(world: World, death: float) -> None:
     world.candidate("a", fine(), end=death)

@@ -110,21 +110,30 @@ class Lease:
         with self._turn:
             if self._lease is None or not self._is_ours(self._lease["spec"]):
                 return
-            now = self._stamp()
-            spec = {
-                "holderIdentity": "",
-                "leaseDurationSeconds": 1,
-                "acquireTime": now,
-                "renewTime": now,
-                "leaseTransitions": _count(self._lease["spec"].get("leaseTransitions")),
-            }
             try:
-                self._api.replace(f"{self._path}/{self._name}", {**self._lease, "spec": spec})
+                try:
+                    self._give_back(self._lease)
+                except KubeConflict:  # touched since, maybe only its labels
+                    self._give_back(self._api.get(f"{self._path}/{self._name}"))
             except KubeError as error:
                 log.warning("lease %s/%s: not given back: %s", self._namespace, self._name, error)
             else:
                 log.info("lease %s/%s: given back", self._namespace, self._name)
             self._lease = None
+
+    def _give_back(self, lease: Json) -> None:
+        spec = lease.get("spec") or {}
+        if not self._is_ours(spec):
+            return
+        now = self._stamp()
+        empty = {
+            "holderIdentity": "",
+            "leaseDurationSeconds": 1,
+            "acquireTime": now,
+            "renewTime": now,
+            "leaseTransitions": _count(spec.get("leaseTransitions")),
+        }
+        self._api.replace(f"{self._path}/{self._name}", {**lease, "spec": empty})
 
     def _attempt(self) -> None:
         """Renew what is ours, else look whether the lease is free and take it."""
