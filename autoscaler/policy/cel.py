@@ -104,7 +104,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
             ".end",
         ),
         Rule(
-            # an unknown zone makes getHours fail; offsets and Local are known to CEL, not to IANA
+            # An unknown zone makes getHours fail (kube-apiserver carries the zone database with it).
+            # Offsets and Local are known to CEL, not to IANA.
             "!has(self.timeZone) || (!self.timeZone.contains(':') && self.timeZone != 'Local' && "
             "timestamp('2026-01-01T00:00:00Z').getHours(self.timeZone) >= 0)",
             "timeZone; allowed: an IANA time zone such as Europe/Berlin",

@@ -410,6 +410,38 @@ def test_what_python_accepts_the_server_accepts(served: ApiServer, document: Doc
     assert code == 201, answer
 
 
+def test_the_largest_documents_are_within_the_budget_of_the_rules(served: ApiServer) -> None:
+    long = "n" * 60
+    group = "g" * 240 + ".example.com/v1beta1"
+    variants = [
+        variant(
+            f"{long}{i}",
+            targetRef={"apiVersion": group, "kind": "K" * 63, "name": "t" * 250 + str(i)},
+            minReplicas=8,
+        )
+        for i in range(16)
+    ]
+    windows = [
+        {"name": f"{long}{i}", "minReplicas": 128, "timeZone": "America/Argentina/ComodRivadavia",
+         "days": ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"], "start": "22:00", "end": "06:00"}
+        for i in range(64)
+    ]  # fmt: skip
+    document = policy("spec.variants", variants)
+    document["spec"] |= {"schedule": windows, "fallback": {"replicas": 128}}
+    assert python_accepts(document)
+    code, answer = dry_run(served, document)
+    assert code == 201, answer
+    classes = [
+        {"name": f"{long}{i}", "usdPerHour": 1, "quota": {"fromNodes": True},
+         "nodeSelector": {f"label-{j}": "x" * 63 for j in range(20)}}
+        for i in range(256)
+    ]  # fmt: skip
+    pool = edited(POOL, "spec.classes", classes)
+    pool["spec"]["excluded"] = [f"node-{i}.{'d' * 200}" for i in range(2000)]
+    code, answer = dry_run(served, pool)
+    assert code == 201, answer
+
+
 NULLS = ["spec.slo.attainment", "spec.budget", "spec.schedule", "spec.variants.0.profileRef"]
 
 
