@@ -516,3 +516,55 @@ def test_variations_are_judged_alike(real: ApiServer, changes: list[tuple[str, A
         return  # 1.0 is the integer 1 in JSON, and refused for an integer by Python
     code, answer = dry_run(real, document)
     assert (code == 201) == python_accepts(document), (changes, answer.get("message"))
+
+
+TIMES = st.sampled_from(["00:00", "06:00", "22:00", "24:00"])
+MOMENTS = st.sampled_from(
+    ["2026-11-27T06:00:00Z", "2026-11-27T06:30:00+01:00", "2026-11-28T06:00:00.25Z"]
+)
+LIKELY = {
+    "minReplicas": st.integers(0, 20),
+    "maxReplicas": st.integers(1, 10),
+    "replicas": st.integers(0, 20),
+    "role": st.sampled_from(["Both", "Prefill", "Decode"]),
+    "start": TIMES,
+    "end": TIMES,
+    "from": MOMENTS,
+    "until": MOMENTS,
+    "days": st.lists(st.sampled_from(["Mon", "Sat", "Sun"]), min_size=1, max_size=3),
+    "timeZone": st.sampled_from(["UTC", "Asia/Kolkata", "Mars/Phobos"]),
+    "metric": st.sampled_from(["ttft", "tpot", "e2e"]),
+    "targetSeconds": st.sampled_from([0.05, 60, 60.5]),
+    "loadMultiplier": st.sampled_from([0.5, 2]),
+}
+OPTIONAL = ("minReplicas", "replicas", "start", "end", "from", "until", "days", "loadMultiplier")
+LIKELY_FIELDS = [path for path in FIELDS if path.rsplit(".", 1)[-1] in LIKELY]
+
+
+@st.composite
+def likely_changes(draw: st.DrawFn) -> list[tuple[str, Any]]:
+    """Return one to four changes, each plausible on its own: what is wrong spans fields."""
+    paths = draw(st.lists(st.sampled_from(LIKELY_FIELDS), min_size=1, max_size=4, unique=True))
+    changes = []
+    for path in paths:
+        name = path.rsplit(".", 1)[-1]
+        values = LIKELY[name] | st.just(DELETE) if name in OPTIONAL else LIKELY[name]
+        changes.append((path, draw(values)))
+    return changes
+
+
+@settings(
+    max_examples=400,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(likely_changes())
+def test_rules_across_fields_are_judged_alike(
+    real: ApiServer, changes: list[tuple[str, Any]]
+) -> None:
+    document = copy.deepcopy(BASE)
+    for path, value in changes:
+        document = edited(document, path, value)
+    code, answer = dry_run(real, document)
+    assert (code == 201) == python_accepts(document), (changes, answer.get("message"))
