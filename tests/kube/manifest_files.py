@@ -1,5 +1,6 @@
 """The manifests as plain objects: what kustomize would gather, without its labels and patches."""
 
+import copy
 import functools
 import json
 import os
@@ -28,6 +29,11 @@ CLUSTER_KINDS = {
 
 
 def documents(path: Path) -> list[Object]:
+    return copy.deepcopy(_parsed(path))
+
+
+@functools.cache
+def _parsed(path: Path) -> list[Object]:
     return [d for d in yaml.safe_load_all(path.read_text(encoding="utf-8")) if d]
 
 

@@ -304,10 +304,12 @@ def test_without_shared_volumes_there_is_one_operator_and_training_beside_it(
     objects = build_with(tmp_path, "models-rwo")
     claim = named(objects, "PersistentVolumeClaim", "foreserve-models")["spec"]
     assert claim["accessModes"] == ["ReadWriteOnce"]
-    assert named(objects, "Deployment", "foreserve")["spec"]["replicas"] == 1
+    deployment = named(objects, "Deployment", "foreserve")["spec"]
+    assert deployment["replicas"] == 1
+    assert deployment["strategy"] == {"type": "Recreate"}
     (spec,) = pod_specs(named(objects, "CronJob", "foreserve-training"))
     (term,) = spec["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
-    labels = named(objects, "Deployment", "foreserve")["spec"]["template"]["metadata"]["labels"]
+    labels = deployment["template"]["metadata"]["labels"]
     assert term["labelSelector"]["matchLabels"].items() <= labels.items()
 
 
