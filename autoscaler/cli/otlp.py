@@ -21,6 +21,7 @@ Receive OTLP metrics and traces (gRPC and HTTP) into an embedded store, until SI
     foreserve otlp --listen 0.0.0.0 --store /var/lib/foreserve --tls-cert tls.crt --tls-key tls.key
 """
 DAY_SECONDS = 86_400.0
+MAX_TOKEN_BYTES = 4096
 
 
 def add_to(app: typer.Typer) -> None:
@@ -35,6 +36,9 @@ def otlp(
     http_port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free.")] = 4318,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain (PEM).")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="One line: the bearer token that clients must send.")
+    ] = None,
     attribute: Annotated[
         list[str] | None, typer.Option(help="One more attribute that tells sources apart.")
     ] = None,
@@ -59,8 +63,12 @@ def otlp(
     if (tls_cert is None) != (tls_key is None):
         raise typer.BadParameter("one without the other; allowed: both", param_hint="--tls-cert")
     tls = TlsFiles(tls_cert, tls_key) if tls_cert is not None and tls_key is not None else None
-    if tls is None and not _is_loopback(listen):
-        log.warning("%s without TLS: anybody in reach can read and write telemetry", listen)
+    token = None if token_file is None else read_token(token_file)
+    if not _is_loopback(listen):
+        if tls is None:
+            log.warning("%s without TLS: anybody on the way can read telemetry and token", listen)
+        if token is None:
+            log.warning("%s without --token-file: anybody in reach can write telemetry", listen)
     opened = OtlpStore(
         store,
         bin_seconds=bin_seconds,
@@ -77,8 +85,22 @@ def otlp(
         flush_seconds=flush_seconds,
     )
     identity = tuple(dict.fromkeys((*IDENTITY_ATTRIBUTES, *(attribute or ()))))
-    receiver = Receiver(opened, fold, limits, identity)
+    receiver = Receiver(opened, fold, limits, identity, token)
     asyncio.run(serve(receiver, listen, (grpc_port, http_port), tls))
+
+
+def read_token(path: Path) -> str:
+    """Return the token in a file of one line, or raise FrameError."""
+    try:
+        with path.open("rb") as stream:
+            text = stream.read(MAX_TOKEN_BYTES + 1).decode("ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise FrameError(f"{path}: not readable as one line of ASCII ({error})") from error
+    if not text or len(text) > MAX_TOKEN_BYTES or any(not 33 <= ord(c) < 127 for c in text):
+        raise FrameError(
+            f"{path}: allowed: one line of 1 to {MAX_TOKEN_BYTES} printable characters, no spaces"
+        )
+    return text
 
 
 def require_extra() -> None:

@@ -73,6 +73,8 @@ def _handler(receiver: Receiver, signals: Signals) -> "grpc.GenericRpcHandler[An
     async def export(
         messages: AsyncIterator[bytes], context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> Message:
+        if not receiver.admits(_authorization(context)):
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "no valid bearer token")
         try:
             receiver.enter()
         except BusyError as error:
@@ -92,6 +94,13 @@ def _handler(receiver: Receiver, signals: Signals) -> "grpc.GenericRpcHandler[An
         response_serializer=lambda m: m.SerializeToString(),
     )
     return grpc.method_handlers_generic_handler(SERVICES[signals], {"Export": method})
+
+
+def _authorization(context: "grpc.aio.ServicerContext[Any, Any]") -> str | None:
+    for key, value in context.invocation_metadata() or ():
+        if key == "authorization":
+            return value if isinstance(value, str) else None
+    return None
 
 
 async def _answer(

@@ -107,6 +107,10 @@ class OtlpHttp:
 
     async def _post(self, request: web.Request) -> web.Response:
         self._spoke.add(request.protocol)
+        if not self._receiver.admits(request.headers.get("Authorization")):
+            return _error(
+                401, "no valid token; allowed: Authorization: Bearer and the receiver's own"
+            )
         as_json = request.content_type == JSON
         if not as_json and request.content_type != PROTOBUF:
             return _error(415, f"{request.content_type}; allowed: {PROTOBUF} or {JSON}")
@@ -164,6 +168,8 @@ def _error(status: int, message: str) -> web.Response:
     response = web.Response(status=status, text=message)
     if status in (429, 503):
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
-    if status in (408, 413, 503):
+    if status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    if status in (401, 408, 413, 503):
         response.force_close()  # the rest of the body would still be on its way
     return response

@@ -35,6 +35,9 @@ from models.otlp_names import QUANTILE_SIGNALS
 from models.otlp_parts import read_head, read_parts
 
 FAILED = "store"  # the one query that there is
+SETTLE_SECONDS = (
+    65.0  # then exporters that speak once a minute have told of it: a gap, not half a load
+)
 CHECK_INSTRUCTIONS = 100_000  # of SQLite, between two looks at the clock
 _LATENCIES = tuple(f"{what}_p{q}_seconds" for what in ("ttft", "tpot") for q in (50, 95, 99))
 _NO_TARGETS = {"ttft": math.inf, "tpot": math.inf}
@@ -213,13 +216,13 @@ def read_load_history(
     keep_steps: int,
     now_seconds: float,
 ) -> LoadSeries | None:
-    """Return the last `keep_steps` whole steps before now, for `Controller(history=...)`.
+    """Return the last `keep_steps` steps of which all is told, for `Controller(history=...)`.
 
     None if the store holds none of the services. Raises StoreError if it cannot be read or its bins
     do not fit the step that the load model was trained on.
     """
     where = folder / schema.FILE_NAME
-    end = math.floor(now_seconds / step_seconds) * step_seconds
+    end = math.floor((now_seconds - SETTLE_SECONDS) / step_seconds) * step_seconds
     frames = []
     with closing(opened(where)) as db:
         try:

@@ -6,6 +6,7 @@ lock, and at most one message at a time is inflated and parsed, whatever clients
 
 import asyncio
 import gc
+import hmac
 import logging
 import time
 import zlib
@@ -99,12 +100,23 @@ class Receiver:
     fold: Fold
     limits: ReceiverLimits = field(default_factory=ReceiverLimits)
     identity: tuple[str, ...] = IDENTITY_ATTRIBUTES
+    token: str | None = None  # what clients must send as `Authorization: Bearer ...`; None: nothing
     clock: Callable[[], float] = time.time  # noqa: TID251 - the edge reads time, here only
     refusals: Counter[str] = field(default_factory=Counter)  # of whole exports, by kind
     _worker: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "otlp"))
     _inside: int = 0
     _pruned_seconds: float = 0.0
     _arrived_bytes: int = 0  # since the last collection
+
+    def admits(self, authorization: str | None) -> bool:
+        """Whether a request with this header (None: without it) may go on."""
+        if self.token is None:
+            return True
+        expected = f"Bearer {self.token}".encode()
+        if hmac.compare_digest((authorization or "").encode("utf-8", "replace"), expected):
+            return True
+        self.refusals["unauthorized"] += 1
+        return False
 
     def enter(self) -> None:
         """Count one request in, before its body is read; raises BusyError beyond the limit."""

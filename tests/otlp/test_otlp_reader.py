@@ -229,7 +229,7 @@ def test_a_reading_that_takes_too_long_fails(
 
 def test_history_for_the_controller(tmp_path: Path) -> None:
     written(tmp_path, *(exported("a", t, 5.0) for t in every(15, 15, 1215)))
-    asked = {"step_seconds": 60.0, "keep_steps": 10, "now_seconds": T0 + 1217.0}
+    asked = {"step_seconds": 60.0, "keep_steps": 10, "now_seconds": T0 + 1270.0}
     series = read_load_history(tmp_path, Identity(), POLICIES, **asked)  # type: ignore[arg-type]
     assert series is not None
     assert series.services == ("prod/chat",)

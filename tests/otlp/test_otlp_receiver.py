@@ -38,6 +38,8 @@ from opentelemetry.trace import SpanKind
 from otlp_builders import POD, counter, export
 from receiver_process import Running, running
 
+from autoscaler.cli.otlp import read_token
+from models.frames import FrameError
 from models.otlp_block import CODED_SIGNALS, from_bytes
 from models.otlp_cells import Amount
 from models.otlp_schema import FILE_NAME, READ_SOURCES, sources_from_rows
@@ -348,3 +350,43 @@ def test_slow_clients_are_cut_off(receiver: Running) -> None:
         with contextlib.suppress(ConnectionResetError):
             assert slow_head.recv(4096) == b""
     assert health(receiver)["slow"] >= 3
+
+
+def test_a_token_is_asked_of_both_transports(tmp_path: Path, store: Path) -> None:
+    secret = tmp_path / "token"
+    secret.write_text("s3cret-token\n")
+    body = export(counter("vllm:request_success_total", 1, 0, 0)).SerializeToString()
+    with running(store, "--token-file", str(secret)) as receiver:
+        plain = {"Content-Type": "application/x-protobuf"}
+        for header in ({}, {"Authorization": "Bearer s3cret"}, {"Authorization": "s3cret-token"}):
+            status, text = refused(receiver, body, {**plain, **header})
+            assert (status, "no valid token" in text) == (401, True)
+        address = f"127.0.0.1:{receiver.grpc_port}"
+        with grpc.insecure_channel(address) as channel:
+            call = channel.unary_unary(
+                "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
+            )
+            with pytest.raises(grpc.RpcError) as caught:
+                call(body, timeout=10)
+            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        measure(
+            GrpcExporter(
+                f"http://{address}",
+                insecure=True,
+                headers=(("authorization", "Bearer s3cret-token"),),
+            )
+        )
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{receiver.http_port}/healthz", timeout=20
+        ) as answer:
+            assert json.loads(answer.read())["unauthorized"] == 4
+        receiver.stop()
+    assert totals(store)["success"].total == pytest.approx(30.0)
+
+
+@pytest.mark.parametrize("content", [b"", b"two words", b"\xff", b"x" * 5000])
+def test_a_token_file_that_holds_no_token_is_refused(tmp_path: Path, content: bytes) -> None:
+    secret = tmp_path / "token"
+    secret.write_bytes(content)
+    with pytest.raises(FrameError, match="one line of"):
+        read_token(secret)
