@@ -108,6 +108,16 @@ def test_a_scale_that_is_written_can_be_read() -> None:
         assert ("cluster", group, resource, "get") in granted
 
 
+def test_further_kinds_are_scaled_and_nothing_else() -> None:
+    objects = list(gathered(MANIFESTS / "components" / "serving-kinds"))
+    granted = set(rights(objects))
+    assert {verb for *_, verb in granted} == {"get", "update"}
+    assert all(resource.endswith("/scale") for _, _, resource, _ in granted)
+    assert all(group and "*" not in group + resource for _, group, resource, _ in granted)
+    (binding,) = [o for o in objects if o["kind"] == "ClusterRoleBinding"]
+    assert binding["subjects"][0]["name"] == "foreserve"
+
+
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_every_pod_is_locked_down(name: str) -> None:
     specs = [spec for found in overlay(name) for spec in pod_specs(found)]
@@ -425,10 +435,56 @@ def test_alerts_are_promql(tmp_path: Path) -> None:
     assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
+ALERT_WALKS = """
+rule_files: [rules.yaml]
+evaluation_interval: 1m
+tests:
+- interval: 1m
+  input_series:
+  - {series: 'foreserve_telemetry_staleness_seconds{service="never"}', values: NEVER}
+  - {series: 'foreserve_telemetry_staleness_seconds{service="fresh"}', values: '0x20'}
+  - {series: 'foreserve_leader{pod="a"}', values: '1x20'}
+  - {series: 'foreserve_leader{pod="b"}', values: '0x20'}
+  - {series: 'foreserve_last_tick_timestamp_seconds{pod="a"}', values: '0+60x20'}
+  - {series: 'foreserve_last_tick_timestamp_seconds{pod="b"}', values: '0x20'}
+  alert_rule_test:
+  - {eval_time: 15m, alertname: ForeserveNotTicking, exp_alerts: []}
+  - {eval_time: 15m, alertname: ForeserveNoLeader, exp_alerts: []}
+  - eval_time: 15m
+    alertname: ForeserveTelemetryStale
+    exp_alerts:
+    - exp_labels: {service: never, severity: warning}
+- interval: 1m
+  input_series:
+  - {series: 'foreserve_leader{pod="a"}', values: '0x20'}
+  - {series: 'foreserve_last_tick_timestamp_seconds{pod="a"}', values: '60x20'}
+  alert_rule_test:
+  - {eval_time: 15m, alertname: ForeserveNotTicking, exp_alerts: [{exp_labels: {severity: critical}}]}
+  - {eval_time: 15m, alertname: ForeserveNoLeader, exp_alerts: [{exp_labels: {severity: critical}}]}
+- interval: 1m  # nothing is scraped at all
+  input_series: [{series: up, values: '0x20'}]
+  alert_rule_test:
+  - {eval_time: 15m, alertname: ForeserveNotTicking, exp_alerts: [{exp_labels: {severity: critical}}]}
+"""
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool on PATH")
+def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
+    (rules,) = documents(MANIFESTS / "monitoring" / "alerts.yaml")
+    for rule in (r for g in rules["spec"]["groups"] for r in g["rules"]):
+        del rule["annotations"]  # words are not what is tested
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rules["spec"]))
+    (tmp_path / "walks.yaml").write_text(ALERT_WALKS.replace("NEVER", "+Inf " * 20))
+    command = ["promtool", "test", "rules", str(tmp_path / "walks.yaml")]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
 def test_the_documentation_names_every_metric() -> None:
     text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
     for family in OperatorMetrics("1").registry.collect():
-        assert f"`{family.name}" in text, family.name
+        name = family.name + ("_total" if family.type == "counter" else "")
+        assert f"`{name}`" in text, name
 
 
 # -- image -------------------------------------------------------------------
