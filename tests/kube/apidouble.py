@@ -157,7 +157,9 @@ class ApiDouble(ApiServer):
         self._thread.join(timeout=10)
         self._loop.close()
         if self._bugs:
-            raise AssertionError("the double itself failed:\n" + "\n".join(self._bugs))
+            raise AssertionError(
+                f"the double itself failed {len(self._bugs)} times: {self._bugs[0]}"
+            )
 
     # -- inside --------------------------------------------------------------
 

@@ -1,14 +1,9 @@
 """`kube`: a running API server. `double`: always the double, with faults. `namespace`: one a test."""
 
 import itertools
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from apidouble import ApiDouble
 from apiserver import ApiServer, RealApiServer, binaries
 

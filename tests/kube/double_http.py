@@ -11,7 +11,7 @@ import orjson
 from aiohttp import web
 from double_access import ADMINISTRATORS, User, Wish, is_allowed, refuse, service_account
 from double_kinds import ApiError, Kind, bad_request, expired
-from double_objects import Objects, now
+from double_objects import Objects, now, with_envelope
 from double_schema import prune
 from double_store import (
     Change,
@@ -76,7 +76,7 @@ class Api:
             return web.Response(text="ok")
         target = self._target(parts)
         if target is None:
-            return web.Response(text="404 page not found\n", status=404)
+            return self._unknown(parts)
         self._authorize(request, user, target)
         if request.method == "GET" and not target.name:
             if request.query.get("watch") in {"true", "1"}:
@@ -123,6 +123,13 @@ class Api:
         if (part and part not in kind.traits) or (name and kind.namespaced and not namespace):
             return None
         return Target(kind, namespace, name, part)
+
+    def _unknown(self, parts: list[str]) -> web.Response:
+        """Built-in versions refuse with a Status, what is not served at all without."""
+        versions = {k.api_version for k in self.objects.kinds.values() if not k.is_custom}
+        if "/".join(parts[1:3] if parts[0] == "apis" else parts[1:2]) not in versions:
+            return web.Response(text="404 page not found\n", status=404)
+        raise ApiError(404, "NotFound", "the server could not find the requested resource", {})
 
     def _authorize(self, request: web.Request, user: User, target: Target) -> None:
         verbs = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
@@ -183,7 +190,7 @@ class Api:
             revision = self.store.revision
             items = self.store.items(target.kind.storage, target.namespace)
             items = [item for item in items if matches(item)]
-        page, token = self.store.page(items, revision, int(request.query.get("limit") or 0))
+        page, token = self.store.page(items, revision, _number(request, "limit"))
         metadata: Object = {"resourceVersion": str(revision)}
         if token:
             metadata |= {"continue": token, "remainingItemCount": len(items) - len(page)}
@@ -195,6 +202,7 @@ class Api:
         }
 
     async def _watch(self, request: web.Request, target: Target) -> web.StreamResponse:
+        _number(request, "resourceVersion")
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         if "sendInitialEvents" in request.query:
             words = "is forbidden for watch unless the WatchList feature gate is enabled"
@@ -217,9 +225,9 @@ class Api:
         """Yield (type, object) until timeoutSeconds, the end of the kind, or 410."""
         loop, query, store = asyncio.get_running_loop(), request.query, self.store
         matches = self._matchers(request, target.kind)
-        end = loop.time() + float(query.get("timeoutSeconds") or 1800.0)
+        end = loop.time() + (_number(request, "timeoutSeconds") or 1800)
         bookmarks = query.get("allowWatchBookmarks") == "true"
-        since = int(query.get("resourceVersion") or 0)
+        since = _number(request, "resourceVersion")
         if not since:
             since = store.revision
             for item in store.items(target.kind.storage, target.namespace):
@@ -262,19 +270,21 @@ class Api:
         kind, name = target.kind, target.name
         body = await _body(request)
         dry_run = request.query.get("dryRun") == "All"
+        if request.method in {"POST", "PUT"} and not isinstance(body, dict):
+            words = f"the object provided is unrecognized (must be of type {kind.kind})"
+            raise bad_request(f"{words}: couldn't get version/kind; json parse error")
         if request.method == "POST":
             return self._post(user, target, body, dry_run=dry_run, query=request.query)
         if request.method == "DELETE":
             return json_response(self._delete(request, target, body or {}))
         if request.method not in {"GET", "PUT", "PATCH"}:
-            message = "the server does not allow this method on the requested resource"
-            raise ApiError(405, "MethodNotAllowed", message, {})
+            raise not_allowed()
         old = shown(kind, self.objects.get(kind, target.namespace, name))
         is_scale = target.part == "scale"
-        view = self.objects.scale(kind, old) if is_scale else old
-        if request.method == "GET":
-            return json_response(view)
-        if request.method == "PATCH":
+        if request.method in {"GET", "PATCH"}:
+            view = self.objects.scale(kind, old) if is_scale else old
+            if request.method == "GET":
+                return json_response(view)
             body = _patched(request.content_type, kind, view, body)
         if is_scale:
             return json_response(self.objects.replace_scale(kind, name, old, body))
@@ -293,7 +303,7 @@ class Api:
             self.accounts[token] = account["metadata"]["uid"]
             status = {"token": token, "expirationTimestamp": now(3600.0)}
             request = {"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1"}
-            return json_response({**request, **(body or {}), "status": status}, 201)
+            return json_response({**request, **body, "status": status}, 201)
         if kind.kind == "SelfSubjectAccessReview":
             asked = body["spec"].get("resourceAttributes") or {}
             resource = "/".join(filter(None, (asked.get("resource"), asked.get("subresource"))))
@@ -302,10 +312,7 @@ class Api:
             allowed = is_allowed(self.store, user, wish)
             return json_response({**body, "status": {"allowed": allowed}}, 201)
         if target.name:
-            message = "the server does not allow this method on the requested resource"
-            raise ApiError(405, "MethodNotAllowed", message, {})
-        if not isinstance(body, dict):
-            raise bad_request("the body of the request is not an object")
+            raise not_allowed()
         warning = _unknown_fields(kind, body, query)
         new = self.objects.create(kind, target.namespace, body, dry_run=dry_run)
         return json_response(shown(kind, new), 201, warning)
@@ -313,8 +320,10 @@ class Api:
     def _delete(self, request: web.Request, target: Target, options: Object) -> Object:
         kind = target.kind
         if "gracePeriodSeconds" in request.query:
-            options["gracePeriodSeconds"] = int(request.query["gracePeriodSeconds"])
+            options["gracePeriodSeconds"] = _number(request, "gracePeriodSeconds")
         if not target.name:
+            if kind.plural == "namespaces":
+                raise not_allowed()
             matches = self._matchers(request, kind)
             gone = [i for i in self.store.items(kind.storage, target.namespace) if matches(i)]
             for item in gone:
@@ -340,6 +349,18 @@ def json_response(
     return web.Response(
         body=orjson.dumps(body), status=code, headers=headers, content_type="application/json"
     )
+
+
+def not_allowed() -> ApiError:
+    message = "the server does not allow this method on the requested resource"
+    return ApiError(405, "MethodNotAllowed", message, {})
+
+
+def _number(request: web.Request, name: str) -> int:
+    text = request.query.get(name) or "0"
+    if not text.isdecimal():
+        raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax')
+    return int(text)
 
 
 def shown(kind: Kind, item: Object) -> Object:
@@ -415,10 +436,9 @@ def _unknown_fields(kind: Kind, body: Object, query: Any) -> dict[str, str]:
     """Return the warning about fields that will be pruned; with fieldValidation=Strict refuse."""
     if kind.schema is None:
         return {}
-    free: Object = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    own = {"apiVersion": free, "kind": free, "metadata": free}
-    schema = {**kind.schema, "properties": {**(kind.schema.get("properties") or {}), **own}}
-    unknown = [f'unknown field "{path}"' for path in prune(schema, copy.deepcopy(body))]
+    unknown = [
+        f'unknown field "{path}"' for path in prune(with_envelope(kind.schema), copy.deepcopy(body))
+    ]
     if not unknown or query.get("fieldValidation") == "Ignore":
         return {}
     if query.get("fieldValidation") == "Strict":

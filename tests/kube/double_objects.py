@@ -27,6 +27,7 @@ from double_store import Store, dig
 
 Object = dict[str, Any]
 CRDS = "customresourcedefinitions.apiextensions.k8s.io"
+SCALE = Kind("autoscaling", "v1", "scales", "Scale", frozenset())
 SERVER_SETS = {
     *("name", "namespace", "generateName", "uid", "resourceVersion", "generation"),
     *("creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"),
@@ -152,15 +153,14 @@ class Objects:
         }
 
     def replace_scale(self, kind: Kind, name: str, old: Object, scale: Object) -> Object:
-        metadata = scale.get("metadata") or {}
-        given = metadata.get("resourceVersion")
-        if given and given != old["metadata"]["resourceVersion"]:
-            raise conflict(kind, name)
+        metadata = self._envelope(SCALE, old["metadata"]["namespace"], scale)
+        _check_name(metadata, name)
+        free = dataclasses.replace(kind, traits=kind.traits - {"strict"})  # a version is optional
+        self._check_version(free, name, metadata, old["metadata"])
         replicas = dig(scale, ["spec", "replicas"]) or 0
         if not isinstance(replicas, int) or replicas < 0:
-            shown = Kind("autoscaling", "v1", "scales", "Scale", frozenset())
             why = "must be greater than or equal to 0"
-            raise invalid(shown, name, [invalid_value("spec.replicas", replicas, why)])
+            raise invalid(SCALE, name, [invalid_value("spec.replicas", replicas, why)])
         new = copy.deepcopy(old)
         *parents, last = _path((kind.scale or {})["specReplicasPath"])
         target = new
@@ -173,11 +173,19 @@ class Objects:
 
     def _envelope(self, kind: Kind, namespace: str, body: Object) -> Object:
         """Check what kind of thing a body says it is; return its metadata."""
-        given = (body.get("apiVersion", kind.api_version), body.get("kind", kind.kind))
-        is_event = kind.kind == "Event" and given[1] == "Event"
-        if given != (kind.api_version, kind.kind) and not is_event:
-            words = f"the API version in the data ({given[0]}) does not match the expected API"
-            raise bad_request(f"{words} version ({kind.api_version})")
+        for field, wanted in (("kind", kind.kind), ("apiVersion", kind.api_version)):
+            given = body.get(field, "" if kind.is_custom else wanted)
+            if given == wanted or kind.kind == "Event":
+                continue
+            if not given:
+                words = f"the object provided is unrecognized (must be of type {kind.kind})"
+                raise bad_request(f"{words}: Object '{field.capitalize()}' is missing")
+            if field == "kind" and kind.is_custom:
+                why = invalid_value("kind", given, f"must be {wanted}")
+                other = dataclasses.replace(kind, kind=given)
+                raise invalid(other, (body.get("metadata") or {}).get("name", ""), [why])
+            words = f"the API version in the data ({given}) does not match the expected API version"
+            raise bad_request(f"{words} ({wanted})")
         body |= {"apiVersion": kind.api_version, "kind": kind.kind}
         metadata: Object = body.setdefault("metadata", {})
         metadata.pop("managedFields", None)
@@ -208,7 +216,7 @@ class Objects:
         """Prune, default and validate in place. Raises ApiError 422."""
         causes = _metadata_causes(body["metadata"])
         if kind.schema is not None:
-            schema = _with_envelope(kind.schema)
+            schema = with_envelope(kind.schema)
             prune(schema, body)
             default(schema, body)
             causes += validate(schema, body)
@@ -244,6 +252,12 @@ class Objects:
         for key in [k for k, v in self.kinds.items() if v.storage == crd["metadata"]["name"]]:
             if self.kinds[key].is_custom:
                 del self.kinds[key]
+
+
+def _check_name(metadata: Object, name: str) -> None:
+    if metadata.get("name", name) != name:
+        words = f"the name of the object ({metadata['name']}) does not match the name on the URL"
+        raise bad_request(f"{words} ({name})")
 
 
 def now(later_seconds: float = 0.0) -> str:
@@ -311,7 +325,8 @@ def _grace_seconds(kind: Kind, old: Object, options: Object) -> int:
     return int(dig(old, ["spec", "terminationGracePeriodSeconds"]) if given is None else given)
 
 
-def _with_envelope(schema: Object) -> Object:
+def with_envelope(schema: Object) -> Object:
+    """Return a schema that knows what every object has."""
     free: Object = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     own = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": free}
     return {**schema, "properties": {**(schema.get("properties") or {}), **own}}

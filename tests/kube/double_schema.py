@@ -40,22 +40,24 @@ def prune(schema: Object, value: object, path: str = "") -> list[str]:
 
 
 def default(schema: Object, value: object) -> None:
-    """Fill defaults in place; a null that may not be null counts as missing where there is one."""
+    """Fill defaults in place; a null where none may be counts as missing."""
     if isinstance(value, list):
         for item in value:
             default(schema.get("items") or {}, item)
     if not isinstance(value, dict):
         return
-    for key, inner in (schema.get("properties") or {}).items():
-        is_missing = key not in value or (value[key] is None and not inner.get("nullable"))
-        if is_missing and "default" in inner:
+    properties, extra = schema.get("properties") or {}, schema.get("additionalProperties")
+    for key in [k for k, item in value.items() if item is None]:
+        inner = properties.get(key) or (extra if isinstance(extra, dict) else {"nullable": True})
+        if not inner.get("nullable"):
+            del value[key]
+    for key, inner in properties.items():
+        if key not in value and "default" in inner:
             value[key] = json.loads(json.dumps(inner["default"]))
         if key in value:
             default(inner, value[key])
-    extra = schema.get("additionalProperties")
-    if isinstance(extra, dict):
-        for item in value.values():
-            default(extra, item)
+    for key in value.keys() - properties.keys():
+        default(extra if isinstance(extra, dict) else {}, value[key])
 
 
 def validate(schema: Object, value: object, path: str = "") -> list[Cause]:
@@ -64,8 +66,8 @@ def validate(schema: Object, value: object, path: str = "") -> list[Cause]:
         return []
     wrong_type = _type_error(schema, value, path)
     if wrong_type:
-        return [wrong_type]
-    causes = _limits(schema, value, path)
+        return [wrong_type, *(_enum(schema, value, path) if value is not None else [])]
+    causes = _enum(schema, value, path) + _limits(schema, value, path)
     if isinstance(value, dict):
         causes += _fields(schema, value, path)
     if isinstance(value, list):
@@ -113,16 +115,22 @@ def _fields(schema: Object, value: Object, path: str) -> list[Cause]:
     return causes
 
 
+def _enum(schema: Object, value: object, path: str) -> list[Cause]:
+    if "enum" not in schema or value in schema["enum"]:
+        return []
+    allowed = ", ".join(
+        json.dumps(c if isinstance(c, str) else json.dumps(c)) for c in schema["enum"]
+    )
+    message = f"Unsupported value: {json.dumps(value)}: supported values: {allowed}"
+    return [Cause("FieldValueNotSupported", path, message)]
+
+
 def _limits(schema: Object, value: Any, path: str) -> list[Cause]:
     causes = []
 
     def wrong(why: str, shown: object = value) -> None:
         causes.append(invalid_value(path, shown, f"{path} in body {why}"))
 
-    if "enum" in schema and value not in schema["enum"]:
-        allowed = ", ".join(json.dumps(choice) for choice in schema["enum"])
-        message = f"Unsupported value: {json.dumps(value)}: supported values: {allowed}"
-        causes.append(Cause("FieldValueNotSupported", path, message))
     if isinstance(value, int | float) and not isinstance(value, bool):
         low, high = schema.get("minimum"), schema.get("maximum")
         if low is not None and (value < low or (schema.get("exclusiveMinimum") and value == low)):
@@ -160,7 +168,7 @@ def _sizes(schema: Object, value: list[Any] | Object, path: str) -> list[Cause]:
 
 def _duplicates(schema: Object, value: list[Any], path: str) -> list[Cause]:
     kind = schema.get("x-kubernetes-list-type")
-    if kind not in {"map", "set"}:
+    if kind not in {"map", "set"} or not all(isinstance(i, dict) or kind == "set" for i in value):
         return []
     keys = schema.get("x-kubernetes-list-map-keys") or ()
     seen: set[str] = set()
