@@ -175,7 +175,7 @@ def _structural(field: JsonSchema, root: JsonSchema, path: str) -> Manifest:
     """Return the structural schema of one field; `path` as `spec.variants[].name`."""
     node = resolve(field, root)
     out: Manifest = {"type": node["type"]}
-    if text := _description(field, node, root):
+    if text := _description(field, node, root, told=path.startswith("spec")):
         out["description"] = text
     match node["type"]:
         case "object":
@@ -244,11 +244,15 @@ def _number(value: Any) -> Any:  # noqa: ANN401 - a default or bound of any JSON
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _description(field: JsonSchema, node: JsonSchema, root: JsonSchema) -> str:
-    """Return the meaning, what is allowed and the default; `kubectl explain` shows enums itself."""
+def _description(field: JsonSchema, node: JsonSchema, root: JsonSchema, *, told: bool) -> str:
+    """Return the meaning, what is allowed and the default; `kubectl explain` shows enums itself.
+
+    `told` False: what is allowed is of no interest, since nobody writes it by hand.
+    """
     meaning = field.get("description") or node.get("description")
     parts = [_sentence(str(meaning))] if meaning else []
-    if node["type"] in ("number", "integer") or "pattern" in node or "maxItems" in node:
+    bounded = node["type"] in ("number", "integer") or "pattern" in node or "maxItems" in node
+    if told and bounded:
         parts.append(f"Allowed: {allowed(node, root)}.")
     default = field.get("default")
     if default is not None and not isinstance(default, dict | list):
