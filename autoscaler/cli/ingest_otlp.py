@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from training.ingest_otlp import Ingested
 
 FILE_EXAMPLE = """
-Turn files of the collector's file exporter (JSON lines, also .gz) into a telemetry folder (docs/otlp.md).
+Turn files of the collector's file exporter (json, proto, zstd, .gz) into a telemetry folder (docs/otlp.md).
 
 **Example**
 

@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+from google.protobuf import json_format
 from google.protobuf.json_format import MessageToJson
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from otlp_builders import POD, counter, export, label
 from typer.testing import CliRunner
 
@@ -86,6 +89,52 @@ def test_a_line_that_cannot_be_read_is_named(tmp_path: Path, line: str, says: st
     with pytest.raises(FrameError, match=says):
         ingest("otlp-file", path, "--out", tmp_path / "t")
     assert not (tmp_path / "t").exists()
+
+
+@pytest.mark.parametrize("form", ["proto", "proto+zstd", "json+zstd", "proto+gz"])
+def test_every_form_of_the_file_exporter_is_read(tmp_path: Path, form: str) -> None:
+    out = b""
+    for at in range(0, 181, 60):
+        message = export(counter("vllm:request_success_total", at / 10, at, 0))
+        data = message.SerializeToString()
+        if "json" in form:
+            data = MessageToJson(message, indent=None).encode()
+        if "zstd" in form:
+            data = pa.compress(data, codec="zstd", asbytes=True)
+        out += len(data).to_bytes(4, "big") + data
+    for number, line in enumerate(SPANS.read_text().splitlines()):
+        message = json_format.Parse(line, ExportTraceServiceRequest())
+        for resource in message.resource_spans:
+            for scope in resource.scope_spans:
+                for (
+                    span
+                ) in scope.spans:  # ids are hex in OTLP's JSON, which protobuf's does not know
+                    span.trace_id = number.to_bytes(16, "big")
+                    span.span_id = (len(out) + span.start_time_unix_nano).to_bytes(8, "big")
+        data = message.SerializeToString()
+        out += len(data).to_bytes(4, "big") + data
+    out += (999).to_bytes(4, "big") + b"cut off"  # still being written
+    path = tmp_path / ("export.gz" if "gz" in form else "export")
+    path.write_bytes(gzip.compress(out) if "gz" in form else out)
+    ingest("otlp-file", path, "--out", tmp_path / "t", "--service", "prod/{service.name}")
+    load = read_telemetry(tmp_path / "t").load
+    assert load[load.service == "prod/chat"].requests.tolist() == pytest.approx([6.0] * 3)
+    assert load[load.service != "prod/chat"].requests.sum() == 25.0
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"\x0a\xff", "record 1: no OTLP protobuf"),
+        (b"nonsense", "record 1: not JSON"),
+        (b"\x28\xb5\x2f\xfd", "record 1: .*one zstd frame"),
+    ],
+)
+def test_a_record_that_cannot_be_read_is_named(tmp_path: Path, data: bytes, says: str) -> None:
+    path = tmp_path / "export"
+    path.write_bytes(len(data).to_bytes(4, "big") + data)
+    with pytest.raises(FrameError, match=says):
+        ingest("otlp-file", path, "--out", tmp_path / "t")
 
 
 def test_a_file_without_anything_of_use_says_so(tmp_path: Path) -> None:
