@@ -80,13 +80,17 @@ def serve(place: Place, source: Source, *, with_history: bool) -> None:
         traces=traces_to(place.otlp_endpoint, version=version),
         clock=Clock(),
     )
-    process = _process(place, source, world, with_history=with_history)
+    ended = threading.Event()
+    candidate = threading.Thread(target=world.lease.run, args=(ended,), name="lease", daemon=True)
+
+    def helpers() -> str:
+        return "" if candidate.is_alive() else "the Lease is no longer renewed"
+
+    process = _process(place, source, world, helpers, with_history=with_history)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     status = StatusServer(*place.address, process.health, process.readiness, world.metrics.render)
-    ended = threading.Event()
-    candidate = threading.Thread(target=world.lease.run, args=(ended,), name="lease", daemon=True)
     status.start()
     world.watches.start()
     candidate.start()
@@ -102,7 +106,14 @@ def serve(place: Place, source: Source, *, with_history: bool) -> None:
         log.info("ended")
 
 
-def _process(place: Place, source: Source, world: _World, *, with_history: bool) -> Process:
+def _process(
+    place: Place,
+    source: Source,
+    world: _World,
+    helpers: Callable[[], str],
+    *,
+    with_history: bool,
+) -> Process:
     memory = Memory(world.api, place.namespace, world.clock)
     trained = _first_models(place.models)
     controller = Controller(Policies({}, ()), trained)
@@ -141,6 +152,7 @@ def _process(place: Place, source: Source, world: _World, *, with_history: bool)
         _models_of(place.models),
         WarmPlaces(world.api, place.namespace, world.metrics),
         place.interval_seconds,
+        helpers,
     )
 
 

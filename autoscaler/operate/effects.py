@@ -15,6 +15,10 @@ from autoscaler.edge.kube.scale import ScaleView, read_scale, write_scale
 from autoscaler.operate.collect import VariantKey
 
 PARALLEL = 8
+GRACE_SECONDS = (
+    3.0  # from the end of our right to act to the Lease's: its duration less its deadline
+)
+LOST = "the Lease was lost before the write"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +66,18 @@ def writes_of(
     return sorted(writes, key=lambda w: (w.lowers, w.service, w.variant))
 
 
-def carry_out(api: KubeApi, writes: Iterable[Write], may_act: Callable[[], bool]) -> list[Outcome]:
-    """Write, side by side; what fails is one outcome and keeps nothing else from being written."""
+def carry_out(
+    api: KubeApi, writes: Iterable[Write], left_seconds: Callable[[], float]
+) -> list[Outcome]:
+    """Write, side by side; what fails is one outcome and keeps nothing else from being written.
+
+    `left_seconds`: how long the Lease is held without another renewal. No request outlives it by more than
+    the time in which nobody else can take the Lease yet.
+    """
 
     def one(write: Write) -> Outcome:
         try:
-            return _written(api, write, may_act)
+            return _written(api, write, left_seconds)
         except KubeError as error:
             conflict, forbidden = isinstance(error, KubeConflict), isinstance(error, KubeForbidden)
             return Outcome(write, str(error), conflict, forbidden)
@@ -76,17 +86,18 @@ def carry_out(api: KubeApi, writes: Iterable[Write], may_act: Callable[[], bool]
         return list(pool.map(one, writes))
 
 
-def _written(api: KubeApi, write: Write, may_act: Callable[[], bool]) -> Outcome:
-    if not may_act():
-        return Outcome(write, "the Lease was lost before the write", conflict=True)
+def _written(api: KubeApi, write: Write, left_seconds: Callable[[], float]) -> Outcome:
+    in_time = _in_time(api, left_seconds)
+    if in_time is None:
+        return Outcome(write, LOST, conflict=True)
     try:
-        write_scale(api, write.namespace, write.target, write.view, write.replicas)
+        write_scale(in_time, write.namespace, write.target, write.view, write.replicas)
     except KubeConflict:
-        return _again(api, write, may_act)
+        return _again(api, write, left_seconds)
     return Outcome(write)
 
 
-def _again(api: KubeApi, write: Write, may_act: Callable[[], bool]) -> Outcome:
+def _again(api: KubeApi, write: Write, left_seconds: Callable[[], float]) -> Outcome:
     """Try once more where only the object's version moved; somebody else's count is left alone."""
     view = read_scale(api, write.namespace, write.target)
     if view.uid != write.view.uid:
@@ -96,7 +107,14 @@ def _again(api: KubeApi, write: Write, may_act: Callable[[], bool]) -> Outcome:
     if view.replicas != write.view.replicas:
         text = f"somebody else set {view.replicas} replicas meanwhile"
         return Outcome(write, text, conflict=True)
-    if not may_act():
-        return Outcome(write, "the Lease was lost before the write", conflict=True)
-    write_scale(api, write.namespace, write.target, view, write.replicas)
+    in_time = _in_time(api, left_seconds)
+    if in_time is None:
+        return Outcome(write, LOST, conflict=True)
+    write_scale(in_time, write.namespace, write.target, view, write.replicas)
     return Outcome(write)
+
+
+def _in_time(api: KubeApi, left_seconds: Callable[[], float]) -> KubeApi | None:
+    """Return the API with requests that end before another process may act; None: we may not."""
+    left = left_seconds()
+    return api.within(min(api.timeout_seconds, left + GRACE_SECONDS)) if left > 0.0 else None

@@ -102,7 +102,9 @@ class Process:
         models: Models,
         warm_places: WarmPlaces,
         interval_seconds: float = 15.0,
+        helpers: Callable[[], str] = str,
     ) -> None:
+        """`helpers` returns which thread that must run has ended, "" if none has."""
         self._parts = parts
         self._operator = Operator(parts)
         self._controller = parts.controller
@@ -116,6 +118,7 @@ class Process:
         self._traces = parts.traces
         self._clock = parts.clock
         self._interval_seconds = interval_seconds
+        self._helpers = helpers
         self._models_at = -math.inf
         self._bad_generation = ""
         self._beat = self._clock.monotonic()  # the loop goes round
@@ -138,7 +141,7 @@ class Process:
         """Return why the process should be restarted, "" if it need not be."""
         still = self._clock.monotonic() - self._beat
         allowed = max(120.0, 6 * self._interval_seconds)
-        return f"the loop has stood still for {still:.0f} s" if still > allowed else ""
+        return f"the loop has stood still for {still:.0f} s" if still > allowed else self._helpers()
 
     def readiness(self) -> str:
         """Return why nothing is decided, "" if turns are taken."""

@@ -44,8 +44,8 @@ class Telemetry(Protocol):
 class Leadership(Protocol):
     """Who may act."""
 
-    def is_held(self) -> bool:
-        """Whether this process may act now."""
+    def left_seconds(self) -> float:
+        """Return for how long this process may act without another renewal; 0: not at all."""
 
     @property
     def tenure(self) -> str:
@@ -93,7 +93,7 @@ class Operator:
 
     def leads(self) -> bool:
         """Whether this process may act now."""
-        return self._parts.lease.is_held()
+        return self._parts.lease.left_seconds() > 0.0
 
     def turn(self, *, may_write: bool) -> Turn:
         """Take one turn; raises NotReadyError, StepError and KubeError where none can be taken."""
@@ -138,7 +138,7 @@ class Operator:
             return ()
         if self._parts.before_writes is not None:
             self._parts.before_writes(facts, writes)
-        return tuple(carry_out(self._parts.api, writes, self._parts.lease.is_held))
+        return tuple(carry_out(self._parts.api, writes, self._parts.lease.left_seconds))
 
 
 def _observed(telemetry: Observation, policies: Policies, facts: Facts) -> Observation:

@@ -68,8 +68,8 @@ class Always:
     held: bool = True
     tenure: str = "first"
 
-    def is_held(self) -> bool:
-        return self.held
+    def left_seconds(self) -> float:
+        return 7.0 if self.held else 0.0
 
 
 @dataclass
