@@ -4,6 +4,7 @@ CEL runs only in the real server; the double checks structure, bounds and defaul
 """
 
 import copy
+import json
 import math
 import re
 import sys
@@ -16,6 +17,7 @@ from apiserver import ApiServer
 from crd_setup import CRDS, GROUP, dry_run, install
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from autoscaler.policy.cel import RULES
 from autoscaler.policy.checks import Resource, across_documents
@@ -23,6 +25,7 @@ from autoscaler.policy.crds import crd_documents
 from autoscaler.policy.documents import read_documents
 from autoscaler.policy.errors import Place
 from autoscaler.policy.parse import parse_document
+from autoscaler.policy.schema import RESOURCES
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "policy"))
@@ -65,6 +68,16 @@ def variant(name: str, **fields: Any) -> Document:
 def python_accepts(document: Document) -> bool:
     parsed = parse_document(Place("x", 1), document)
     return isinstance(parsed, Resource) and not list(across_documents([parsed]))
+
+
+def schema_refuses(document: Document) -> bool:
+    """Whether the models refuse it before any rule that spans fields is asked."""
+    plain = json.loads(json.dumps(document))
+    try:
+        RESOURCES[plain["kind"]].model_validate(plain)
+    except ValidationError:
+        return True
+    return False
 
 
 def causes(answer: Document) -> list[tuple[str, str]]:
@@ -348,11 +361,14 @@ BAD = [
 @pytest.mark.parametrize(
     ("path", "value"), BAD, ids=[f"{i}-{path}" for i, (path, _) in enumerate(BAD)]
 )
-def test_what_python_refuses_the_server_refuses(real: ApiServer, path: str, value: Any) -> None:
+def test_what_python_refuses_the_server_refuses(served: ApiServer, path: str, value: Any) -> None:
     in_pool = (path, value) in [(p, v) for p, v, _ in POOL_FIELD]
     document = edited(POOL if in_pool else POLICY, path, value)
     assert not python_accepts(document)
-    code, answer = dry_run(real, document)
+    in_schema = path.startswith("spec.") and schema_refuses(document)
+    if served.kind != "real" and not in_schema:
+        pytest.skip("the double knows neither CEL nor the fields of metadata")
+    code, answer = dry_run(served, document)
     # JSON has one kind of number: 1.0 is the integer 1 to the API server
     whole = isinstance(value, float) and value.is_integer()
     assert code in ((201,) if whole else (400, 422)), answer
@@ -446,10 +462,10 @@ NULLS = ["spec.slo.attainment", "spec.budget", "spec.schedule", "spec.variants.0
 
 
 @pytest.mark.parametrize("path", NULLS)
-def test_null_is_absent(real: ApiServer, path: str) -> None:
+def test_null_is_absent(served: ApiServer, path: str) -> None:
     document = policy(path, None)
     assert python_accepts(document)
-    code, stored = dry_run(real, document)
+    code, stored = dry_run(served, document)
     assert code == 201, stored
     parsed = (parse_document(Place("x", 1), d) for d in (document, stored))
     one, other = (p.body.spec for p in parsed if isinstance(p, Resource))
