@@ -14,14 +14,20 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from models.otlp_cells import Cell
-from models.otlp_names import SIGNALS
 
 Array = NDArray[np.generic]
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-SIGNAL_CODES = {name: code for code, name in enumerate(SIGNALS)}
-CODED_SIGNALS = tuple(SIGNALS)
+# stored as their place here: new ones go to the end, and none ever goes away
+CODED_SIGNALS = (
+    *("running", "waiting", "kv_usage", "success", "rejected", "prompt_tokens"),
+    *("generation_tokens", "prefix_queries", "prefix_hits", "ttft", "tpot", "duration"),
+    *("input_length", "output_length", "gateway_arrivals", "client_input", "client_output"),
+    *("span_arrivals", "span_finished", "span_input", "span_output", "span_ttft", "span_tpot"),
+    "gateway_queue",
+)
+SIGNAL_CODES = {name: code for code, name in enumerate(CODED_SIGNALS)}
 MAX_BLOCK_BYTES = 1 << 30  # inflated; more is no block of ours
 MAX_NUMBER = 1e30
 _HEADER = struct.Struct("<QIII")  # first bin, rows, buckets, bounds

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from models.otlp_block import SIGNAL_CODES, Block, selected
 from models.otlp_frames import Places
 from models.otlp_names import ENGINE_SIGNALS
-from models.otlp_numbers import Numbers, chosen, load_numbers, serving_numbers
+from models.otlp_numbers import Numbers, chosen, gateway_rate, load_numbers, serving_numbers
 from models.otlp_quantiles import shares_within
-from models.otlp_sums import UNNAMED, Sums, sums
+from models.otlp_sums import GATEWAY_QUEUE, UNNAMED, Sums, sums
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -29,13 +29,15 @@ _ENGINE_CODES = np.array([SIGNAL_CODES[name] for name in ENGINE_SIGNALS])
 class Live:
     """One interval: S services and G groups (service and variant) of `Places`.
 
-    age_seconds (S,): of the newest sample; NaN where there is none. arrival_rate_rps (S,). live (G,):
-    replicas that speak. numbers: shape (G, 1). within: share within the targets by ttft, tpot, (G, 3)
-    each: least, most, estimated.
+    age_seconds (S,): of the newest sample; NaN where there is none. arrival_rate_rps (S,). held (S,):
+    requests that wait in the gateway; NaN where it does not say. live (G,): replicas that speak.
+    numbers: shape (G, 1). within: share within the targets by ttft, tpot, (G, 3) each: least, most,
+    estimated.
     """
 
     age_seconds: FloatArray
     arrival_rate_rps: FloatArray
+    held: FloatArray
     live: IntArray
     numbers: Numbers
     within: dict[str, FloatArray]
@@ -63,18 +65,22 @@ def live_numbers(
     np.maximum.at(newest, cell[known], end[known])
     live = known & (end >= newest[cell] - interval_seconds)
     closing = newest.copy()
-    held = live & (kind != _MOMENTS)
-    np.minimum.at(closing, cell[held], end[held])
+    holding = live & (kind != _MOMENTS)
+    np.minimum.at(closing, cell[holding], end[holding])
     cut = _cut(block, closing[cell[block.sources]], interval_seconds, bin_seconds)
     shape = (len(places.keys), 1)
     summed = sums(cut, np.zeros(len(cut), dtype=np.int64), shape, group, bin_seconds)
     numbers = _of_spans(serving_numbers(summed, interval_seconds), interval_seconds)
     load = load_numbers(summed, numbers, places.service_of, services, interval_seconds)
     requests = np.where(load.known, load.values[..., 0], np.nan)[:, 0]
+    _, held = gateway_rate(
+        summed, GATEWAY_QUEUE, places.service_of, (services, 1), interval_seconds
+    )
     age = now_seconds - newest.reshape(services, len(_KINDS)).max(axis=1)
     return Live(
         np.where(np.isfinite(age), age, np.nan),
         requests / interval_seconds,
+        held[:, 0],
         np.bincount(group[live & (kind == _ENGINE)], minlength=shape[0]),
         numbers,
         {what: _within(summed, shape, what, of) for what, of in targets.items()},

@@ -40,6 +40,7 @@ OUTPUT_LENGTH = Signal("output_length", "histogram")
 CLIENT_INPUT = Signal("client_input", "histogram", engine=False)
 CLIENT_OUTPUT = Signal("client_output", "histogram", engine=False)
 GATEWAY_ARRIVALS = Signal("gateway_arrivals", "counter", engine=False)
+GATEWAY_QUEUE = Signal("gateway_queue", "gauge", engine=False)
 # from trace spans: exact per request, but silent while nothing is asked
 SPAN_ARRIVALS = Signal("span_arrivals", "counter", engine=False)
 SPAN_FINISHED = Signal("span_finished", "counter", engine=False)
@@ -64,6 +65,8 @@ _BY_NAME = {
     "vllm_generation_tokens": GENERATION_TOKENS,
     "vllm_prefix_cache_queries": PREFIX_QUERIES,
     "vllm_prefix_cache_hits": PREFIX_HITS,
+    "vllm_gpu_prefix_cache_queries": PREFIX_QUERIES,
+    "vllm_gpu_prefix_cache_hits": PREFIX_HITS,
     "vllm_time_to_first_token": TTFT,
     "vllm_request_time_per_output_token": TPOT,
     "vllm_e2e_request_latency": DURATION,
@@ -89,6 +92,8 @@ _BY_NAME = {
     "llm_d_epp_request": GATEWAY_ARRIVALS,
     "inference_objective_request": GATEWAY_ARRIVALS,
     "inference_extension_request": GATEWAY_ARRIVALS,
+    "llm_d_epp_flow_control_queue_size": GATEWAY_QUEUE,
+    "inference_extension_flow_control_queue_size": GATEWAY_QUEUE,
 }
 SIGNALS = {
     s.name: s

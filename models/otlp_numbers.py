@@ -185,7 +185,18 @@ def _gateway(
     sums: Sums, service_of: IntArray, shape: tuple[int, int], interval_seconds: float
 ) -> tuple[BoolArray, FloatArray]:
     """Return where a gateway speaks, and its requests; NaN where it was observed too briefly."""
-    seen: Amounts | None = sums.signals.get(GATEWAY)
+    there, rate = gateway_rate(sums, GATEWAY, service_of, shape, interval_seconds)
+    return there, rate * interval_seconds
+
+
+def gateway_rate(
+    sums: Sums, name: str, service_of: IntArray, shape: tuple[int, int], interval_seconds: float
+) -> tuple[BoolArray, FloatArray]:
+    """Return where a gateway tells a signal, and its total a second; NaN if observed too briefly.
+
+    shape: services x intervals, as the result. Of a gauge the total a second is its mean.
+    """
+    seen: Amounts | None = sums.signals.get(name)
     if seen is None:
         return np.zeros(shape, dtype=bool), np.full(shape, np.nan)
     first, last = np.full(shape, np.inf), np.full(shape, -np.inf)
@@ -194,7 +205,7 @@ def _gateway(
     there = _by_service(seen.present.astype(float), service_of, shape) > 0
     seconds = np.where(last > first, last - first, np.nan)
     seconds[~(seconds >= MIN_COVERAGE_RATIO * interval_seconds)] = np.nan
-    return there, _by_service(seen.total, service_of, shape) * interval_seconds / seconds
+    return there, _by_service(seen.total, service_of, shape) / seconds
 
 
 def _by_service(values: FloatArray, service_of: IntArray, shape: tuple[int, int]) -> FloatArray:

@@ -21,6 +21,7 @@ BoolArray = NDArray[np.bool_]
 
 UNNAMED = -1  # group of a source that no identity names
 GATEWAY = "gateway_arrivals"
+GATEWAY_QUEUE = "gateway_queue"
 _ENGINE_CODES = frozenset(SIGNAL_CODES[name] for name in ENGINE_SIGNALS)
 _QUANTILE_NAMES = frozenset(s.name for s in QUANTILE_SIGNALS)
 
@@ -75,7 +76,7 @@ def sums(
         rows = rows[of_source[who[rows]] != UNNAMED]
         at = of_source[who[rows]] * shape[1] + intervals[rows]
         name = CODED_SIGNALS[code]
-        covered = (starts, ends) if name == GATEWAY else None
+        covered = (starts, ends) if name in (GATEWAY, GATEWAY_QUEUE) else None
         signals[name] = _amounts(block, rows, at, shape, _grouped(covered, of_source, shape))
         if name in _QUANTILE_NAMES:
             histograms[name] = _histograms(block, rows, at, first_entry, shape)

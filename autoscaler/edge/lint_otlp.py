@@ -72,6 +72,7 @@ WAYS: dict[Quantity, tuple[Way, ...]] = {
     of.PREFIX_QUERIES: (Way("prefix_queries"),),
     of.PREFIX_HITS: (Way("prefix_hits"),),
     of.GATEWAY_REQUESTS: (Way("gateway_arrivals"),),
+    of.GATEWAY_QUEUE: (Way("gateway_queue"),),
 }
 
 

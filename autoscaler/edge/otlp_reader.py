@@ -23,7 +23,7 @@ from autoscaler.core.types import (
     ServiceObservation,
     VariantObservation,
 )
-from autoscaler.edge.reading import Reading, keys_of, missing_of
+from autoscaler.edge.reading import Reading, keys_of, missing_of, with_held
 from autoscaler.edge.telemetry_rows import Key, attained_of
 from models import otlp_schema as schema
 from models.frames import LoadSeries, to_series, validate_load
@@ -161,7 +161,9 @@ class _Rows:
         isl, osl = (
             self._mean(column, [key for _, key in keys]) for column in ("isl_tokens", "osl_tokens")
         )
-        return ServiceObservation(rate, isl, osl, variants)
+        held = float(self._live.held[place])
+        waiting = with_held(variants, 0.0 if math.isnan(held) else held)
+        return ServiceObservation(rate, isl, osl, waiting)
 
     def has(self, key: Key) -> bool:
         """Whether anything is known of the engines of this row."""

@@ -32,6 +32,7 @@ from autoscaler.edge.otlp_store import OtlpStore
 from models.otlp_fold import Fold, FoldFullError
 from models.otlp_names import IDENTITY_ATTRIBUTES
 from models.otlp_points import MAX_PARTS, metric_points, span_requests, too_many_parts
+from models.otlp_schema import StoreError
 
 Signals = Literal["metrics", "traces"]
 REQUESTS: dict[Signals, type[Any]] = {
@@ -193,7 +194,7 @@ class Receiver:
                 self.store.forget(self.fold.forget_idle(now))
                 self.store.prune(now)
             self.store.merge_one(now)
-        except OSError:
+        except (OSError, StoreError):
             log.exception("the store cannot be written; what waits is kept, within its limit")
 
 

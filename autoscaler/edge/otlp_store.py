@@ -188,7 +188,7 @@ class OtlpStore:
             with self._transaction():
                 self._db.executemany(schema.DELETE_BLOCK, [(number,) for number in numbers])
                 self._db.executemany(schema.WRITE_BLOCK, rows)
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             raise OSError(f"{self._where}: {error}") from error
 
     def _part(self, numbers: list[int], part: int, parts: int) -> Block:

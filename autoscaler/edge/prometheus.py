@@ -6,9 +6,9 @@ deadline; what does not answer in time is missing for this tick, named, and neve
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 from autoscaler.core.types import (
@@ -18,7 +18,7 @@ from autoscaler.core.types import (
     ServiceObservation,
     VariantObservation,
 )
-from autoscaler.edge.reading import Reading, keys_of, missing_of
+from autoscaler.edge.reading import Reading, keys_of, missing_of, with_held
 from autoscaler.edge.telemetry_rows import Answers, Key, Replicas
 from models.contract import Labels
 from models.contract_api import ApiError, QueryApi, Row, native_means
@@ -158,26 +158,7 @@ def _service(
     if not scraped_keys and math.isnan(gateway_rps):
         return None, False
     isl, osl = (answers.mean(column, scraped_keys) for column in ("isl_tokens", "osl_tokens"))
-    return ServiceObservation(rate, isl, osl, _with_held(variants, held)), by_scrapes
-
-
-def _with_held(
-    variants: Mapping[str, VariantObservation], held: float
-) -> Mapping[str, VariantObservation]:
-    """Return variants that also wait for what the gateway holds back.
-
-    It has not chosen one yet: each gets its share of the ready replicas, the first all where none is.
-    """
-    if held <= 0:
-        return variants
-    ready = sum(v.ready for v in variants.values())
-    out = {}
-    for place, (name, v) in enumerate(variants.items()):
-        share = v.ready / ready if ready else float(place == 0)
-        # a variant without replicas has no engine, so nothing waits there; else unknown stays unknown
-        waiting = 0.0 if v.ready == 0 and math.isnan(v.waiting) else v.waiting
-        out[name] = replace(v, waiting=waiting + held * share)
-    return out
+    return ServiceObservation(rate, isl, osl, with_held(variants, held)), by_scrapes
 
 
 def _variant(

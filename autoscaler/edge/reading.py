@@ -2,9 +2,15 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from autoscaler.core.types import Observation, Policy, ServiceObservation, Variant
+from autoscaler.core.types import (
+    Observation,
+    Policy,
+    ServiceObservation,
+    Variant,
+    VariantObservation,
+)
 from autoscaler.edge.telemetry_rows import Key
 from models.contract import DEFAULT_VARIANT
 
@@ -45,3 +51,22 @@ def missing_of(service: ServiceObservation, failed: Mapping[str, str]) -> tuple[
         if math.isnan(getattr(service, name)) and (name == "arrival_rate_rps" or failed)
     ]
     return (*out, *sorted(failed))
+
+
+def with_held(
+    variants: Mapping[str, VariantObservation], held: float
+) -> Mapping[str, VariantObservation]:
+    """Return variants that also wait for what the gateway holds back.
+
+    It has not chosen one yet: each gets its share of the ready replicas, the first all where none is.
+    """
+    if held <= 0:
+        return variants
+    ready = sum(v.ready for v in variants.values())
+    out = {}
+    for place, (name, v) in enumerate(variants.items()):
+        share = v.ready / ready if ready else float(place == 0)
+        # a variant without replicas has no engine, so nothing waits there; else unknown stays unknown
+        waiting = 0.0 if v.ready == 0 and math.isnan(v.waiting) else v.waiting
+        out[name] = replace(v, waiting=waiting + held * share)
+    return out

@@ -8,9 +8,10 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from otlp_builders import POD, T0, counter, export, fold_all, frames_of, gauge, histogram
 
 from models.frames import FrameError
-from models.otlp_block import from_bytes, from_cells, to_bytes
+from models.otlp_block import CODED_SIGNALS, from_bytes, from_cells, to_bytes
 from models.otlp_fold import Fold
 from models.otlp_identity import Identity, IdentityError, check_template, parse_rules
+from models.otlp_names import SIGNALS
 
 
 def engine(
@@ -189,6 +190,12 @@ def test_rules_that_make_no_sense_are_refused(document: object) -> None:
 def test_an_interval_of_broken_bins_is_refused() -> None:
     with pytest.raises(FrameError, match="multiple"):
         frames_of(Fold(bin_seconds=30), interval_seconds=45)
+
+
+def test_every_signal_has_a_code_of_its_own() -> None:
+    assert set(CODED_SIGNALS) == set(SIGNALS)
+    assert len(CODED_SIGNALS) == len(SIGNALS)
+    assert CODED_SIGNALS.index("gateway_queue") == 23  # stores hold these numbers
 
 
 def test_cells_survive_the_store() -> None:

@@ -89,7 +89,10 @@ def test_a_complete_store_passes(tmp_path: Path) -> None:
     facts = stored(tmp_path, every_minute())
     found = findings(facts)
     assert {f.status for f in found.values()} == {Status.OK, Status.MISSING}
-    assert [n for n, f in found.items() if f.status is Status.MISSING] == ["gateway_requests"]
+    assert [n for n, f in found.items() if f.status is Status.MISSING] == [
+        "gateway_requests",
+        "gateway_queue",
+    ]
     assert facts.services == ("prod/chat",)
     assert found["completions"].names == ("vllm:request_success_total (cumulative)",)
     assert found["running"].names == ("vllm:num_requests_running (instant)",)

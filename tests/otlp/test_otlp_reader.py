@@ -164,6 +164,7 @@ def test_two_variants_and_a_gateway(tmp_path: Path) -> None:
     gateway = [
         export(
             counter("llm_d_epp_request_total", 8.0 * t, t, 0),
+            gauge("llm_d_epp_flow_control_queue_size", 3.0, t),
             resource={"k8s.namespace.name": "prod", "service.name": "chat", "k8s.pod.name": "epp"},
         )
         for t in every(30, 30, 600)
@@ -174,6 +175,9 @@ def test_two_variants_and_a_gateway(tmp_path: Path) -> None:
     assert seen.arrival_rate_rps == pytest.approx(8.0)  # the gateway's, not the 6 that finished
     assert seen.variants["h100"].finished_requests == pytest.approx(300.0)
     assert seen.variants["l4"].finished_requests == pytest.approx(60.0)
+    # one waits in each engine, and of the three in the gateway each variant has its share
+    assert seen.variants["h100"].waiting == pytest.approx(1.0 + 1.5)
+    assert seen.variants["l4"].waiting == pytest.approx(1.0 + 1.5)
     # 0.6 s lies in (0.5, 1.0], which holds a quarter: a fifth of that quarter is taken as within
     assert seen.variants["l4"].ttft_within_slo_ratio == pytest.approx(0.75 + 0.25 * 0.2)
     assert math.isnan(seen.variants["l4"].slo_attainment_ratio)
