@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 from apidouble import ApiDouble
 from apiserver import ApiServer, RealApiServer, binaries
+from behaviour_steps import CRDS, GROUP, WIDGETS, wait_until
 
 _numbers = itertools.count(1)
 
@@ -50,3 +51,26 @@ def namespace(kube: ApiServer) -> Iterator[str]:
     assert code == 201, answer
     yield name
     kube.drop_namespace(name)
+
+
+@pytest.fixture(scope="session", params=["double", "real"])
+def server(request: pytest.FixtureRequest) -> Iterator[ApiServer]:
+    """Both servers, one after the other, with the kind Widget: what one does, the other does."""
+    double = ApiDouble() if request.param == "double" else None
+    server: ApiServer = double or request.getfixturevalue("real_kube")
+    code, answer = server.request("POST", CRDS, WIDGETS)
+    assert code == 201, answer
+    wait_until(lambda: server.request("GET", f"/apis/{GROUP}/v1")[0] == 200)
+    yield server
+    server.request("DELETE", f"{CRDS}/widgets.{GROUP}")
+    if double:
+        double.close()
+
+
+@pytest.fixture
+def space(server: ApiServer) -> Iterator[str]:
+    """A namespace of `server` for one test."""
+    name = f"behaviour-{next(_numbers)}"
+    assert server.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})[0] == 201
+    yield name
+    server.drop_namespace(name)

@@ -1,52 +1,21 @@
-"""The double's HTTP side: paths to verbs, discovery, lists, watches, tokens."""
+"""The double's HTTP side: paths to verbs, users, discovery, writes."""
 
-import asyncio
 import copy
 import secrets
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
 from aiohttp import web
 from double_access import ADMINISTRATORS, User, Wish, is_allowed, refuse, service_account
-from double_kinds import ApiError, Kind, bad_request, expired
+from double_kinds import ApiError, Kind, bad_request
 from double_objects import Objects, now, with_envelope
+from double_read import Target, events, listed, matcher, number, shown
 from double_schema import prune
-from double_store import (
-    Change,
-    Matcher,
-    Store,
-    field_matcher,
-    json_patch,
-    label_matcher,
-    merge_patch,
-)
+from double_store import Store, json_patch, merge_patch
 
 Object = dict[str, Any]
 MAX_BODY_BYTES = 3 * 1024 * 1024
-BOOKMARK_SECONDS = 60.0
 SHOWN_WHEN_DELETED = {"Pod", "Service", "ServiceAccount", "ResourceQuota"}  # others: a Status
-# events.k8s.io/v1 and v1 are one object by two names
-EVENT_FIELDS = {
-    "involvedObject": "regarding",
-    "message": "note",
-    "count": "deprecatedCount",
-    "firstTimestamp": "deprecatedFirstTimestamp",
-    "lastTimestamp": "deprecatedLastTimestamp",
-    "source": "deprecatedSource",
-    "reportingComponent": "reportingController",
-}
-
-
-@dataclass(frozen=True)
-class Target:
-    """The object or collection that a path names."""
-
-    kind: Kind
-    namespace: str
-    name: str
-    part: str  # subresource
 
 
 class Api:
@@ -81,7 +50,7 @@ class Api:
         if request.method == "GET" and not target.name:
             if request.query.get("watch") in {"true", "1"}:
                 return await self._watch(request, target)
-            return json_response(self._list(request, target))
+            return json_response(listed(self.objects, request.query, target))
         return await self._verb(request, user, target)
 
     def touch(self, path: str) -> None:
@@ -169,100 +138,23 @@ class Api:
         meta = {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": name}
         return {**meta, "resources": rows}
 
-    # -- reading -------------------------------------------------------------
-
-    def _matchers(self, request: web.Request, kind: Kind) -> Matcher:
-        labels = label_matcher(request.query.get("labelSelector", ""))
-        fields = field_matcher(request.query.get("fieldSelector", ""), is_custom=kind.is_custom)
-        return lambda item: labels(item) and fields(item)
-
-    def _list(self, request: web.Request, target: Target) -> Object:
-        matches = self._matchers(request, target.kind)
-        token = request.query.get("continue", "")
-        if token:
-            if token not in self.store.pages:
-                raise expired(
-                    "The provided continue parameter is too old to display a consistent list result."
-                    " You can start a new list without the continue parameter."
-                )
-            revision, items = self.store.pages[token]
-        else:
-            revision = self.store.revision
-            items = self.store.items(target.kind.storage, target.namespace)
-            items = [item for item in items if matches(item)]
-        page, token = self.store.page(items, revision, _number(request, "limit"))
-        metadata: Object = {"resourceVersion": str(revision)}
-        if token:
-            metadata |= {"continue": token, "remainingItemCount": len(items) - len(page)}
-        return {
-            "kind": f"{target.kind.kind}List",
-            "apiVersion": target.kind.api_version,
-            "metadata": metadata,
-            "items": [shown(target.kind, item) for item in page],
-        }
-
     async def _watch(self, request: web.Request, target: Target) -> web.StreamResponse:
-        _number(request, "resourceVersion")
-        response = web.StreamResponse(headers={"Content-Type": "application/json"})
-        if "sendInitialEvents" in request.query:
+        query = request.query
+        if "sendInitialEvents" in query:
             words = "is forbidden for watch unless the WatchList feature gate is enabled"
-            raise ApiError(
-                422, "Invalid", f"sendInitialEvents: Forbidden: sendInitialEvents {words}"
-            )
-        self._matchers(request, target.kind)  # a bad selector is refused before the stream begins
+            message = f"sendInitialEvents: Forbidden: sendInitialEvents {words}"
+            raise ApiError(422, "Invalid", message)
+        matcher(query, target.kind)  # what is nonsense is refused before the stream begins
+        number(query, "resourceVersion")
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
         try:
-            async for kind, item in self._events(request, target):
+            async for kind, item in events(self.objects, query, target):
                 await response.write(orjson.dumps({"type": kind, "object": item}) + b"\n")
         except ConnectionError:
             return response  # the client went away
         await response.write_eof()
         return response
-
-    async def _events(
-        self, request: web.Request, target: Target
-    ) -> AsyncIterator[tuple[str, Object]]:
-        """Yield (type, object) until timeoutSeconds, the end of the kind, or 410."""
-        loop, query, store = asyncio.get_running_loop(), request.query, self.store
-        matches = self._matchers(request, target.kind)
-        end = loop.time() + (_number(request, "timeoutSeconds") or 1800)
-        bookmarks = query.get("allowWatchBookmarks") == "true"
-        since = _number(request, "resourceVersion")
-        if not since:
-            since = store.revision
-            for item in store.items(target.kind.storage, target.namespace):
-                if matches(item):
-                    yield "ADDED", shown(target.kind, item)
-        told = since
-        woken = asyncio.Event()
-        store.watchers.add(woken)
-        try:
-            while loop.time() < end:
-                woken.clear()
-                if since < store.compacted:
-                    yield (
-                        "ERROR",
-                        expired(f"too old resource version: {since} ({store.compacted})").body(),
-                    )
-                    return
-                for change in store.since(since, target.kind.storage):
-                    since = change.revision
-                    event = _event(change, target, matches)
-                    if event:
-                        told = since
-                        yield event
-                since = max(since, store.revision)
-                if target.kind not in self.objects.kinds.values():
-                    return  # its definition was removed or replaced
-                try:
-                    pause = min(end - loop.time(), BOOKMARK_SECONDS)
-                    await asyncio.wait_for(woken.wait(), max(pause, 0.0))
-                except TimeoutError:
-                    if bookmarks and since > told:
-                        told = since
-                        yield "BOOKMARK", _bookmark(target.kind, since)
-        finally:
-            store.watchers.discard(woken)
 
     # -- writing -------------------------------------------------------------
 
@@ -320,11 +212,11 @@ class Api:
     def _delete(self, request: web.Request, target: Target, options: Object) -> Object:
         kind = target.kind
         if "gracePeriodSeconds" in request.query:
-            options["gracePeriodSeconds"] = _number(request, "gracePeriodSeconds")
+            options["gracePeriodSeconds"] = number(request.query, "gracePeriodSeconds")
         if not target.name:
             if kind.plural == "namespaces":
                 raise not_allowed()
-            matches = self._matchers(request, kind)
+            matches = matcher(request.query, kind)
             gone = [i for i in self.store.items(kind.storage, target.namespace) if matches(i)]
             for item in gone:
                 self.objects.delete(kind, item, options)
@@ -356,44 +248,10 @@ def not_allowed() -> ApiError:
     return ApiError(405, "MethodNotAllowed", message, {})
 
 
-def _number(request: web.Request, name: str) -> int:
-    text = request.query.get(name) or "0"
-    if not text.isdecimal():
-        raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax')
-    return int(text)
-
-
-def shown(kind: Kind, item: Object) -> Object:
-    """Return a stored object, kept as it was last written, as this version of its kind shows it."""
-    if item["apiVersion"] == kind.api_version:
-        return item
-    if kind.kind == "Event":
-        names = EVENT_FIELDS if kind.group else {new: old for old, new in EVENT_FIELDS.items()}
-        item = {names.get(key, key): value for key, value in item.items()}
-    return {**item, "apiVersion": kind.api_version}
-
-
 def _group(group: str, kinds: list[Kind]) -> Object:
     versions = list(dict.fromkeys(k.version for k in kinds if k.group == group))
     rows = [{"groupVersion": f"{group}/{version}", "version": version} for version in versions]
     return {"name": group, "versions": rows, "preferredVersion": rows[0]}
-
-
-def _bookmark(kind: Kind, revision: int) -> Object:
-    metadata = {"resourceVersion": str(revision), "creationTimestamp": None}
-    return {"kind": kind.kind, "apiVersion": kind.api_version, "metadata": metadata}
-
-
-def _event(change: Change, target: Target, matches: Matcher) -> tuple[str, Object] | None:
-    """Return what one watch sees of a change: entering a selector is ADDED, leaving DELETED."""
-    if target.namespace not in {"", change.key[0]}:
-        return None
-    was = change.before is not None and matches(change.before)
-    stays = change.type != "DELETED" and matches(change.object)
-    if not was and not stays:
-        return None
-    kind = "MODIFIED" if was and stays else "ADDED" if stays else "DELETED"
-    return kind, shown(target.kind, change.object)
 
 
 async def _body(request: web.Request) -> Any:

@@ -1,9 +1,10 @@
 """What the double keeps: objects by revision, and the history that watches and pages read."""
 
 import asyncio
+import itertools
 import re
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,15 +67,10 @@ class Store:
         for watcher in self.watchers:
             watcher.set()
 
-    def since(self, revision: int, storage: str) -> Iterator[Change]:
-        """Yield what came after a revision, oldest first."""
-        newer = []
-        for change in reversed(self.history):
-            if change.revision <= revision:
-                break
-            if change.storage == storage:
-                newer.append(change)
-        yield from reversed(newer)
+    def since(self, revision: int, storage: str) -> list[Change]:
+        """Return what came after a revision, oldest first."""
+        newer = itertools.takewhile(lambda c: c.revision > revision, reversed(self.history))
+        return [change for change in newer if change.storage == storage][::-1]
 
     def forget(self) -> None:
         """Compact: no watch and no page of before can go on."""
