@@ -28,7 +28,7 @@ CODED_SIGNALS = (
     "gateway_queue",
 )
 SIGNAL_CODES = {name: code for code, name in enumerate(CODED_SIGNALS)}
-MAX_BLOCK_BYTES = 1 << 30  # inflated; more is no block of ours
+MAX_BLOCK_BYTES = 1 << 28  # inflated; more is no block of ours
 MAX_NUMBER = 1e30
 _HEADER = struct.Struct("<QIII")  # first bin, rows, buckets, bounds
 _SIZE = struct.Struct("<Q")  # inflated bytes
