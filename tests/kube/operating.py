@@ -200,6 +200,10 @@ class Workloads:
     def replicas(self, name: str) -> int:
         return int(self.ask("GET", self._deployment(name))["spec"]["replicas"])
 
+    def version(self, name: str) -> str:
+        """Return the Deployment's resourceVersion: another one if anybody wrote."""
+        return str(self.ask("GET", self._deployment(name))["metadata"]["resourceVersion"])
+
     def scale(self, name: str, replicas: int) -> None:
         """Scale as a person would."""
         self._merge(f"{self._deployment(name)}/scale", {"spec": {"replicas": replicas}})
