@@ -96,11 +96,13 @@ class Controller:
     def begin_anew(self, service: str, current: Mapping[str, int], now_seconds: float) -> None:
         """Forget a service's damping: its windows begin now, with what runs.
 
-        For when somebody else may have set the counts meanwhile. Its error budget stays.
+        For when somebody else may have set the counts meanwhile. Its error budget stays. A variant that
+        `current` lacks cannot be read just now and keeps the count that was known.
         """
         known = self.state.services.get(service, ServiceState())
-        holds = {name: ((now_seconds, n),) for name, n in current.items()}
-        fresh = replace(known, desired=dict(current), changes=(), holds=holds, rises={})
+        counts = {**known.desired, **current}
+        holds = {name: ((now_seconds, n),) for name, n in counts.items()}
+        fresh = replace(known, desired=counts, changes=(), holds=holds, rises={})
         self.state = State({**self.state.services, service: fresh})
 
     def forget(self, services: Iterable[str]) -> None:

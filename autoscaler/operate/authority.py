@@ -62,14 +62,15 @@ def standing_of(
 def changed(before: str | None, now: Standing) -> bool:
     """Whether authority changed. Unknown before is no change: a fresh controller remembers what runs.
 
-    A workload that cannot be read just now is no change either; one with another uid is.
+    A workload that cannot be read just now is no change either; one that is seen for the first time, or
+    with another uid, is: nobody knows yet who set its count.
     """
     if before is None:
         return False
     mode, state, *uids = before.split("|")
     if (mode, state) != tuple(now.authority.split("|")[:2]) or len(uids) != len(now.uids):
         return True
-    return any(a and b and a != b for a, b in zip(uids, now.uids, strict=True))
+    return any(b and a != b for a, b in zip(uids, now.uids, strict=True))
 
 
 def remembered(before: str | None, now: Standing) -> str:

@@ -85,6 +85,24 @@ def accelerators(
     return out
 
 
+def only_seen(policies: Policies, replicas: Mapping[VariantKey, Replicas]) -> Policies:
+    """Return the policies without room for workloads that could not be read.
+
+    Such a service is left as it is; without this, one that was never seen would be planned with a guess,
+    and accelerators would be kept for it that others need.
+    """
+    services = dict(policies.services)
+    for name, policy in policies.services.items():
+        if all((name, v.name) in replicas for v in policy.variants):
+            continue
+        variants = tuple(
+            v if (name, v.name) in replicas else replace(v, min_replicas=0, max_replicas=0)
+            for v in policy.variants
+        )
+        services[name] = replace(policy, variants=variants)
+    return replace(policies, services=services)
+
+
 def _variant(measured: VariantObservation | None, own: Replicas) -> VariantObservation:
     known = measured or VariantObservation(0, 0, 0, 0)
     return replace(

@@ -35,7 +35,8 @@ RESYNC_UNWATCHED_SECONDS = 30.0  # while nobody watches
 SLOW_SECONDS = 60.0
 SCALE_PARALLEL = 8
 SCALE_DEADLINE_SECONDS = 8.0
-NEEDED = ("policies", "pods")  # without these nothing is decided
+RESYNC_FAILED_SECONDS = 30.0  # after a list that failed
+NEEDED = ("policies", "pools", "pods")  # without these nothing is decided: no pool means no limit
 SETTINGS_NAME = "foreserve"  # ConfigMap in the operator's namespace
 DRA_API = "resource.k8s.io/v1"
 
@@ -85,7 +86,7 @@ class Facts:
     quotas: NamespaceLimits
     hpas: list[dict[str, Any]] | None
     scaled_objects: list[dict[str, Any]] | None
-    paused_namespaces: frozenset[str]
+    paused_namespaces: frozenset[str] | None  # None: never read
     paused_all: bool
     problems: Mapping[str, str]
 
@@ -128,7 +129,7 @@ class FactFinder:
         self._problems: dict[str, str] = {}
 
     def find(self, now_seconds: float) -> Facts:
-        """Return the facts; raises NotReadyError while policies or pods were never seen."""
+        """Return the facts; raises NotReadyError while policies, pools or pods were never seen."""
         problems = dict(self._resync())
         roll = self._roster.call(
             self._cluster.values("policies") or [], self._cluster.values("pools") or []
@@ -167,9 +168,7 @@ class FactFinder:
             ),
             hpas=hpas,
             scaled_objects=scaled_objects,
-            paused_namespaces=frozenset(
-                name for name, paused in self._cluster.values("namespaces") or [] if paused
-            ),
+            paused_namespaces=_paused(self._cluster.values("namespaces")),
             paused_all=self._switch(problems),
             problems=problems,
         )
@@ -177,6 +176,7 @@ class FactFinder:
     def _resync(self) -> Mapping[str, str]:
         now = self._clock.monotonic()
         every = RESYNC_SECONDS if self._watching() else RESYNC_UNWATCHED_SECONDS
+        every = min(every, RESYNC_FAILED_SECONDS) if self._problems else every
         if now - self._synced_at >= every or any(self._cluster.values(k) is None for k in NEEDED):
             self._problems = sync(
                 self._api, self._cluster, ("policies", "pools", "pods", "nodes", "namespaces")
@@ -221,6 +221,10 @@ class FactFinder:
         self._slow = Slow(read("v1", "ResourceQuota"), facts, problems)
         self._slow_at = self._clock.monotonic()
         return self._slow
+
+
+def _paused(namespaces: list[tuple[str, bool]] | None) -> frozenset[str] | None:
+    return None if namespaces is None else frozenset(name for name, paused in namespaces if paused)
 
 
 Read = Callable[[str, str], list[dict[str, Any]] | None]

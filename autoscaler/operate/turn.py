@@ -26,7 +26,7 @@ from autoscaler.edge.reading import Reading
 from autoscaler.edge.tracing import TickTraces
 from autoscaler.loop import Controller, Step
 from autoscaler.operate.authority import Standing, standing_of
-from autoscaler.operate.collect import accelerators, limited, merged
+from autoscaler.operate.collect import accelerators, limited, merged, only_seen
 from autoscaler.operate.effects import Outcome, Write, carry_out, writes_of
 from autoscaler.operate.facts import FactFinder, Facts
 from autoscaler.operate.memory import Memory
@@ -103,6 +103,7 @@ class Operator:
         with parts.traces.phase("collect"):
             facts = parts.finder.find(now)
             policies = limited(facts.roll.policies, facts.quotas.limits)
+            policies = only_seen(policies, facts.replicas)
             reading = parts.telemetry.read(policies, now)
             parts.time.compare()
             observation = _observed(reading.observation, policies, facts)
@@ -168,6 +169,8 @@ def paused_by(service: str, facts: Facts) -> str:
     if facts.paused_all:
         return "everything is paused by the operator's ConfigMap"
     namespace = service.split("/", 1)[0]
+    if facts.paused_namespaces is None:
+        return "namespaces cannot be read, so nobody knows which are paused"
     if namespace in facts.paused_namespaces:
         return f"namespace {namespace} is paused by its annotation"
     member = facts.roll.members.get(service)

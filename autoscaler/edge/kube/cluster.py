@@ -71,6 +71,11 @@ class Cluster:
             own.removed = {u: v for u, v in own.removed.items() if v > made}
             own.listed = True
 
+    def forget(self, kind: str) -> None:
+        """Take in that the server has no such kind any more: nothing is known of it."""
+        with self._lock:
+            self._kinds[kind] = _Kind()
+
     def values(self, kind: str) -> list[Any] | None:
         """Return what is known of a kind, or None if it was never listed: unknown is not empty."""
         with self._lock:

@@ -54,6 +54,9 @@ def sync(api: KubeApi, cluster: Cluster, kinds: Iterable[str]) -> dict[str, str]
     for kind in kinds:
         try:
             objects, version = list_all(api, *KINDS[kind])
+        except KubeNotFound as error:  # the CRD is gone, and its objects with it
+            cluster.forget(kind)
+            problems[kind] = str(error)
         except KubeError as error:
             problems[kind] = str(error)
         else:
