@@ -147,6 +147,15 @@ def test_memory_and_rate_are_bounded(steps: list[tuple[int, str, float]]) -> Non
     assert told <= min(added, BURST + PER_SECOND * (now - NOW))
 
 
+def test_beyond_the_bound_the_longest_silent_are_forgotten() -> None:
+    events = aggregator(max_objects=3)
+    for uid in "abcad":  # "a" again before "d": "b" is the longest silent
+        events.add(replace(UP, about=replace(CHAT, uid=uid)), NOW)
+    assert len(events) == 3
+    assert [w.body["involvedObject"]["uid"] for w in events.due(NOW)] == ["a", "c", "d"]
+    assert len(events) == 3  # told, and remembered to be counted up
+
+
 def test_what_changed_between_two_statuses() -> None:
     before = {
         "conditions": [
