@@ -340,7 +340,13 @@ def test_parts_are_whole_or_absent_and_damage_is_told(tmp_path: Path) -> None:
     cache.path("x", chunk).write_bytes(b"PAR1 and nothing more")
     with pytest.raises(IngestError, match=r"damaged.*--resume"):
         cache.read("x", chunk)
-    (tmp_path / ".ingest" / "manifest.json").write_text("{")
+    manifest = tmp_path / ".ingest" / "manifest.json"
+    held = json.loads(manifest.read_text())
+    assert cache.open(request, resume=True) == Probe(75.0, 15.0, 1)
+    manifest.write_text(json.dumps({**held, "version": 1, "probe": {"native": False}}))
+    with pytest.raises(IngestError, match="was made with another version"):
+        cache.open(request, resume=True)
+    manifest.write_text("{")
     with pytest.raises(IngestError, match="not a manifest"):
         cache.open(request, resume=True)
 

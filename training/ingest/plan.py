@@ -173,14 +173,14 @@ class Cache:
             )
         try:
             held = json.loads(path.read_text(encoding="utf-8"))
-            probe = probe_of(held["probe"])
             before = dict(held["request"])
             version = held["version"]
+            probe = probe_of(held["probe"]) if version == VERSION else None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise IngestError(f"{path}: not a manifest ({error}); remove {self.folder}") from error
         now = _plain(request)
         other = [k for k in now if before.get(k) != now[k]]
-        if version != VERSION:
+        if probe is None:
             other.append("version")
         if other:
             raise IngestError(
