@@ -23,7 +23,7 @@ from models.frames import (
 from models.otlp_block import Block, joined, selected
 from models.otlp_identity import Identity
 from models.otlp_numbers import FloatArray, IntArray, load_numbers, serving_numbers
-from models.otlp_sums import UNNAMED, sums
+from models.otlp_sums import UNNAMED, compact, sums
 
 MAX_STARTUP_SECONDS = 6 * 3600.0  # a pod first seen later after its creation did something else
 START_ATTRIBUTE = "k8s.pod.start_time"
@@ -114,7 +114,7 @@ class FrameMaker:
 
     def _rows(self, block: Block, each: int) -> tuple[pd.DataFrame, pd.DataFrame]:
         block = selected(block, block.sources < len(self._places.group_of))
-        numbers, column = np.unique(block.bins // each, return_inverse=True)
+        numbers, column = compact(block.bins // each)
         begins = numbers * self.interval_seconds
         p = self._places
         shape = (len(p.keys), len(begins))

@@ -19,6 +19,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
+MAX_SPAN = 10_000_000  # of a table by value
 UNNAMED = -1  # group of a source that no identity names
 GATEWAY = "gateway_arrivals"
 GATEWAY_QUEUE = "gateway_queue"
@@ -57,7 +58,7 @@ def sums(
     intervals (n,): index of each row's interval; shape: how many groups and intervals there are;
     groups: by source number, UNNAMED for those left out.
     """
-    sources, who = _compact(block.sources)
+    sources, who = compact(block.sources)
     of_source = groups[sources]
     place = who * shape[1] + intervals  # of (source, interval)
     begin = block.bins * float(bin_seconds)
@@ -131,11 +132,16 @@ class _Seen:
         return [(int(i), float(first[i])) for i in np.flatnonzero(np.isfinite(first))]
 
 
-def _compact(sources: IntArray) -> tuple[IntArray, IntArray]:
-    """Return the different source numbers, sorted, and which of them each row is."""
-    used = np.zeros(int(sources.max(initial=-1)) + 1, dtype=bool)
-    used[sources] = True
-    return np.flatnonzero(used), (np.cumsum(used) - 1)[sources]
+def compact(values: IntArray) -> tuple[IntArray, IntArray]:
+    """Return the different values, sorted, and which of them each is: np.unique without sorting."""
+    first = int(values.min()) if len(values) else 0
+    span = int(values.max()) - first + 1 if len(values) else 0
+    if span > MAX_SPAN:
+        unique, place = np.unique(values, return_inverse=True)
+        return unique, place.astype(np.int64)
+    used = np.zeros(span, dtype=bool)
+    used[values - first] = True
+    return np.flatnonzero(used) + first, (np.cumsum(used) - 1)[values - first]
 
 
 def _grouped(
