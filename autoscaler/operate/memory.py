@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Iterable, Mapping
 
-from autoscaler.core.outcome import State
+from autoscaler.core.outcome import ServiceState, State
 from autoscaler.edge.clock import Clock
 from autoscaler.edge.kube.api import KubeApi, KubeConflict, KubeError
 from autoscaler.edge.kube.checkpoint import Checkpoint, CheckpointError, StartupRow, load, save
@@ -15,6 +15,7 @@ from autoscaler.operate.collect import Replicas, VariantKey
 log = logging.getLogger("foreserve")
 NAME = "foreserve-checkpoint"
 EVERY_SECONDS = 60.0
+KEEP_GONE_SECONDS = 3600.0  # a policy that comes back within it has its error budget again
 MAX_STARTS = 5000  # the newest: a fleet's start-up times of weeks
 
 
@@ -28,6 +29,8 @@ class Memory:
         self._recalled_for = ""  # the tenure for which the checkpoint was read
         self._written_at = -math.inf
         self._authority: dict[str, str] = {}
+        self._gone: dict[str, float] = {}  # services without a policy, and since when
+        self._doubtful = False  # whether what is remembered may not be the whole story
         self.starts: tuple[StartupRow, ...] = ()
 
     def recall(self, controller: Controller, tenure: str) -> bool:
@@ -51,8 +54,13 @@ class Memory:
             controller.restore(found.state)
             self._authority = dict(found.authority)
             self.starts = tuple(dict.fromkeys((*found.startups, *self.starts)))[-MAX_STARTS:]
+            self._doubtful = True
         self._recalled_for = tenure
         return True
+
+    def interrupt(self) -> None:
+        """Take note that no turn could be taken: meanwhile others may have done what nobody saw."""
+        self._doubtful = True
 
     def take_note(
         self,
@@ -61,20 +69,36 @@ class Memory:
         replicas: Mapping[VariantKey, Replicas],
         now_seconds: float,
     ) -> frozenset[str]:
-        """Remember who may set what; return the services of which that has just changed."""
+        """Remember who may set what; return the services of which that has just changed.
+
+        So it has where a policy came back, and, after a restart or turns that were not taken, where what
+        is remembered is not what runs, or no turn was taken for a whole window.
+        """
         fresh = set()
+        current: dict[str, dict[str, int]] = {}
+        for (service, variant), r in replicas.items():
+            current.setdefault(service, {})[variant] = r.desired
         for service, standing in standings.items():
             before = self._authority.get(service)
-            if changed(before, standing):
+            own = current.get(service, {})
+            anew = changed(before, standing) or service in self._gone
+            if anew or (
+                self._doubtful and _outdated(controller, service, standing, own, now_seconds)
+            ):
                 fresh.add(service)
-                current = {v: r.desired for (s, v), r in replicas.items() if s == service}
-                controller.begin_anew(service, current, now_seconds)
+                controller.begin_anew(service, own, now_seconds)
             self._authority[service] = remembered(before, standing)
+        self._doubtful = False
         return frozenset(fresh)
 
-    def gone(self, members: Iterable[str]) -> frozenset[str]:
-        """Return the services remembered whose policies exist no more, and forget them."""
-        gone = frozenset(self._authority) - frozenset(members)
+    def gone(self, members: Iterable[str], now_seconds: float) -> frozenset[str]:
+        """Return the services whose policies have been gone for long, and forget them.
+
+        Not at once: a policy that is deleted and applied again keeps its error budget.
+        """
+        since = {n: self._gone.get(n, now_seconds) for n in self._authority.keys() - set(members)}
+        gone = frozenset(n for n, t in since.items() if now_seconds - t >= KEEP_GONE_SECONDS)
+        self._gone = {n: t for n, t in since.items() if n not in gone}
         self._authority = {n: a for n, a in self._authority.items() if n not in gone}
         return gone
 
@@ -97,3 +121,18 @@ class Memory:
         except (CheckpointError, KubeError) as error:
             return f"checkpoint: {error}"
         return ""
+
+
+def _outdated(
+    controller: Controller,
+    service: str,
+    standing: Standing,
+    current: Mapping[str, int],
+    now_seconds: float,
+) -> bool:
+    """Whether what is remembered of a service is not the whole story of what runs."""
+    known = controller.state.services.get(service, ServiceState())
+    scaled_since = standing.writes and any(n != current.get(v, n) for v, n in known.desired.items())
+    newest = max((t for holds in known.holds.values() for t, _ in holds), default=math.inf)
+    down = controller.policies.services[service].behavior.scale_down
+    return scaled_since or now_seconds - newest >= down.stabilization_window_seconds

@@ -159,6 +159,7 @@ class Process:
         except Exception as error:  # the loop must outlive whatever one turn meets
             self._wrong = f"{type(error).__name__}: {error}"
             log.exception("a turn failed")
+        self._memory.interrupt()
         return None
 
     def _turn(self) -> Turn:

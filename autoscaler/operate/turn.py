@@ -114,7 +114,7 @@ class Operator:
         with parts.traces.phase("decide"):
             controller.declare(policies)
             fresh = parts.memory.take_note(controller, standings, facts.replicas, now)
-            controller.forget(parts.memory.gone(facts.roll.members))
+            controller.forget(parts.memory.gone(facts.roll.members, now))
             step = controller.step(observation)
         decided = clock.monotonic()
         parts.metrics.observe_phase("decide", decided - collected)
