@@ -12,6 +12,7 @@ from autoscaler.cli.common import EXIT_RUN_TIME, log, result_console, write_json
 from autoscaler.cli.ingest_otlp import identity_of
 from autoscaler.cli.telemetry import StoreRules, StoreService, StoreVariant
 from autoscaler.edge.lint import Facts, Finding, Status, judge, look, target_findings
+from autoscaler.edge.policy_files import load_policies
 from autoscaler.edge.telemetry_config import read_labels
 from models.contract_api import clock_skew_sentence
 from models.otlp_identity import SERVICE_TEMPLATE, VARIANT_TEMPLATE, Identity
@@ -93,17 +94,23 @@ def _lint_store(
 ) -> None:
     from autoscaler.edge.lint_otlp import judge_store, look_at_store
 
-    targets = server.targets_of(policies)
+    declared = load_policies(policies).services if policies else {}
     facts = look_at_store(folder, identity, when)
     findings = judge_store(facts, when)
-    outside = target_findings(facts, targets)
-    silent = sorted({name for name, _, _ in targets} - set(facts.services))
+    outside = target_findings(facts, server.targets_of(policies))
+    silent = sorted(set(declared) - set(facts.services))
     _show(findings)
     log.info("services that speak: %s", ", ".join(facts.services) or "none")
     for name in silent:
         log.warning(
             "%s: a policy, but no source is named so (--service, --map; docs/otlp.md)", name
         )
+    for name, policy in sorted(declared.items()):
+        named = {DEFAULT_VARIANT, *(v.name for v in policy.variants)}
+        for stranger in sorted(set(facts.variants(name)) - named):
+            log.warning(
+                "%s: variant %r speaks but is not in the policy (--variant, --map)", name, stranger
+            )
     _tell_targets(outside)
     if json is not None:
         content = {"services": list(facts.services), "policies_without_telemetry": silent}

@@ -103,6 +103,12 @@ class StoreFacts:
         named = (self.names.get(s.source) for s in self.streams)
         return tuple(sorted({name[0] for name in named if name is not None}))
 
+    def variants(self, service: str) -> tuple[str, ...]:
+        """Variants of a service whose engines speak."""
+        engines = {s.source for s in self.streams if s.signal in ENGINE_SIGNALS}
+        named = (self.names.get(n) for n in engines)
+        return tuple(sorted({n[1] for n in named if n is not None and n[0] == service}))
+
 
 def look_at_store(folder: Path, identity: Identity, now_seconds: float) -> StoreFacts:
     """Read what there is of the last minutes, and every series that is remembered. Raises StoreError."""

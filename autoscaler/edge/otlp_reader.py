@@ -97,7 +97,7 @@ class OtlpReader:
             if seen is None:
                 continue
             services[name] = seen
-            missing = missing_of(seen, {}) + rows.lengths_missing(seen)
+            missing = missing_of(seen, {}) + rows.lengths_missing(seen) + rows.strangers(policy)
             if missing:
                 partial[name] = missing
         silent = tuple(n for n in policies.services if n not in services)
@@ -176,6 +176,14 @@ class _Rows:
             return ()
         names = ("isl_tokens", "osl_tokens")
         return tuple(n for n in names if math.isnan(getattr(seen, n)))
+
+    def strangers(self, policy: Policy) -> tuple[str, ...]:
+        """Return a sentence for each variant that speaks but that the policy does not name."""
+        known = {key for _, key in keys_of(policy, self.has)}
+        speaking = (
+            k for k in self._group if k[0] == policy.service and self._live.live[self._group[k]]
+        )
+        return tuple(f"variant {k[1]!r} is not in the policy" for k in speaking if k not in known)
 
     def _get(self, column: str, key: Key) -> float:
         place = self._group.get(key)

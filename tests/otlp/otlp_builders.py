@@ -19,6 +19,15 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
     NumberDataPoint,
 )
 
+from autoscaler.core.types import (
+    Behavior,
+    Fallback,
+    Mode,
+    Policy,
+    ScalingRules,
+    TargetRef,
+    Variant,
+)
 from models.frames import validate_load, validate_serving
 from models.otlp_block import from_cells, selected
 from models.otlp_fold import Fold, FoldLimits
@@ -28,6 +37,7 @@ from models.otlp_identity import Identity
 from models.otlp_names import IDENTITY_ATTRIBUTES
 from models.otlp_points import metric_points
 from models.otlp_quantiles import Distributions
+from models.slo import SloTargets
 from training.ingest_otlp import Period, ingest_store
 from training.telemetry import Telemetry, read_telemetry
 
@@ -139,6 +149,23 @@ def fold_all(*requests: ExportMetricsServiceRequest, bin_seconds: int = 30) -> F
     for request in requests:
         assert fold.add_points(metric_points(request, IDENTITY_ATTRIBUTES), 0.0) == []
     return fold
+
+
+def policy(service: str, *variants: str, ttft: float = 0.5) -> Policy:
+    """A policy of variants named so; its TPOT target is 0.25 s."""
+    return Policy(
+        service=service,
+        model="any",
+        targets=SloTargets(ttft_seconds=ttft, tpot_seconds=0.25),
+        attainment=0.99,
+        window_hours=1.0,
+        priority=0,
+        variants=tuple(
+            Variant(v, v, 1, 0, 10, TargetRef("apps/v1", "Deployment", v)) for v in variants
+        ),
+        behavior=Behavior(Mode.RECOMMEND, ScalingRules(0.0), ScalingRules(300.0)),
+        fallback=Fallback(600.0, None),
+    )
 
 
 def distributions(*many: Buckets) -> Distributions:

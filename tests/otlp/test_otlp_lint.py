@@ -186,6 +186,9 @@ def test_policies_without_telemetry_and_targets_between_buckets(
     at = ("--at", "2026-01-05T00:10:10Z")
     assert lint("--otlp-store", tmp_path, *at, "--policies", policies)[0] == 0
     assert "prod/mail: a policy, but no source is named so" in caplog.text
+    policies.write_text(POLICY.replace("mail", "chat").replace("name: h100", "name: b200"))
+    assert lint("--otlp-store", tmp_path, *at, "--policies", policies)[0] == 0
+    assert "prod/chat: variant 'h100' speaks but is not in the policy" in caplog.text
     assert "TTFT target of 0.7 s is between the buckets 0.5 s and 1 s" in caplog.text
 
 

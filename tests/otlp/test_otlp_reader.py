@@ -1,19 +1,15 @@
 import math
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from otlp_builders import T0, counter, export, fold_all, gauge, histogram, read_store
+from otlp_builders import T0, counter, export, fold_all, gauge, histogram, policy, read_store
 
 from autoscaler.core.types import Policies
 from autoscaler.edge.otlp_reader import OtlpReader, OtlpReaderSettings, read_load_history
 from autoscaler.edge.otlp_store import OtlpStore
 from autoscaler.edge.reading import Reading
 from models.otlp_identity import Identity
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "ingest"))
-from fleet_policies import policy
 
 CHAT = policy("prod/chat", "h100", ttft=0.5)
 POLICIES = Policies({"prod/chat": CHAT}, ())
@@ -183,6 +179,14 @@ def test_two_variants_and_a_gateway(tmp_path: Path) -> None:
     assert math.isnan(seen.variants["l4"].slo_attainment_ratio)
 
 
+def test_a_variant_that_the_policy_does_not_name_is_told(tmp_path: Path) -> None:
+    written(tmp_path, *(exported("a", t, 5.0, variant="b200") for t in every(15, 15, 600)))
+    reading = read(tmp_path, 605)
+    assert reading.partial == {"prod/chat": ("variant 'b200' is not in the policy",)}
+    assert reading.observation.services["prod/chat"].variants == {}
+    assert reading.observation.services["prod/chat"].arrival_rate_rps == pytest.approx(5.0)
+
+
 def test_a_single_variant_may_carry_no_name(tmp_path: Path) -> None:
     written(tmp_path, *(exported("a", t, 5.0, variant="default") for t in every(15, 15, 600)))
     seen = read(tmp_path, 605).observation.services["prod/chat"]
@@ -241,5 +245,5 @@ def test_history_for_the_controller(tmp_path: Path) -> None:
     assert series.end_seconds == T0 + 1200
     assert series.values[0, :, 0].tolist() == pytest.approx([300.0] * 10)
     assert series.values[0, :, 1].tolist() == pytest.approx([30_000.0] * 10)
-    other = Policies({"prod/other": policy("prod/other")}, ())
+    other = Policies({"prod/other": policy("prod/other", "h100")}, ())
     assert read_load_history(tmp_path, Identity(), other, **asked) is None  # type: ignore[arg-type]

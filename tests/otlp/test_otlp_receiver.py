@@ -35,13 +35,16 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import SpanKind
-from otlp_builders import POD, counter, export
+from otlp_builders import POD, counter, export, gauge, policy
 from receiver_process import Running, running
 
 from autoscaler.cli.otlp import read_token
+from autoscaler.core.types import Policies
+from autoscaler.edge.otlp_reader import OtlpReader
 from models.frames import FrameError
 from models.otlp_block import CODED_SIGNALS, from_bytes
 from models.otlp_cells import Amount
+from models.otlp_identity import Identity
 from models.otlp_schema import FILE_NAME, READ_SOURCES, sources_from_rows
 
 POD_NAME = "a"
@@ -390,3 +393,33 @@ def test_a_token_file_that_holds_no_token_is_refused(tmp_path: Path, content: by
     secret.write_bytes(content)
     with pytest.raises(FrameError, match="one line of"):
         read_token(secret)
+
+
+def test_a_tick_reads_while_the_receiver_writes(store: Path) -> None:
+    now = time.time_ns()
+    with running(store, "--flush-seconds", "0.2") as receiver:
+        for seconds in range(180, -1, -15):  # the last three minutes, 4 requests a second
+            at = now - seconds * 10**9
+            done = (180 - seconds) * 4
+            message = export(
+                gauge("vllm:num_requests_running", 2.0, 0),
+                gauge("vllm:num_requests_waiting", 0.0, 0),
+                counter("vllm:request_success_total", done, 0, 0),
+                resource={**named(POD_NAME), "service.name": "chat", "k8s.namespace.name": "prod"},
+            )
+            for metric in message.resource_metrics[0].scope_metrics[0].metrics:
+                data = metric.gauge if metric.HasField("gauge") else metric.sum
+                data.data_points[0].time_unix_nano = at
+                data.data_points[0].start_time_unix_nano = now - 181 * 10**9
+            headers = {"Content-Type": "application/x-protobuf"}
+            assert post(receiver, "/v1/metrics", message.SerializeToString(), headers)[0] == 200
+        written(store, POD_NAME, "success", 720.0)
+        policies = Policies({"prod/chat": policy("prod/chat", "h100")}, ())
+        with OtlpReader(store, Identity()) as reader:
+            reading = reader.read(policies, now / 1e9 + 2.0)
+        receiver.stop()
+    assert reading.failed == {}
+    seen = reading.observation.services["prod/chat"]
+    assert seen.arrival_rate_rps == pytest.approx(4.0, rel=1e-4)
+    assert seen.variants["h100"].running == pytest.approx(2.0, rel=1e-4)
+    assert seen.variants["h100"].ready == 1
