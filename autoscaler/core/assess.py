@@ -61,7 +61,7 @@ class Situation:
     outlook: Outlook | None
     horizon_seconds: float
     demand: Demand | None  # None: nothing to size from
-    attained_ratio: float
+    budget_left_ratio: float
     attainment_target: float
     windows: tuple[ScheduleWindow, ...]
     idle: bool
@@ -94,7 +94,9 @@ def assess(
         outlook=outlook,
         horizon_seconds=horizon,
         demand=demand,
-        attained_ratio=attained,
+        budget_left_ratio=budget.left_ratio(
+            state.budget, policy.attainment, policy.window_hours, rate
+        ),
         attainment_target=budget.attainment_target(attained, policy.attainment),
         windows=windows,
         idle=_idle(policy, observed, current, demand, rate, horizon),

@@ -51,9 +51,22 @@ def attained_ratio(hours: Sequence[BudgetHour], attainment: float, recent_rate_r
     return 1.0 - (missed + grace * (1.0 - attainment)) / (finished + grace)
 
 
-def left_ratio(attained: float, attainment: float) -> float:
-    """Return the share of the error budget left over: 1 nothing missed, 0 spent, negative overspent."""
-    return 1.0 - (1.0 - attained) / (1.0 - attainment)
+def left_ratio(
+    hours: Sequence[BudgetHour], attainment: float, window_hours: float, recent_rate_rps: float
+) -> float:
+    """Return the share of the window's error budget left: 1 nothing missed, 0 spent, negative overspent.
+
+    1 - missed / ((1 - attainment) * requests of the whole window), where the part of the window that has
+    not been seen yet counts with the recent rate: the budget is whole at the start.
+    """
+    finished = sum(h.finished for h in hours)
+    missed = sum(h.missed for h in hours)
+    if missed <= 0:
+        return 1.0
+    seen_hours = min(len(hours), window_hours)
+    rate = recent_rate_rps if math.isfinite(recent_rate_rps) else 0.0
+    requests = finished + rate * (window_hours - seen_hours) * SECONDS_PER_HOUR
+    return 1.0 - missed / ((1.0 - attainment) * requests)
 
 
 def attainment_target(attained: float, attainment: float) -> float:

@@ -1,5 +1,6 @@
 """Which counts a service gets and which step had the last word, in one sentence."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -50,10 +51,11 @@ def choose_pinned(
     if guessed and reason is Reason.STALE_TELEMETRY:
         reason = Reason.FALLBACK
     silent = observation.now_seconds - situation.state.last_telemetry_seconds
+    silence = "no telemetry yet" if math.isinf(silent) else f"no telemetry for {_span(silent)}"
     details = {
         Reason.FROZEN: "behavior.freeze is set",
-        Reason.STALE_TELEMETRY: f"no telemetry for {_span(silent)}: holding",
-        Reason.FALLBACK: f"no telemetry for {_span(silent)}: fallback",
+        Reason.STALE_TELEMETRY: f"{silence}: holding",
+        Reason.FALLBACK: f"{silence}: fallback",
     }
     return Choice(counts, reason, details[reason])
 
@@ -150,6 +152,4 @@ def _covered_by_less(requirements: Requirements, planned: Planned) -> bool:
 
 
 def _span(seconds: float) -> str:
-    if seconds == float("inf"):
-        return "ever"
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoscaler.core import budget
 from autoscaler.core.assess import Situation
 from autoscaler.core.choose import Choice
 from autoscaler.core.demand import at_leads
@@ -99,7 +98,7 @@ def _decision(
         predicted_attainment_ratio=attained,
         predicted_ttft_p95_seconds=_worst(evaluation.ttft_p95_seconds, parts.phases[0]),
         predicted_tpot_p95_seconds=_worst(evaluation.tpot_p95_seconds, parts.phases[-1]),
-        error_budget_left_ratio=budget.left_ratio(situation.attained_ratio, policy.attainment),
+        error_budget_left_ratio=situation.budget_left_ratio,
         shortfall_ratio=choice.shortfall_ratio,
         cost_usd_per_hour=prices.cost_usd_per_hour(policy.variants, choice.counts),
         trusted=situation.outlook is not None and situation.outlook.trusted,

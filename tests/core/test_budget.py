@@ -28,9 +28,15 @@ def test_nothing_finished_changes_nothing(finished: float) -> None:
 def test_the_budget_is_whole_at_the_start() -> None:
     attained = budget.attained_ratio((), 0.99, math.nan)
     assert attained == pytest.approx(0.99)
-    assert budget.left_ratio(1.0, 0.99) == 1.0
-    assert budget.left_ratio(0.99, 0.99) == pytest.approx(0.0)
-    assert budget.left_ratio(0.98, 0.99) == pytest.approx(-1.0)
+    assert budget.left_ratio((), 0.99, 24.0, math.nan) == 1.0
+
+
+def test_what_is_left_counts_the_rest_of_the_window_at_the_recent_rate() -> None:
+    # 1 req/s over 24 h: 86,400 requests, 864 of them may miss; 216 did in the first hour
+    hours = budget.record((), 3600.0, 24.0, 3600.0, 0.94)
+    assert budget.left_ratio(hours, 0.99, 24.0, 1.0) == pytest.approx(0.75)
+    # nothing is known of the rest: 216 of the 36 that the hour allows
+    assert budget.left_ratio(hours, 0.99, 24.0, math.nan) == pytest.approx(-5.0)
 
 
 def test_attained_mixes_what_was_seen_with_the_grace() -> None:
