@@ -14,6 +14,7 @@ from autoscaler.cli.telemetry import StoreRules, StoreService, StoreVariant
 from autoscaler.edge.lint import Facts, Finding, Status, judge, look, target_findings
 from autoscaler.edge.policy_files import load_policies
 from autoscaler.edge.telemetry_config import read_labels
+from models.contract import DEFAULT_VARIANT
 from models.contract_api import clock_skew_sentence
 from models.otlp_identity import SERVICE_TEMPLATE, VARIANT_TEMPLATE, Identity
 
