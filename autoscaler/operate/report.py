@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 from autoscaler.core.outcome import ServiceDecision
@@ -12,7 +13,7 @@ from autoscaler.edge.kube.api import KubeApi, KubeConflict, KubeError, KubeForbi
 from autoscaler.edge.kube.conditions import ClassFacts, Obstacle, PoolInputs, StatusInputs
 from autoscaler.edge.kube.events import EventAggregator, EventPoster, ObjectRef, changes, scaled
 from autoscaler.edge.kube.pods import lacking
-from autoscaler.edge.kube.status import policy_status, pool_status, worth_writing
+from autoscaler.edge.kube.status import merge_patch, policy_status, pool_status, worth_writing
 from autoscaler.edge.metrics import OperatorMetrics
 from autoscaler.operate.facts import Facts
 from autoscaler.operate.roster import Member, Seen
@@ -22,6 +23,16 @@ from autoscaler.policy.schema import AcceleratorPool
 log = logging.getLogger("foreserve.decision")
 PARALLEL = 8
 Status = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _StatusWrite:
+    """One status to be written, and what stood there before."""
+
+    uid: str
+    about: ObjectRef
+    previous: Status
+    status: Status
 
 
 class Reporter:
@@ -52,13 +63,16 @@ class Reporter:
             result = "ok" if not outcome.problem else "conflict" if outcome.conflict else "failed"
             self._metrics.count_write("scale", result)
         if not turn.led:
+            self._written.clear()  # another leader writes them now: what the cluster has counts
             return
         self._announce(turn)
         statuses = [
             (m.seen, "ScalingPolicy", self._policy(turn, m, lead_seconds, model_version))
             for m in turn.facts.roll.members.values()
         ]
-        statuses += [(p, "AcceleratorPool", _pool(turn, p)) for p in turn.facts.roll.pools]
+        statuses += [
+            (p, "AcceleratorPool", _pool(turn, p, self._previous(p))) for p in turn.facts.roll.pools
+        ]
         self._write(statuses, turn.now_seconds)
         self._poster.post(turn.now_seconds)
         known = {seen.uid for seen, _, _ in statuses}
@@ -99,21 +113,23 @@ class Reporter:
                 continue
             namespace, _, name = seen.name.rpartition("/")
             about = ObjectRef(kind, namespace, name, seen.uid)
-            for happening in changes(about, previous, status):
-                self._events.add(happening, now)
-            due.append((seen, about, status, _patch(previous, status)))
+            due.append(_StatusWrite(seen.uid, about, previous, status))
         with ThreadPoolExecutor(PARALLEL, thread_name_prefix="status") as pool:
-            for (seen, _, status, _), done in zip(due, pool.map(self._put, due), strict=True):
-                if done:
-                    self._written[seen.uid] = (now, status)
+            for write, done in zip(due, pool.map(self._put, due), strict=True):
+                if not done:
+                    continue  # tried again next turn; its news is told then
+                self._written[write.uid] = (now, write.status)
+                for happening in changes(write.about, write.previous, write.status):
+                    self._events.add(happening, now)
 
-    def _put(self, item: tuple[Seen, ObjectRef, Status, Status]) -> bool:
-        _, about, _, patch = item
+    def _put(self, write: "_StatusWrite") -> bool:
+        about = write.about
         path = self._api.path_of(
             about.api_version, about.kind, about.namespace or None, about.name, "status"
         )
         try:
             # with the uid: a policy of the same name made anew must not get the status of the old one
+            patch = merge_patch(write.previous, write.status)
             self._api.patch(path, {"metadata": {"uid": about.uid}, "status": patch})
         except (KubeNotFound, KubeConflict):
             self._metrics.count_write("status", "gone")
@@ -224,7 +240,7 @@ def _lacking(facts: Facts, member: Member) -> str:
     return ""
 
 
-def _pool(turn: Turn, seen: Seen) -> Status:
+def _pool(turn: Turn, seen: Seen, previous: Status) -> Status:
     facts = turn.facts
     in_use: dict[str, int] = {}
     for name, policy in facts.roll.policies.services.items():
@@ -247,16 +263,4 @@ def _pool(turn: Turn, seen: Seen) -> Status:
         ],
         invalid=facts.roll.pool_problems.get(seen.name, ""),
     )
-    return pool_status(seen.status, seen.generation, inputs, turn.now_seconds)
-
-
-def _patch(previous: Status, new: Status) -> Status:
-    """Return the merge patch from one status to the other: what is no longer said becomes null."""
-    gone = {key: None for key in previous if key not in new}
-    return {**{k: _nested(previous.get(k), v) for k, v in new.items()}, **gone}
-
-
-def _nested(before: object, after: object) -> object:
-    if isinstance(before, dict) and isinstance(after, dict):
-        return {**dict.fromkeys(before.keys() - after.keys()), **after}
-    return after
+    return pool_status(previous, seen.generation, inputs, turn.now_seconds)
