@@ -139,7 +139,6 @@ class ApiDouble(ApiServer):
         self._run(self._serve())
 
     def stop(self) -> None:
-        self._do(lambda: self._cut(lambda _: True))
         self._run(self._end())
 
     def pause(self, seconds: float) -> None:
@@ -182,9 +181,15 @@ class ApiDouble(ApiServer):
         await web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True).start()
 
     async def _end(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+        if self._runner is None:
+            return
+        for site in list(self._runner.sites):
+            await (
+                site.stop()
+            )  # first, or who is cut comes back at once and is never told of the end
+        self._cut(lambda _: True)
+        await self._runner.cleanup()
+        self._runner = None
 
     def _cut(self, concerns: Callable[[web.Request], bool]) -> None:
         for request in list(self._open.values()):

@@ -1,0 +1,103 @@
+"""The watches behind the operator: whatever ends a stream, what happened meanwhile is seen."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from apidouble import ApiDouble
+from apiserver import ApiServer
+from crd_setup import install
+from operating import OWN_NAMESPACE, PER_REPLICA, Rig, Script, Time, Workloads, deployment, policy
+
+from autoscaler.handlers import Watches
+
+SEEN_SECONDS = 20.0
+
+
+def until(told: Callable[[], bool], seconds: float = SEEN_SECONDS) -> None:
+    end = time.monotonic() + seconds
+    while not told():
+        assert time.monotonic() < end, "not seen in time"
+        time.sleep(0.02)
+
+
+class Watched:
+    """An operator whose cache is filled by kopf: lists are due every ten minutes of its own clock."""
+
+    def __init__(self, kube: ApiServer, namespace: str) -> None:
+        install(kube)
+        for name in (OWN_NAMESPACE, namespace):
+            kube.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+        self.world = Workloads(kube, namespace)
+        self.world.put(deployment(namespace, "chat", 2), policy(namespace, "chat"))
+        self.world.run_pods("chat")
+        self.service = f"{namespace}/chat"
+        self.script = Script({self.service: 2 * PER_REPLICA})
+        self.rig = Rig(kube, self.script, Time(), timeout_seconds=1.0)
+        self.watches = Watches(self.rig.cluster, self.rig.api)
+        self.rig.process._parts.finder._watching = lambda: self.watches.alive
+        self.watches.start()
+        until(lambda: self.watches.alive)
+        self.rig.turn(1)
+        self.world.edit("chat", {"metadata": {"labels": {"probe": "0"}, "annotations": {"a": "0"}}})
+
+    def paused(self) -> bool:
+        """Whether the cache knows of the pause annotation."""
+        return any(seen.paused for seen in self.rig.cluster.values("policies") or ())
+
+    def pause(self) -> None:
+        self.world.edit("chat", {"metadata": {"annotations": {"foreserve.dev/paused": "true"}}})
+
+    def check(self) -> None:
+        """A pause that came after the stream had ended is obeyed, without a list."""
+        self.pause()
+        until(self.paused)
+        self.script.running[self.service] = 9 * PER_REPLICA
+        synced = self.rig.process._parts.finder._synced_at
+        self.rig.turn(2)
+        assert self.rig.process._parts.finder._synced_at == synced
+        assert self.world.replicas("chat") == 2
+
+
+@pytest.fixture
+def watched(double: ApiDouble) -> Iterator[Watched]:
+    it = Watched(double, "prod")
+    yield it
+    it.watches.close()
+
+
+def test_streams_that_end_with_410_begin_anew(double: ApiDouble, watched: Watched) -> None:
+    until(lambda: watches_of(double) >= 4)
+    double.expire_watches()
+    watched.check()
+
+
+def test_streams_that_break_begin_anew(double: ApiDouble, watched: Watched) -> None:
+    until(lambda: watches_of(double) >= 4)
+    double.break_watches()
+    watched.check()
+
+
+def test_what_was_deleted_while_nobody_watched_is_gone(double: ApiDouble, watched: Watched) -> None:
+    until(lambda: watches_of(double) >= 4)
+    double.fail("GET", "scalingpolicies$", 503, times=3)
+    double.break_watches()
+    double.request("DELETE", "/apis/foreserve.dev/v1alpha1/namespaces/prod/scalingpolicies/chat")
+    watched.script.running[watched.service] = 9 * PER_REPLICA
+    until(lambda: watched.rig.cluster.values("policies") == [])
+    watched.rig.turn(2)
+    assert watched.world.replicas("chat") == 2
+
+
+@pytest.mark.slow
+def test_a_restarted_server_is_watched_again(kube: ApiServer, namespace: str) -> None:
+    watched = Watched(kube, namespace)
+    try:
+        kube.restart(1.0)
+        watched.check()
+    finally:
+        watched.watches.close()
+
+
+def watches_of(double: ApiDouble) -> int:
+    return sum("watch" in r.query for r in list(double._open.values()))
