@@ -48,6 +48,11 @@ class Controller:
         if history is not None:
             self._forecaster.seed(history)
 
+    @property
+    def last_seconds(self) -> float:
+        """Return the time of the last step; -inf before the first."""
+        return self._last_seconds
+
     def step(self, observation: Observation) -> Step:
         """Take one observation and decide.
 

@@ -38,25 +38,26 @@ class SteadyTime:
         self._reference = reference
         self._offset = clock.wall() - clock.monotonic()
         self._compared = -math.inf
-        self._last = -math.inf
 
-    def now(self) -> float:
-        """Return epoch seconds, always later than before."""
-        self._last = max(self._offset + self._clock.monotonic(), self._last + LEAST_STEP_SECONDS)
-        return self._last
+    def now(self, after_seconds: float = -math.inf) -> float:
+        """Return epoch seconds, later than `after_seconds` even if the reference was set back."""
+        return max(self._offset + self._clock.monotonic(), after_seconds + LEAST_STEP_SECONDS)
 
-    def compare(self) -> None:
-        """Compare with the reference, once a minute; to be called right after an answer came."""
+    def compare(self) -> bool:
+        """Compare with the reference, once a minute; to be called right after an answer came.
+
+        Return whether time was set: then that answer was asked for at a wrong time.
+        """
         monotonic = self._clock.monotonic()
         if self._reference is None or monotonic - self._compared < CHECK_SECONDS:
-            return
+            return False
         reference = self._reference()
         if math.isnan(reference):
-            return
+            return False
         self._compared = monotonic
         wrong = reference - (self._offset + monotonic)
-        if abs(wrong) > TOLERANCE_SECONDS:
-            log.warning(
-                "the clock here is %.0f s off the telemetry server's; theirs counts", -wrong
-            )
-            self._offset += wrong
+        if abs(wrong) <= TOLERANCE_SECONDS:
+            return False
+        log.warning("the clock here is %.0f s off the telemetry server's; theirs counts", -wrong)
+        self._offset += wrong
+        return True

@@ -37,14 +37,19 @@ class Backfill:
         self._begun = clock.monotonic()
         self._asked_at = -math.inf
         self._covered: frozenset[str] = frozenset()
-        self._result: LoadSeries | None = None
+        self._answer: tuple[LoadSeries | None, frozenset[str]] | None = None  # and whose it is
         self._thread: threading.Thread | None = None
         self._complete = history is None
+        self._again = False
 
     def ready(self) -> bool:
         """Whether decisions may be written: history was read, or was waited for long enough."""
         waited = self._clock.monotonic() - self._begun
         return self._complete or waited > HISTORY_PATIENCE_SECONDS
+
+    def again(self) -> None:
+        """Read everybody's history once more: a new model may look further back, or in other steps."""
+        self._again = True
 
     def follow(self, controller: Controller, policies: Policies, now_seconds: float) -> None:
         """Ask for the history of services that have none, and hand over what has come."""
@@ -55,11 +60,11 @@ class Backfill:
                 return
             self._thread = None
             self._hand_over(controller)
+        if self._again:
+            self._covered, self._asked_at, self._again = frozenset(), -math.inf, False
         missing = frozenset(policies.services) - self._covered
         since = self._clock.monotonic() - self._asked_at
-        if missing and (
-            since >= HISTORY_AGAIN_SECONDS or (not self._covered and since == math.inf)
-        ):
+        if missing and since >= HISTORY_AGAIN_SECONDS:
             self._asked_at = self._clock.monotonic()
             self._thread = threading.Thread(
                 target=self._read, args=(policies, now_seconds), name="history", daemon=True
@@ -71,15 +76,18 @@ class Backfill:
     def _read(self, policies: Policies, now_seconds: float) -> None:
         assert self._history is not None  # noqa: S101 - follow() checked
         try:
-            self._result = self._history(policies, now_seconds)
+            series = self._history(policies, now_seconds)
         except Exception as error:  # noqa: BLE001 - a thread's error must be told, whatever it is
             log.warning("load history cannot be read: %s", error)
             return
-        self._covered = frozenset(policies.services)
-        self._complete = True
+        self._answer = series, frozenset(policies.services)
 
     def _hand_over(self, controller: Controller) -> None:
-        series, self._result = self._result, None
+        answer, self._answer = self._answer, None
+        if answer is None:
+            return
+        series, self._covered = answer
+        self._complete = True  # from the next turn on, which is the first one to know of it
         if series is None:
             return
         try:
@@ -207,6 +215,7 @@ class Process:
             return
         models = replace(models, lead_time=self._learner.better(models.lead_time))
         self._controller.declare(self._controller.policies, models)
+        self._backfill.again()
         self._metrics.set_model(models.generation)
         log.info("models: generation %s", models.generation)
 

@@ -99,13 +99,15 @@ class Operator:
         """Take one turn; raises NotReadyError, StepError and KubeError where none can be taken."""
         parts, controller, clock = self._parts, self._parts.controller, self._parts.clock
         begun = clock.monotonic()
-        now = parts.time.now()
+        now = parts.time.now(controller.last_seconds)
         with parts.traces.phase("collect"):
             facts = parts.finder.find(now)
             policies = limited(facts.roll.policies, facts.quotas.limits)
             policies = only_seen(policies, facts.replicas)
             reading = parts.telemetry.read(policies, now)
-            parts.time.compare()
+            if parts.time.compare():  # asked in a wrong time: once more, before anything follows
+                now = parts.time.now(controller.last_seconds)
+                reading = parts.telemetry.read(policies, now)
             observation = _observed(reading.observation, policies, facts)
             standings = standings_of(facts)
             led = self.leads() and parts.memory.recall(controller, parts.lease.tenure)
