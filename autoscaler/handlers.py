@@ -96,7 +96,7 @@ class Watches:
     @property
     def alive(self) -> bool:
         """Whether watch streams are open."""
-        return self._running.is_set()
+        return self._running.is_set() and self._thread.is_alive()
 
     def start(self) -> None:
         """Begin to watch."""
