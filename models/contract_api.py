@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from models.histograms import native_cumulative
 
 FloatArray = NDArray[np.float64]
+WARNINGS = b'"warnings":['
 PART = "__part__"  # label of the rows that hold a native histogram's sum and count
 
 
@@ -157,6 +158,21 @@ def native_means(rows: Sequence[Row]) -> list[Row]:
         for plain, row in parts["count"].items()
         if plain in parts["sum"] and row.values[-1] > 0
     ]
+
+
+def warnings_of(body: bytes) -> list[str]:
+    """Return the `warnings` of an answer, such as Thanos' of a store that is missing from it.
+
+    They stand at the end; inside a label's value the quotes would be escaped.
+    """
+    at = body.rfind(WARNINGS)
+    if at < 0:
+        return []
+    try:
+        told, _ = json.JSONDecoder().raw_decode(body[at + len(WARNINGS) - 1 :].decode("utf-8"))
+    except ValueError:
+        return []  # cut off: whoever reads the answer says so
+    return [" ".join(str(text).split())[:300] for text in told]
 
 
 def without_infinity(values: FloatArray) -> tuple[FloatArray, int]:

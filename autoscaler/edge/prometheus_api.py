@@ -5,6 +5,7 @@ retried here (a tick has a deadline, `training.ingest` retries by itself).
 """
 
 import json
+import logging
 import math
 import time
 from dataclasses import dataclass
@@ -28,8 +29,10 @@ from models.contract_api import (
     UnavailableError,
     error_of,
     rows_of,
+    warnings_of,
 )
 
+log = logging.getLogger("foreserve")
 CONNECT_SECONDS = 5.0
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}  # compression costs more than it saves there
 BLOCK_BYTES = 1 << 18
@@ -138,6 +141,7 @@ class _Session(requests.Session):
         self.timeout_seconds = timeout_seconds
         self.where = where
         self.server_date = ""  # of the latest answer
+        self.told: set[str] = set()  # warnings of the server, each reported once
 
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:  # noqa: ANN401
         end = time.monotonic() + self.timeout_seconds
@@ -150,6 +154,10 @@ class _Session(requests.Session):
         response._content = body  # what reading without `stream` does
         if response.status_code != 200:
             raise error_of(response.status_code, body.decode("utf-8", "replace"), self.where)
+        for warning in warnings_of(body):  # the library drops them
+            if warning not in self.told:
+                self.told.add(warning)
+                log.warning("%s: an answer with a warning: %s", self.where, warning)
         return response
 
     def _body(self, response: requests.Response, end: float) -> bytes:

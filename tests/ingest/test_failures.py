@@ -28,6 +28,7 @@ from models.contract_api import (
     UnavailableError,
     clock_skew_sentence,
     rows_of,
+    warnings_of,
 )
 from training.ingest import IngestError
 from training.ingest.fetch import Task, ask, fetch, with_retries
@@ -168,6 +169,28 @@ def test_credentials_tenant_and_token_are_sent(tmp_path: Path) -> None:
     assert seen[0]["Authorization"] == "Basic " + base64.b64encode(b"me:s3cret").decode()
     assert seen[0]["X-Scope-OrgID"] == "team-a"
     assert seen[1]["Authorization"] == "Bearer s3cret"
+
+
+def test_a_partial_answer_is_told_once_and_used(caplog: pytest.LogCaptureFixture) -> None:
+    """Thanos without one of its stores: 200, what there is, and a warning."""
+    words = "receive series from store-gateway-1: rpc error: code = Unavailable"
+    result = [{"metric": {"x": '"warnings":["no"]'}, "value": [1.0, "2"]}]
+    data = {"resultType": "vector", "result": result}
+    content = {"status": "success", "data": data, "warnings": [words]}
+
+    def plan(*_: object) -> Answer:
+        return 200, {}, json.dumps(content, separators=(",", ":")).encode()
+
+    with serving(plan) as (url, _), PrometheusApi(Access(url)) as api:
+        for _ in range(3):
+            assert api.instant("up", 1.0)[0].values[0] == 2
+    assert [r.getMessage() for r in caplog.records] == [f"{url}: an answer with a warning: {words}"]
+
+
+def test_warnings_of_an_answer() -> None:
+    assert warnings_of(b'{"status":"success","data":{},"warnings":["a","b"]}') == ["a", "b"]
+    assert warnings_of(b'{"status":"success","data":{}}') == []
+    assert warnings_of(b'{"data":{},"warnings":["a') == []
 
 
 def test_secrets_in_files_that_cannot_be(tmp_path: Path) -> None:
