@@ -73,19 +73,45 @@ def rows_of(result: Any, where: str) -> list[Row]:  # noqa: ANN401 - parsed JSON
             f"{where}: the answer holds {type(result).__name__}, not a list of series; "
             "is it a Prometheus API?"
         )
-    rows = _matrix(result)
+    rows = _matrix(result) or _vector(result)
     if rows is None:
         rows = [row for entry in result for row in _rows(entry, where)]
+    if twice := _twice(rows):
+        raise RefusedError(
+            f"{where}: two series with the same labels {dict(twice)} in one answer; "
+            "the server deduplicates wrongly, ask one replica"
+        )
+    return rows
+
+
+def _twice(rows: Sequence[Row]) -> Mapping[str, str] | None:
+    """Return labels that two rows share, None if no two do. Servers name labels in one order: cheap."""
+    if len({tuple(row.labels.items()) for row in rows}) == len(rows):
+        orders = {tuple(row.labels) for row in rows}
+        if len({frozenset(order) for order in orders}) == len(orders):
+            return None
     seen: set[frozenset[tuple[str, str]]] = set()
     for row in rows:
         key = frozenset(row.labels.items())
         if key in seen:
-            raise RefusedError(
-                f"{where}: two series with the same labels {dict(row.labels)} in one answer; "
-                "the server deduplicates wrongly, ask one replica"
-            )
+            return row.labels
         seen.add(key)
-    return rows
+    return None
+
+
+def _vector(result: list[Any]) -> list[Row] | None:
+    """Return the rows of a vector of plain numbers, as `_matrix`; None if it is anything else."""
+    try:
+        samples = [entry["value"] for entry in result]
+        times = np.array([at for at, _ in samples], dtype=np.float64)
+        texts = pa.array([text for _, text in samples], pa.string())
+        values = texts.cast(pa.float64()).to_numpy(zero_copy_only=False)
+        labels = [entry["metric"] for entry in result]
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+        return None
+    if not all(type(own) is dict for own in labels):
+        return None
+    return [Row(own, times[i : i + 1], values[i : i + 1]) for i, own in enumerate(labels)]
 
 
 def _matrix(result: list[Any]) -> list[Row] | None:

@@ -187,16 +187,25 @@ def _histograms(
     """Return bounds -> row -> rates of buckets; of several aliases the first that a row has."""
     out: dict[tuple[float, ...], dict[Key, list[float]]] = {}
     taken: set[Key] = set()
+    keys: dict[tuple[str | None, ...], Key | None] = {}  # a row has a label set for each bucket
+    edges: dict[str, float] = {}
     for rows in aliases:
         cells: dict[Key, dict[float, float]] = {}
         for row in rows:
-            key = labels.row(row.labels)
-            if key is not None and key not in taken and "le" in row.labels:
-                cells.setdefault(key, {})[float(row.labels["le"])] = float(row.values[-1])
+            own = row.labels
+            place = tuple(own.get(label) for label in labels.group)
+            if place not in keys:
+                keys[place] = labels.row(own)
+            key, edge = keys[place], own.get("le")
+            if key is None or edge is None or key in taken:
+                continue
+            if edge not in edges:
+                edges[edge] = float(edge)
+            cells.setdefault(key, {})[edges[edge]] = float(row.values[-1])
         taken |= cells.keys()
-        for key, own in cells.items():
-            bounds = tuple(sorted(own))
-            out.setdefault(bounds, {})[key] = [own[b] for b in bounds]
+        for key, of in cells.items():
+            bounds = tuple(sorted(of))
+            out.setdefault(bounds, {})[key] = [of[b] for b in bounds]
     return out
 
 
