@@ -29,6 +29,7 @@ class Memory:
         self._recalled_for = ""  # the tenure for which the checkpoint was read
         self._written_at = -math.inf
         self._authority: dict[str, str] = {}
+        self._away: set[str] = set()  # services known that were not decided for in the last turn
         self._gone: dict[str, float] = {}  # services without a policy, and since when
         self._doubtful = False  # whether what is remembered may not be the whole story
         self.starts: tuple[StartupRow, ...] = ()
@@ -71,7 +72,7 @@ class Memory:
     ) -> frozenset[str]:
         """Remember who may set what; return the services of which that has just changed.
 
-        So it has where a policy came back, and, after a restart or turns that were not taken, where what
+        So it has where a policy came back or was not decided for, and, after a restart or turns that were not taken, where what
         is remembered is not what runs, or no turn was taken for a whole window.
         """
         fresh = set()
@@ -81,7 +82,7 @@ class Memory:
         for service, standing in standings.items():
             before = self._authority.get(service)
             own = current.get(service, {})
-            anew = changed(before, standing) or service in self._gone
+            anew = changed(before, standing) or service in self._away
             if anew or (
                 self._doubtful and _outdated(controller, service, standing, own, now_seconds)
             ):
@@ -89,6 +90,7 @@ class Memory:
                 controller.begin_anew(service, own, now_seconds)
             self._authority[service] = remembered(before, standing)
         self._doubtful = False
+        self._away = set(self._authority.keys() - standings.keys())
         return frozenset(fresh)
 
     def gone(self, members: Iterable[str], now_seconds: float) -> frozenset[str]:
