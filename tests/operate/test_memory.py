@@ -225,6 +225,7 @@ def test_who_was_overtaken_reads_what_the_other_one_wrote() -> None:
 def test_a_policy_that_comes_back_keeps_its_budget_and_begins_anew() -> None:
     own, memory = controller(REMEMBERED), Hands().memory()
     memory.take_note(own, {SERVICE: standing()}, counts(5), NOW)
+    memory.take_note(own, {}, {}, NOW)
     assert memory.gone([], NOW) == frozenset()
     assert memory.gone([], NOW + KEEP_GONE_SECONDS - 1.0) == frozenset()
     later = NOW + KEEP_GONE_SECONDS - 1.0
