@@ -48,6 +48,7 @@ class History:
         ahead = round((series.end_seconds - self.end_seconds) / self.step_seconds)
         if ahead > 0:
             self._skip(ahead)
+            self._sum[:] = self._span[:] = 0.0  # of a step that is recorded now
         behind = max(0, -ahead)  # steps that were observed since the record ended
         tail = series.values[:, -max(1, self.steps - behind) :, :]
         end = self.steps - behind

@@ -90,3 +90,90 @@ def test_lengths_follow_slowly() -> None:
     for i in range(120):  # half an hour of prompts ten times as long
         history.observe(observation(NOW + 15 * (i + 1), rate=2.0, h100=seen(1)))
     assert 500.0 < history.isl_tokens[0] < 900.0  # 1 - 1/e of the way from 100 to 1000
+
+
+def recorded(services: tuple[str, ...], counts: list[float], end: float = NOW) -> LoadSeries:
+    """Return a record of these requests a minute, the last minute ending at `end`."""
+    values = np.zeros((len(services), len(counts), 3))
+    values[:, :, 0] = counts
+    values[:, :, 1], values[:, :, 2] = values[:, :, 0] * 100.0, values[:, :, 0] * 10.0
+    return LoadSeries(services, end - 60.0 * len(counts), 60.0, values)
+
+
+def minutes(history: History, count: int, rate: float, start: float = NOW) -> None:
+    for i in range(4 * count):
+        history.observe(observation(start + 15 * (i + 1), rate=rate, h100=seen(1)))
+
+
+def test_what_was_seen_stays_and_a_late_record_fills_the_gaps_before() -> None:
+    history = History([SERVICE], 60.0, 6)
+    minutes(history, 2, rate=1.0)  # 60 requests in each of two minutes after NOW
+    history.seed(recorded((SERVICE,), [1, 2, 3, 4, 5, 6, 7, 8], end=NOW + 60.0))
+    # the record's last minute was seen: 60 stays; before it 4 to 7, the oldest do not fit
+    assert history.requests[0].tolist() == [4.0, 5.0, 6.0, 7.0, 60.0, 60.0]
+    assert history.end_seconds == NOW + 120
+
+
+def test_a_gap_in_what_was_seen_is_filled_from_the_record() -> None:
+    history = History([SERVICE], 60.0, 4)
+    minutes(history, 1, rate=1.0)
+    history.observe(silence(NOW + 120))
+    minutes(history, 1, rate=1.0, start=NOW + 120)
+    history.seed(recorded((SERVICE,), [7, 8, 9], end=NOW + 180.0))
+    assert history.requests[0].tolist()[1:] == [60.0, 8.0, 60.0]
+
+
+def test_a_record_that_ended_long_ago_changes_nothing() -> None:
+    history = History([SERVICE], 60.0, 3)
+    minutes(history, 3, rate=1.0)
+    history.seed(recorded((SERVICE,), [7, 8, 9], end=NOW - 600.0))
+    assert history.requests[0].tolist() == [60.0] * 3
+    assert history.isl_tokens[0] == 1000.0  # as seen
+
+
+def test_a_record_that_is_ahead_ends_the_open_step() -> None:
+    history = History([SERVICE], 60.0, 4)
+    for i in range(2):  # half a minute of 1 req/s
+        history.observe(observation(NOW + 15 * (i + 1), rate=1.0, h100=seen(1)))
+    history.seed(recorded((SERVICE,), [5, 6, 7], end=NOW + 120.0))
+    assert history.requests[0].tolist()[1:] == [5.0, 6.0, 7.0]
+    minutes(history, 1, rate=2.0, start=NOW + 120)
+    assert history.requests[0, -1] == 120.0  # and not with the half minute before
+
+
+def test_a_record_off_the_grid_is_placed_where_it_lies_nearest() -> None:
+    history = History([SERVICE], 60.0, 4)
+    minutes(history, 1, rate=1.0)
+    history.seed(recorded((SERVICE,), [5, 6, 7], end=NOW - 20.0))
+    assert history.requests[0].tolist() == [5.0, 6.0, 7.0, 60.0]
+
+
+def test_services_come_and_go_and_the_others_keep_theirs() -> None:
+    history = History([SERVICE, "b"], 60.0, 4)
+    history.seed(recorded((SERVICE, "b"), [1, 2, 3, 4]))
+    history.observe(observation(NOW + 15, rate=2.0, h100=seen(1)))
+    other = history.covering(["a", SERVICE], 4)
+    assert np.isnan(other.requests[0]).all()
+    assert other.requests[1].tolist() == [1.0, 2.0, 3.0, 4.0]
+    assert other.isl_tokens[1] == history.isl_tokens[0]
+    assert other.osl_tokens[1] == history.osl_tokens[0]
+    assert math.isnan(other.isl_tokens[0])
+    assert other.end_seconds == NOW
+    for i in range(1, 4):  # the step that was open goes on: 15 s of 2 req/s, then 45 s of 4 req/s
+        other.observe(observation(NOW + 15 * (i + 1), rate=4.0, h100=seen(1)))
+    assert other.requests[1].tolist() == [2.0, 3.0, 4.0, 210.0]
+    assert history.requests[0].tolist() == [1.0, 2.0, 3.0, 4.0]  # a copy
+    assert history.covering([SERVICE], 2).requests.tolist() == [[3.0, 4.0]]
+    longer = history.covering([SERVICE], 6).requests[0]
+    assert np.isnan(longer[:2]).all()
+    assert longer[2:].tolist() == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_who_joins_later_can_be_seeded_later() -> None:
+    history = History([SERVICE], 60.0, 4)
+    minutes(history, 2, rate=1.0)
+    history = history.covering([SERVICE, "b"], 4)
+    history.seed(recorded(("b",), [5, 6, 7, 8], end=NOW + 60.0))
+    assert history.requests[1].tolist()[:3] == [6.0, 7.0, 8.0]
+    assert math.isnan(history.requests[1, 3])
+    assert history.requests[0].tolist()[2:] == [60.0, 60.0]
