@@ -21,7 +21,7 @@ from autoscaler.core.types import (
 from autoscaler.edge.reading import Reading, keys_of, missing_of, with_held
 from autoscaler.edge.telemetry_rows import Answers, Key, Replicas
 from models.contract import Labels
-from models.contract_api import ApiError, QueryApi, Row, native_means
+from models.contract_api import ApiError, QueryApi, Row, native_means, no_cycle_search
 from models.contract_queries import LEVELS, live_queries
 from models.slo import SloTargets
 
@@ -71,6 +71,10 @@ class PrometheusReader:
 
     def read(self, policies: Policies, now_seconds: float) -> Reading:
         """Return what the server knows of the interval that ends now. Does not raise ApiError."""
+        with no_cycle_search():
+            return self._read(policies, now_seconds)
+
+    def _read(self, policies: Policies, now_seconds: float) -> Reading:
         rows, failed = self._ask(now_seconds)
         for column in ("isl_tokens", "osl_tokens"):  # a classic histogram of the same service wins
             native = native_means(rows.pop(f"{column}:native", []))

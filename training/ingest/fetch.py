@@ -1,9 +1,7 @@
 """Fetch the parts of a plan: in parallel but politely, halved where too much, retried where unavailable."""
 
-import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +15,7 @@ from models.contract_api import (
     Row,
     TooMuchError,
     UnavailableError,
+    no_cycle_search,
 )
 from models.progress import Progress
 from training.ingest.plan import Cache, Chunk
@@ -60,7 +59,7 @@ def fetch(
         cache.write(task.name, task.chunk, with_retries(lambda: ask(api, task), wait_between))
 
     with (
-        _no_cycles(),
+        no_cycle_search(),
         ThreadPoolExecutor(max_workers=parallel, thread_name_prefix="ingest") as pool,
     ):
         waiting = {pool.submit(one, t) for t in missing}
@@ -101,18 +100,6 @@ def ask(api: QueryApi, task: Task) -> list[Row]:
         return api.instant(task.query, task.chunk.end_seconds)
     answers = [_range(api, query, task.chunk, step) for query in (task.query, *task.others)]
     return answers[0] if task.fold is None else task.fold(answers, task.chunk)
-
-
-@contextmanager
-def _no_cycles() -> Iterator[None]:
-    """Switch the search for reference cycles off: half of the time of parsing, and JSON has none."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _range(api: QueryApi, query: str, chunk: Chunk, step: float) -> list[Row]:
