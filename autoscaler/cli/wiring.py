@@ -167,13 +167,13 @@ def _history(source: Source, controller: Controller) -> History:
 
 
 def _models_of(folder: Path) -> Models:
-    """Return how to ask which generation is current, and how to load it."""
+    """Return how to ask which generation is current, and how to load it: what is in use stays."""
 
     def current() -> tuple[str, Callable[[], ServingModels]]:
         try:
             pointer = (folder / CURRENT).read_text(encoding="utf-8")
         except OSError:
-            return NO_MODELS, partial(_first_models, folder)
+            return "", partial(load_models, folder)  # which says what is wrong
         return pointer, partial(load_models, folder)
 
     return current

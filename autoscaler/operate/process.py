@@ -25,7 +25,8 @@ HISTORY_AGAIN_SECONDS = 600.0  # after it failed, or for services that came late
 HISTORY_PATIENCE_SECONDS = 900.0  # then decisions are made without it
 
 History = Callable[[Policies, float], LoadSeries | None]
-Models = Callable[[], tuple[str, Callable[[], ServingModels]]]  # generation, and how to load it
+# a text that differs with every generation, "" for none; and how to load what is current
+Models = Callable[[], tuple[str, Callable[[], ServingModels]]]
 
 
 class Backfill:
@@ -128,7 +129,8 @@ class Process:
         self._interval_seconds = interval_seconds
         self._helpers = helpers
         self._models_at = -math.inf
-        self._bad_generation = ""
+        self._pointer = ""  # to the models that were loaded last
+        self._bad_models = ""  # why others could not be
         self._beat = self._clock.monotonic()  # the loop goes round
         self._turned = -math.inf  # a turn was taken
         self._wrong = "no turn has been taken yet"
@@ -204,14 +206,17 @@ class Process:
             return
         self._models_at = now
         try:
-            generation, load = self._models()
-            if generation in {self._controller.models.generation, self._bad_generation}:
+            pointer, load = self._models()
+            if pointer == self._pointer:
                 return
             models = load()
         except ArtifactError as error:
-            if str(error) != self._bad_generation:
+            if str(error) != self._bad_models:
                 log.warning("%s; the models in use stay", error)
-            self._bad_generation = str(error)
+            self._bad_models = str(error)
+            return
+        self._pointer, self._bad_models = pointer, ""
+        if models.generation == self._controller.models.generation:
             return
         models = replace(models, lead_time=self._learner.better(models.lead_time))
         self._controller.declare(self._controller.policies, models)

@@ -118,7 +118,7 @@ def test_scraped_restarted_and_gone(tmp_path: Path) -> None:
                     progress=lambda *_: None,
                 )
     load = read_telemetry(tmp_path / "out").load
-    assert summary["scrape_seconds"] < 2
+    assert summary["scrape_seconds"] <= 2  # each second, but a busy machine skips some
     known = load.requests.dropna()
     assert len(known) >= 4
     done = finished(recorded[13]) - finished(recorded[0])
