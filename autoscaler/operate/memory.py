@@ -72,8 +72,8 @@ class Memory:
     ) -> frozenset[str]:
         """Remember who may set what; return the services of which that has just changed.
 
-        So it has where a policy came back or was not decided for, and, after a restart or turns that were not taken, where what
-        is remembered is not what runs, or no turn was taken for a whole window.
+        So it has where a policy came back or was not decided for; and, after a restart or turns that were
+        not taken, where what is remembered is not what runs, or no turn was taken for a whole window.
         """
         fresh = set()
         current: dict[str, dict[str, int]] = {}
