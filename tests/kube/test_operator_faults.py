@@ -220,6 +220,7 @@ def test_while_namespaces_are_unknown_all_count_as_paused(fragile: Workloads) ->
     annotation = {"metadata": {"annotations": {"foreserve.dev/paused": "true"}}}
     double.request("PATCH", "/api/v1/namespaces/prod", annotation, content_type=MERGE)
     rig = Rig(double, Script({service: 5 * PER_REPLICA}), Time(), timeout_seconds=0.3)
+    rig.process._parts.finder._watching = lambda: True  # what failed is due before ten minutes
     double.fail("GET", "/api/v1/namespaces$", 500, times=10_000)
     rig.turn(2)
     assert fragile.replicas("chat") == 2
@@ -748,6 +749,22 @@ def test_nan_for_ever_holds(kube: ApiServer, world: Workloads) -> None:
     rig.turn(12)
     assert world.replicas("chat") == 5
     assert world.condition("chat", "TelemetryFresh")[0] == "False"
+
+
+def test_probes_say_what_is_wrong(kube: ApiServer, world: Workloads) -> None:
+    service = chat(world, 5)
+    script, time = Broken({service: 5 * PER_REPLICA}), Time()
+    rig = Rig(kube, script, time)
+    assert rig.process.readiness() == "no turn has been taken yet"
+    rig.turn(1)
+    assert (rig.process.health(), rig.process.readiness()) == ("", "")
+    script.how = "raises"
+    rig.turn(1)
+    assert rig.process.readiness() == ""  # one turn that fails is no reason to be taken away
+    rig.turn(2)
+    assert rig.process.readiness() == "RuntimeError: a reader that breaks its word"
+    time.seconds += 60.0
+    assert rig.process.health().startswith("the loop has stood still")
 
 
 # -- many --------------------------------------------------------------------
