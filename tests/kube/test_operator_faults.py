@@ -24,9 +24,11 @@ from operating import (
 )
 
 from autoscaler.core.types import Policies
+from autoscaler.edge.clock import SteadyTime
 from autoscaler.edge.kube.api import KubeApi
 from autoscaler.edge.kube.lease import Lease
 from autoscaler.edge.reading import Reading
+from autoscaler.operate.turn import Operator
 
 MERGE = "application/merge-patch+json"
 CHECKPOINT = f"/api/v1/namespaces/{OWN_NAMESPACE}/configmaps/foreserve-checkpoint"
@@ -341,6 +343,23 @@ def test_a_target_made_anew_between_two_turns_begins_with_what_runs(
     script.running[service] = PER_REPLICA
     rig.turn(3)
     assert world.replicas("chat") == 3  # the window of the one that is gone is gone with it
+
+
+def test_the_turn_that_sees_a_target_made_anew_writes_nothing(
+    kube: ApiServer, world: Workloads
+) -> None:
+    service = chat(world, 2)
+    script = Script({service: 2 * PER_REPLICA})
+    rig = Rig(kube, script, Time())
+    rig.turn(2)
+    kube.request("DELETE", f"/apis/apps/v1/namespaces/{world.namespace}/deployments/chat")
+    world.put(deployment(world.namespace, "chat", 3))
+    world.run_pods("chat")
+    script.running[service] = 8 * PER_REPLICA
+    rig.turn(1)
+    assert world.replicas("chat") == 3
+    rig.turn(1)
+    assert world.replicas("chat") == 8
 
 
 def test_a_target_that_comes_after_its_policy_begins_with_what_runs(
@@ -740,6 +759,35 @@ def test_one_bad_answer_of_telemetry_changes_nothing(
     assert world.version("chat") == version
 
 
+@pytest.mark.parametrize("wrong_seconds", [-300.0, 300.0])
+def test_a_clock_five_minutes_off_is_put_right_within_the_first_turn(
+    kube: ApiServer, world: Workloads, wrong_seconds: float
+) -> None:
+    service = chat(world, 5)
+    script, time = Dated({service: 5 * PER_REPLICA}), Time()
+    rig = Rig(kube, script, time)
+    steady = SteadyTime(time.clock(), lambda: time.seconds - wrong_seconds)
+    rig.process._operator = Operator(replace(rig.process._parts, time=steady))
+    turn = rig.process.once()
+    assert turn is not None
+    truth = time.seconds - wrong_seconds
+    assert script.asked == [time.seconds, truth]
+    assert turn.now_seconds == turn.step.observation.now_seconds == truth
+    script.running[service] = 7 * PER_REPLICA
+    time.seconds += EVERY_SECONDS
+    rig.turn(1)
+    assert script.asked[2:] == [truth + EVERY_SECONDS]
+    assert world.replicas("chat") == 7
+
+
+class Dated(Script):
+    """Telemetry that remembers for which times it was asked."""
+
+    def read(self, policies: Policies, now_seconds: float) -> Reading:
+        self.asked = [*getattr(self, "asked", ()), now_seconds]
+        return super().read(policies, now_seconds)
+
+
 def test_nan_for_ever_holds(kube: ApiServer, world: Workloads) -> None:
     service = chat(world, 5)
     script = Script({service: 5 * PER_REPLICA})
@@ -759,7 +807,7 @@ def test_probes_say_what_is_wrong(kube: ApiServer, world: Workloads) -> None:
     rig.turn(1)
     assert (rig.process.health(), rig.process.readiness()) == ("", "")
     script.how = "raises"
-    rig.turn(1)
+    rig.process.once()
     assert rig.process.readiness() == ""  # one turn that fails is no reason to be taken away
     rig.turn(2)
     assert rig.process.readiness() == "RuntimeError: a reader that breaks its word"
