@@ -600,6 +600,28 @@ def test_a_restart_goes_on_with_the_window_that_was_open(kube: ApiServer, world:
     assert world.replicas("chat") < 6
 
 
+def test_a_checkpoint_follows_each_scale_and_is_else_due_once_a_minute(
+    kube: ApiServer, world: Workloads
+) -> None:
+    service = chat(world, 2)
+    script, time = Script({service: 2 * PER_REPLICA}), Time()
+    rig = Rig(kube, script, time)
+
+    def version() -> str:
+        return str(kube.request("GET", CHECKPOINT)[1]["metadata"]["resourceVersion"])
+
+    rig.process.once()
+    first = version()
+    time.seconds += 15.0
+    rig.process.once()
+    assert version() == first
+    time.seconds += 15.0
+    script.running[service] = 5 * PER_REPLICA
+    rig.process.once()
+    assert world.replicas("chat") == 5
+    assert version() != first
+
+
 def test_killed_between_a_scale_and_its_checkpoint(kube: ApiServer, world: Workloads) -> None:
     service = chat(world, 2)
     script, time = Script({service: 2 * PER_REPLICA}), Time()
