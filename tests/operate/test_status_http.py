@@ -23,17 +23,27 @@ class Truth:
         return b"a 1\n", "text/plain; version=0.0.4"
 
 
+TRUTH = Truth()
+
+
 @pytest.fixture
 def truth() -> Truth:
-    return Truth()
+    TRUTH.sick = TRUTH.unready = TRUTH.accepted = ""
+    return TRUTH
 
 
-@pytest.fixture
-def server(truth: Truth) -> Iterator[StatusServer]:
-    made = StatusServer("127.0.0.1", 0, lambda: truth.sick, lambda: truth.unready, truth.metrics)
+@pytest.fixture(scope="module")
+def server() -> Iterator[StatusServer]:
+    """One for all tests: to close it takes half a second."""
+    made = StatusServer("127.0.0.1", 0, lambda: TRUTH.sick, lambda: TRUTH.unready, TRUTH.metrics)
     made.start()
     yield made
     made.close()
+
+
+@pytest.fixture(autouse=True)
+def _well(truth: Truth) -> None:
+    """Every test begins with nothing wrong."""
 
 
 def ask(server: StatusServer, path: str, method: str = "GET") -> tuple[int, str]:
