@@ -3,7 +3,7 @@
 import socket
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -11,13 +11,6 @@ from autoscaler.cli import server
 from autoscaler.cli.common import log_as
 from autoscaler.edge.prometheus_api import Access
 from autoscaler.edge.telemetry_config import read_labels
-
-if TYPE_CHECKING:
-    pass
-
-LEASE = "foreserve"
-NO_MODELS = "none"
-UNSEEN_HISTORY_SECONDS = 8 * 86_400.0  # what features look back on, where no model says it
 
 HELP = """
 Run the operator: watch policies and pools, decide every few seconds, act according to each policy's mode.
