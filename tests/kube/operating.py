@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,9 @@ class Rig:
         token: str | None = None,
         loads: Mapping[tuple[str, str], float] | None = None,
         timeout_seconds: float = 5.0,
+        models: ServingModels | None = None,
     ) -> None:
+        models = nothing_learned() if models is None else models
         self.kube, self.script, self.time = kube, script, time
         self.api = KubeApi(kube.admin() if token is None else kube.client(token), timeout_seconds)
         self.lease = lease if lease is not None else Always()
@@ -103,7 +106,7 @@ class Rig:
         clock = time.clock()
         self.metrics = OperatorMetrics("test")
         self.memory = Memory(self.api, OWN_NAMESPACE, clock)
-        self.controller = Controller(Policies({}, ()), nothing_learned())
+        self.controller = Controller(Policies({}, ()), models)
         finder = FactFinder(self.api, self.cluster, OWN_NAMESPACE, clock, lambda: False)
         parts = Parts(
             api=self.api,
@@ -122,18 +125,18 @@ class Rig:
             parts,
             Reporter(self.api, "test", self.metrics, 60.0),
             Backfill(None, clock),
-            StartLearner(self.memory, LeadTimeModel({}), None),
-            lambda: ("none", nothing_learned),
+            StartLearner(self.memory, models.lead_time, None),
+            lambda: (models.generation, lambda: models),
             WarmPlaces(self.api, OWN_NAMESPACE, self.metrics),
             INTERVAL_SECONDS,
         )
 
-    def turn(self, times: int = 1) -> Turn | None:
+    def turn(self, times: int = 1, every_seconds: float = EVERY_SECONDS) -> Turn | None:
         """Take turns, an interval apart; return the last one, None if it was not taken."""
         turn = None
         for _ in range(times):
             turn = self.process.once()
-            self.time.seconds += EVERY_SECONDS
+            self.time.seconds += every_seconds
         return turn
 
 
@@ -221,8 +224,8 @@ class Workloads:
         found = next(c for c in self.status(name)["conditions"] if c["type"] == kind)
         return found["status"], found["reason"], found["message"]
 
-    def run_pods(self, name: str, *, ready: bool = True) -> None:
-        """Make as many ready pods as the Deployment asks for, and no more."""
+    def run_pods(self, name: str, *, ready: bool = True, ready_after_seconds: float = 0.0) -> None:
+        """Make as many pods as the Deployment asks for, and no more; ready as if so long after creation."""
         wanted = self.replicas(name)
         path = f"/api/v1/namespaces/{self.namespace}/pods"
         found = self.ask("GET", path, params={"labelSelector": f"app={name}"})["items"]
@@ -233,7 +236,8 @@ class Workloads:
         for _ in range(wanted - len(found)):
             made = self.ask("POST", path, _pod(self.namespace, name))
             if ready:
-                status = {"status": _ready(made["metadata"]["creationTimestamp"])}
+                created = made["metadata"]["creationTimestamp"]
+                status = {"status": _ready(created, _later(created, ready_after_seconds))}
                 self._merge(f"{path}/{made['metadata']['name']}/status", status)
 
     def pods(self, name: str) -> list[Json]:
@@ -282,7 +286,14 @@ def _pod(namespace: str, app: str) -> Json:
     }
 
 
-def _ready(since: str) -> Json:
-    kinds = ("PodScheduled", "Initialized", "Ready", "ContainersReady")
-    conditions = [{"type": k, "status": "True", "lastTransitionTime": since} for k in kinds]
+def _ready(since: str, ready: str) -> Json:
+    times = {"PodScheduled": since, "Initialized": since, "Ready": ready, "ContainersReady": ready}
+    conditions = [
+        {"type": k, "status": "True", "lastTransitionTime": at} for k, at in times.items()
+    ]
     return {"phase": "Running", "conditions": conditions}
+
+
+def _later(stamp: str, seconds: float) -> str:
+    moment = datetime.fromisoformat(stamp) + timedelta(seconds=seconds)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
