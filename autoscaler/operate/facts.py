@@ -26,7 +26,7 @@ from autoscaler.edge.kube.scale import ScaleView, read_scales
 from autoscaler.edge.kube.selectors import group_selector
 from autoscaler.operate.authority import TargetKey
 from autoscaler.operate.collect import Replicas, VariantKey, replicas_of
-from autoscaler.operate.roster import PAUSED, Roll, Roster, is_paused, see
+from autoscaler.operate.roster import Roll, Roster, is_paused, see
 
 log = logging.getLogger("foreserve")
 
@@ -188,11 +188,15 @@ class FactFinder:
         return self._problems
 
     def _switch(self, problems: dict[str, str]) -> bool:
-        """Read the switch that pauses everything; what it said last holds while it cannot be read."""
+        """Read the switch that pauses everything; what it said last holds while it cannot be read.
+
+        `data.paused` or the annotation of policies and namespaces, on the ConfigMap: a data key has no "/".
+        """
         path = self._api.path_of("v1", "ConfigMap", self._namespace, SETTINGS_NAME)
         try:
-            data = self._api.get(path).get("data") or {}
-            self._paused_all = str(data.get(PAUSED, data.get("paused", "false"))).lower() != "false"
+            settings = self._api.get(path)
+            said = (settings.get("data") or {}).get("paused", "false")
+            self._paused_all = is_paused(settings["metadata"]) or str(said).lower() != "false"
         except KubeNotFound:
             self._paused_all = False
         except KubeError as error:

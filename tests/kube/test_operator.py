@@ -111,7 +111,7 @@ def test_silence_holds_and_a_lost_workload_is_told(
     assert world.condition("ghost", "Ready")[1] == "TargetNotFound"
 
 
-@pytest.mark.parametrize("where", ["policy", "namespace", "everything"])
+@pytest.mark.parametrize("where", ["policy", "namespace", "everything", "everything, annotated"])
 def test_a_pause_writes_nothing_and_its_end_does_not_jump(
     kube: ApiServer, world: Workloads, namespace: str, where: str
 ) -> None:
@@ -148,7 +148,9 @@ def _pause(kube: ApiServer, namespace: str, where: str, *, on: bool) -> None:
         return
     maps = f"/api/v1/namespaces/{OWN_NAMESPACE}/configmaps"
     if on:
-        body = {"metadata": {"name": "foreserve"}, "data": {"paused": "true"}}
+        body: dict[str, object] = {"metadata": {"name": "foreserve"}, "data": {"paused": "true"}}
+        if where == "everything, annotated":
+            body = {"metadata": {"name": "foreserve", **annotation["metadata"]}}
         assert kube.request("POST", maps, body)[0] == 201
     else:
         assert kube.request("DELETE", f"{maps}/foreserve")[0] == 200
