@@ -181,7 +181,7 @@ LABELS = {"app": "chat", "tier": "gold", "gen": "3", "empty": ""}
         ("empty=", True),
         ("app=", False),
         ("in=x", False),  # 'in' is a key here
-        ("leaderworkerset.sh/name=chat,leaderworkerset.sh/worker-index=0", False),
+        ("leaderworkerset.sigs.k8s.io/name=chat,leaderworkerset.sigs.k8s.io/worker-index=0", False),
     ],
 )
 def test_selectors(selector: str, expected: bool) -> None:
@@ -201,11 +201,14 @@ def test_a_selector_that_cannot_be_read_is_refused(selector: str) -> None:
     ("selector", "expected"),
     [
         (
-            "leaderworkerset.sh/name=chat,leaderworkerset.sh/worker-index=0",
-            "leaderworkerset.sh/name=chat",
+            "leaderworkerset.sigs.k8s.io/name=chat,leaderworkerset.sigs.k8s.io/worker-index=0",
+            "leaderworkerset.sigs.k8s.io/name=chat",
         ),
         ("app=chat,tier in (a,b)", "app=chat,tier in (a,b)"),
-        ("leaderworkerset.sh/worker-index=0", "leaderworkerset.sh/worker-index=0"),
+        (
+            "leaderworkerset.sigs.k8s.io/worker-index=0",
+            "leaderworkerset.sigs.k8s.io/worker-index=0",
+        ),
     ],
 )
 def test_workers_of_a_group_hold_accelerators_too(selector: str, expected: str) -> None:

@@ -19,7 +19,7 @@ TERM = re.compile(
     rf"(?P<set>(?<=\s)in|(?<=\s)notin)\s*\((?P<values>[^()]*)\)|"
     rf"(?P<op>==|=|!=|>|<)\s*(?P<value>{VALUE}))?\s*(?P<end>,|$)"
 )
-LEADERS = re.compile(r"\s*leaderworkerset\.sh/worker-index\s*==?\s*0\s*")
+LEADERS = re.compile(r"\s*leaderworkerset\.sigs\.k8s\.io/worker-index\s*==?\s*0\s*")
 ONE_VALUE = re.compile(VALUE)
 
 
