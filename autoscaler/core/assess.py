@@ -39,11 +39,15 @@ UNKNOWN_START = StartLead(typical_seconds=150.0, upper_seconds=300.0)  # data/RE
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Demand points, shape (K,) each, in requests per second, and the mix they come in."""
+    """Demand points, shape (K,) each, in requests per second, and the mix they come in.
+
+    `measured_rps` is the last minute's mean; NaN if nothing was measured in it.
+    """
 
     future: FloatArray
     hold: FloatArray
     present: FloatArray
+    measured_rps: float
     reactive_rps: float  # 0: no reason to overrule the forecast
     isl_tokens: float
     osl_tokens: float
@@ -169,7 +173,7 @@ def _demand(
         if not math.isfinite(rate):
             return None
         points = unmodelled_points(rate)
-        return Demand(points, points, points, reactive, isl, osl)
+        return Demand(points, points, points, rate, reactive, isl, osl)
     now = observation.now_seconds
     spans = (
         (typical, upper + interval),
@@ -179,7 +183,7 @@ def _demand(
     future, hold, present = (
         factor * demand_points(envelope(outlook, now, a, b), outlook.quantiles) for a, b in spans
     )
-    return Demand(future, hold, present, reactive, isl, osl)
+    return Demand(future, hold, present, rate, reactive, isl, osl)
 
 
 def _mix(observed: ServiceObservation | None, outlook: Outlook | None) -> tuple[float, float]:

@@ -100,6 +100,7 @@ class ServiceDecision:
     forecast_median_rps: float  # at the horizon
     forecast_upper_rps: float  # 0.95 quantile at the horizon
     required_replicas: int  # of the variants as planned, before limits; of one variant if alone
+    needed_replicas: float  # the same for the load measured now: least within the SLO, in hindsight
     attainment_target_ratio: float  # what the plan aimed at, after the error budget
     predicted_attainment_ratio: float
     predicted_ttft_p95_seconds: float

@@ -12,7 +12,7 @@ from autoscaler.core.demand import at_leads
 from autoscaler.core.needs import phases_of
 from autoscaler.core.outcome import FloatArray, ServiceDecision
 from autoscaler.core.prices import Prices
-from autoscaler.core.sizing import Evaluation, Sizes, evaluate
+from autoscaler.core.sizing import Evaluation, IntArray, Sizes, evaluate
 
 UPPER = 0.95  # the quantile reported as the forecast's upper edge
 
@@ -94,6 +94,7 @@ def _decision(
         forecast_median_rps=float(np.interp(0.5, quantiles, values)),
         forecast_upper_rps=float(np.interp(UPPER, quantiles, values)),
         required_replicas=_required(situation, choice, sizes),
+        needed_replicas=_needed(situation, choice, sizes),
         attainment_target_ratio=situation.attainment_target,
         predicted_attainment_ratio=attained,
         predicted_ttft_p95_seconds=_worst(evaluation.ttft_p95_seconds, parts.phases[0]),
@@ -123,14 +124,35 @@ def _horizon_quantiles(situation: Situation) -> tuple[FloatArray, FloatArray]:
 
 def _required(situation: Situation, choice: Choice, sizes: Sizes) -> int:
     """Return the forecast's requirement, in replicas of the mix that was chosen, phase by phase."""
+    phases = _by_phase(situation, choice, sizes, sizes.future)
+    known = [n for n in phases if n is not None]
+    return sum(known) if known else sum(choice.counts.values())
+
+
+def _needed(situation: Situation, choice: Choice, sizes: Sizes) -> float:
+    """Return what the load measured now needs, in the same mix; NaN where it or a speed is unknown."""
+    demand = situation.demand
+    if demand is None or not math.isfinite(demand.measured_rps):
+        return math.nan
+    if demand.measured_rps <= 0:
+        return 0.0
+    phases = _by_phase(situation, choice, sizes, sizes.measured)
+    return float(sum(math.nan if n is None else n for n in phases))
+
+
+def _by_phase(
+    situation: Situation, choice: Choice, sizes: Sizes, alone: IntArray
+) -> list[int | None]:
+    """Return replicas of the chosen mix for each phase, None where no variant's speed is known.
+
+    `alone` is the need per lane as if its variant were the only one.
+    """
     variants, service = situation.policy.variants, situation.policy.service
     lanes = {v.name: sizes.lane(service, v.name) for v in variants}
-    needs = {name: int(sizes.future[lane]) for name, lane in lanes.items() if lane is not None}
-    if not needs:
-        return sum(choice.counts.values())
+    needs = {name: int(alone[lane]) for name, lane in lanes.items() if lane is not None}
     phases = phases_of([v.role for v in variants])
     names = [[variants[i].name for i in p if variants[i].name in needs] for p in phases]
-    return sum(_of_phase({n: needs[n] for n in group}, choice) for group in names if group)
+    return [_of_phase({n: needs[n] for n in group}, choice) if group else None for group in names]
 
 
 def _of_phase(needs: Mapping[str, int], choice: Choice) -> int:

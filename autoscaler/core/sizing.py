@@ -24,6 +24,7 @@ from models.step_time import Coefficients
 
 LEAST_SEARCH = 64  # a need is searched up to this or twice maxReplicas; beyond it, it is unmet
 IDLE_RPS = 1e-3  # a load that no queue notices
+CERTAIN: FloatArray = np.ones(1)  # the weight of a rate that is known
 MIDDLE = len(PROBABILITIES) // 2  # the demand point nearest the median
 CEILING_SLACK = 0.25  # of the allowed misses, below what an idle fleet attains
 HOPELESS = 0.5  # an idle fleet's share within an objective, below which replicas cannot help it
@@ -74,6 +75,7 @@ class Sizes:
     hold: IntArray
     present: IntArray
     reactive: IntArray
+    measured: IntArray  # by the load measured now, as if it stayed; -1 where none was measured
     future_rps: FloatArray  # (N, K), the demand points at the lead time
 
     def lane(self, service: str, variant: str) -> int | None:
@@ -115,10 +117,10 @@ def size_all(situations: Sequence[Situation], forecasts: Forecasts) -> Sizes:
     slack = CEILING_SLACK + (1.0 - CEILING_SLACK) * short
     target = np.minimum(wanted, reachable - slack * allowed)
 
-    reactive = np.array([d.reactive_rps for d in demands]).reshape(len(demands), 1)
     points = [_stack([getattr(d, name) for d in demands]) for name in ("future", "hold", "present")]
-    rates = np.stack([*points, np.broadcast_to(reactive, points[0].shape)])  # (4, N, K)
-    found = _required(steering, rates, target, most)
+    found = _required(steering, np.stack(points), WEIGHTS, target, most)
+    rates = np.array([[d.reactive_rps for d in demands], [d.measured_rps for d in demands]])
+    reactive, measured = _required(steering, rates[..., np.newaxis], CERTAIN, target, most)
     return Sizes(
         lanes={key: i for i, key in enumerate(keys)},
         batches=batches,
@@ -128,7 +130,8 @@ def size_all(situations: Sequence[Situation], forecasts: Forecasts) -> Sizes:
         future=found[0],
         hold=found[1],
         present=found[2],
-        reactive=found[3],
+        reactive=reactive,
+        measured=measured,
         future_rps=points[0],
     )
 
@@ -199,9 +202,13 @@ def _batches(
 
 
 def _required(
-    batches: Sequence[Batch], rates: FloatArray, target: FloatArray, most: IntArray
+    batches: Sequence[Batch],
+    rates: FloatArray,
+    weights: FloatArray,
+    target: FloatArray,
+    most: IntArray,
 ) -> IntArray:
-    """Return counts (D, N) for D demands of every lane, rates (D, N, K); one call a role."""
+    """Return counts (D, N) for D demands of every lane, rates (D, N, K), weights (K,); one call a role."""
     times = rates.shape[0]
     found = np.full(rates.shape[:2], -1, dtype=np.int64)
     for b in batches:
@@ -209,7 +216,7 @@ def _required(
         counts = capacity.required_replicas(
             Coefficients.from_columns(np.tile(b.coefficients.columns(), times)),
             flat,
-            np.broadcast_to(WEIGHTS, flat.shape),
+            np.broadcast_to(weights, flat.shape),
             np.tile(b.isl_tokens, times),
             np.tile(b.osl_tokens, times),
             capacity.TargetArrays(

@@ -21,6 +21,7 @@ from autoscaler.core.outcome import Decisions, ServiceDecision
 from autoscaler.core.report import UPPER
 from autoscaler.core.types import Observation, Policies, Policy, ServiceObservation
 from autoscaler.edge.forecast_memory import ForecastMemory, PastForecast
+from autoscaler.edge.regret import Regret
 
 PHASES = ("collect", "decide", "actuate")
 MEDIAN = 0.5
@@ -30,6 +31,7 @@ TICK_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30
 PER_SERVICE: dict[str, str] = {
     "horizon_seconds": "How far ahead the last decision looked.",
     "required_replicas": "Replicas that the forecast asks for, before limits, of the mix chosen.",
+    "needed_replicas": "Replicas that the load measured now needs within the SLO, of the mix chosen.",
     "attainment_target_ratio": "Share of requests within the SLO that the last plan aimed at.",
     "predicted_attainment_ratio": "Share of requests within the SLO that the last plan expects.",
     "predicted_ttft_p95_seconds": "Time to first token (p95) that the last plan expects.",
@@ -63,6 +65,7 @@ class _Service:
     decisions: dict[str, int] = field(default_factory=dict)  # by reason
     finished_requests: float = 0.0
     missed_requests: float = 0.0
+    regret: Regret = field(default_factory=Regret)
     forecasts: ForecastMemory = field(default_factory=ForecastMemory)
     past: PastForecast | None = None  # what was forecast for the last interval
     forecasts_checked: int = 0
@@ -147,7 +150,11 @@ class _Services(Collector):
             self._now = observation.now_seconds
             known = {name: self._known.get(name, _Service()) for name in policies.services}
             for name, policy in policies.services.items():
-                _take_in(known[name], policy, observation, decisions.services.get(name))
+                decision, seen = decisions.services.get(name), observation.services.get(name)
+                _take_in(known[name], policy, observation, decision)
+                if decision is not None and seen is not None:
+                    interval = observation.interval_seconds
+                    known[name].regret.take_in(policy, policies.pools, seen, decision, interval)
             self._known = known
 
     def collect(self) -> list[Metric]:
@@ -159,6 +166,7 @@ class _Services(Collector):
                 *_decision_families(self._known),
                 *_telemetry_families(self._known, self._now),
                 *_forecast_families(self._known),
+                *_regret_families(self._known),
             ]
 
 
@@ -309,6 +317,23 @@ def _forecast_families(known: Mapping[str, _Service]) -> Iterator[Metric]:
         family = CounterMetricFamily(f"foreserve_{key}", text, labels=["service"])
         for name, s in known.items():
             family.add_metric([name], getattr(s, attribute))
+        yield family
+
+
+def _regret_families(known: Mapping[str, _Service]) -> Iterator[Metric]:
+    for key, attribute, text in (
+        ("regret_usd", "usd", "Paid beyond what the load as measured needed, in hindsight."),
+        (
+            "shortfall_replica_seconds",
+            "shortfall_replica_seconds",
+            "Ready replicas that lacked for the load as measured, in hindsight, times seconds.",
+        ),
+    ):
+        family = CounterMetricFamily(f"foreserve_{key}", text, labels=["service"])
+        for name, s in known.items():
+            total = getattr(s.regret, attribute)
+            if not math.isnan(total):
+                family.add_metric([name], total)
         yield family
 
 

@@ -37,6 +37,7 @@ def decision(**changes: Any) -> ServiceDecision:
         forecast_median_rps=10.0,
         forecast_upper_rps=13.0,
         required_replicas=4,
+        needed_replicas=3.0,
         attainment_target_ratio=0.99,
         predicted_attainment_ratio=0.995,
         predicted_ttft_p95_seconds=0.5,

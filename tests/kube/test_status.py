@@ -41,6 +41,7 @@ DECISION = ServiceDecision(
     forecast_median_rps=12.3456,
     forecast_upper_rps=15.87,
     required_replicas=4,
+    needed_replicas=3.0,
     attainment_target_ratio=0.99,
     predicted_attainment_ratio=0.9951,
     predicted_ttft_p95_seconds=0.4321,

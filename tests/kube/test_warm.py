@@ -47,6 +47,7 @@ def decision(desired: dict[str, int], carried: float, upper: float) -> ServiceDe
         forecast_median_rps=nan,
         forecast_upper_rps=upper,
         required_replicas=0,
+        needed_replicas=3.0,
         attainment_target_ratio=nan,
         predicted_attainment_ratio=nan,
         predicted_ttft_p95_seconds=nan,
