@@ -15,6 +15,7 @@ from autoscaler.operate.facts import NotReadyError
 from autoscaler.operate.marks import WarmPlaces
 from autoscaler.operate.report import Reporter
 from autoscaler.operate.starts import StartLearner
+from autoscaler.operate.troubles import Troubles
 from autoscaler.operate.turn import Operator, Parts, Turn
 from models.artifact import ArtifactError
 from models.frames import LoadSeries
@@ -128,6 +129,8 @@ class Process:
         self._clock = parts.clock
         self._interval_seconds = interval_seconds
         self._helpers = helpers
+        self._cluster_troubles = Troubles("cluster")
+        self._telemetry_troubles = Troubles("telemetry")
         self._models_at = -math.inf
         self._pointer = ""  # to the models that were loaded last
         self._bad_models = ""  # why others could not be
@@ -197,8 +200,9 @@ class Process:
                 "leader": turn.led,
             }
         )
-        for what, problem in {**turn.facts.problems, **turn.reading.failed}.items():
-            log.debug("%s: %s", what, problem)
+        now = self._clock.monotonic()
+        self._cluster_troubles.follow(turn.facts.problems, now)
+        self._telemetry_troubles.follow(turn.reading.failed, now)
 
     def _renew_models(self) -> None:
         now = self._clock.monotonic()

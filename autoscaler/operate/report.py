@@ -157,11 +157,11 @@ class Reporter:
             self._events.add(happening, turn.now_seconds)
 
     def _log(self, turn: Turn) -> None:
-        """Log each decision that is another than the last one, in one line with its numbers."""
+        """Log each decision that is another than the last one, or was written, in one line."""
         written = {o.write.service for o in turn.outcomes if not o.problem}
         for name, decision in turn.step.decisions.services.items():
             now = (dict(decision.variants), decision.reason, turn.led)
-            news = self._said.get(name) != now
+            news = self._said.get(name) != now or name in written
             self._said[name] = now
             level = logging.INFO if news and turn.led else logging.DEBUG
             if log.isEnabledFor(level):
@@ -187,7 +187,12 @@ def _log_decision(
         "horizon_seconds": _number(decision.horizon_seconds),
         "cost_usd_per_hour": _number(decision.cost_usd_per_hour),
     }
-    text = f"{name}: {current} -> {dict(decision.variants)} ({decision.reason.value})"
+    counts = ", ".join(
+        f"{v} {n}" if current.get(v, n) == n else f"{v} {current[v]} -> {n}"
+        for v, n in decision.variants.items()
+    )
+    done = "written" if wrote else numbers["mode"]
+    text = f"{name}: {counts}; {done}; {decision.reason.value}: {decision.detail}"
     log.log(level, "%s", text, extra={"decision": numbers})
 
 

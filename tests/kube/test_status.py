@@ -264,8 +264,11 @@ LIMITS = [
 def test_limits(changes: dict[str, Any], expected: tuple[str, str]) -> None:
     made = status(decided(**changes))
     assert verdict(made, ConditionType.CONSTRAINED) == expected
-    if "shortfall_ratio" in changes:
-        assert "25% of it did not fit" in condition_of(made, ConditionType.CONSTRAINED)["message"]
+    message = condition_of(made, ConditionType.CONSTRAINED)["message"]
+    if expected == ("True", "CapacityShort"):
+        assert message == "4 replicas required, 25% of it did not fit"
+    elif expected[0] == "True":  # the decision's own words say what does not fit, once
+        assert message == f"4 replicas required: {DECISION.detail}"
 
 
 def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
@@ -414,6 +417,15 @@ def test_a_pool_that_is_used_up_unknown_or_invalid() -> None:
     assert made["display"]["inUse"] == "h100 2/?"
     made = pool_status(made, 3, PoolInputs((), invalid="spec.classes: missing"), NOW)
     assert verdict(made, ConditionType.READY) == ("False", "InvalidSpec")
+
+
+def test_a_class_of_which_nobody_knows_how_many_there_are_is_not_used_up() -> None:
+    inputs = PoolInputs([ClassFacts("mi300x", 2.4, 0, 0, "no node has the label")])
+    made = pool_status({}, 1, inputs, NOW)
+    assert verdict(made, ConditionType.READY) == ("False", "InventoryUnknown")
+    assert verdict(made, ConditionType.EXHAUSTED) == ("False", "Available")
+    message = condition_of(made, ConditionType.EXHAUSTED)["message"]
+    assert message == "accelerators of every class that is known are left"
 
 
 JSON = st.recursive(

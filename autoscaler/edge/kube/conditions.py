@@ -171,7 +171,7 @@ def _constrained(inputs: StatusInputs) -> Verdict:
         return Verdict("Unknown", ConditionReason.NO_DECISION, NO_DECISION)
     wanted = f"{replicas(decision.required_replicas)} required"
     if decision.reason in LIMITED_BY:
-        text = f"{wanted}, {decision.shortfall_ratio:.0%} of it did not fit: {decision.detail}"
+        text = f"{wanted}: {decision.detail}"
         return Verdict("True", LIMITED_BY[decision.reason], text)
     if decision.shortfall_ratio > SHORT:
         text = f"{wanted}, {decision.shortfall_ratio:.0%} of it did not fit"
@@ -214,11 +214,14 @@ def pool_verdicts(inputs: PoolInputs) -> dict[ConditionType, Verdict]:
 
 
 def _exhausted(classes: Iterable[ClassFacts]) -> Verdict:
-    full = [c for c in classes if c.usable is not None and (c.in_use or 0) >= c.usable]
+    every = list(classes)
+    known = [c for c in every if not c.problem]
+    full = [c for c in known if c.usable is not None and (c.in_use or 0) >= c.usable]
     if full:
         text = "; ".join(f"{c.name}: {c.in_use or 0} of {c.usable} in use" for c in full)
         return Verdict("True", ConditionReason.ALL_IN_USE, text)
-    return Verdict("False", ConditionReason.AVAILABLE, "accelerators of every class are left")
+    which = "every class" if len(known) == len(every) else "every class that is known"
+    return Verdict("False", ConditionReason.AVAILABLE, f"accelerators of {which} are left")
 
 
 def with_history(
