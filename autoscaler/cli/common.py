@@ -45,9 +45,9 @@ def log_as(form: str, level: str) -> None:
         if form == "json":
             from pythonjsonlogger.json import JsonFormatter
 
-            fields = "%(asctime)s %(levelname)s %(name)s %(message)s"
-            names = {"asctime": "time", "levelname": "level", "name": "logger"}
-            handler.setFormatter(JsonFormatter(fields, rename_fields=names))
+            fields = "%(levelname)s %(name)s %(message)s"
+            names = {"levelname": "level", "name": "logger"}
+            handler.setFormatter(JsonFormatter(fields, rename_fields=names, timestamp="time"))
         else:
             handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger("foreserve").setLevel(level.upper())

@@ -2,7 +2,8 @@
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from autoscaler.policy.schema import AcceleratorPool
 
 log = logging.getLogger("foreserve.decision")
 PARALLEL = 8
+STATUS_SECONDS = 5.0  # of a turn, for statuses: a slow server must not slow decisions
 Status = Mapping[str, Any]
 
 
@@ -39,8 +41,14 @@ class Reporter:
     """Writes statuses and Events of what has happened, and remembers what was written last."""
 
     def __init__(
-        self, api: KubeApi, instance: str, metrics: OperatorMetrics, stale_after_seconds: float
+        self,
+        api: KubeApi,
+        instance: str,
+        metrics: OperatorMetrics,
+        stale_after_seconds: float,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._monotonic = monotonic
         self._api = api
         self._metrics = metrics
         self._stale_after = stale_after_seconds
@@ -77,6 +85,8 @@ class Reporter:
         self._poster.post(turn.now_seconds)
         known = {seen.uid for seen, _, _ in statuses}
         self._written = {uid: w for uid, w in self._written.items() if uid in known}
+        names = turn.facts.roll.members
+        self._last_telemetry = {n: t for n, t in self._last_telemetry.items() if n in names}
 
     def _policy(
         self, turn: Turn, member: Member, lead_seconds: Mapping[str, float], model_version: str
@@ -114,8 +124,13 @@ class Reporter:
             namespace, _, name = seen.name.rpartition("/")
             about = ObjectRef(kind, namespace, name, seen.uid)
             due.append(_StatusWrite(seen.uid, about, previous, status))
+        end = self._monotonic() + STATUS_SECONDS
+
+        def put(write: _StatusWrite) -> bool:
+            return self._monotonic() < end and self._put(write)
+
         with ThreadPoolExecutor(PARALLEL, thread_name_prefix="status") as pool:
-            for write, done in zip(due, pool.map(self._put, due), strict=True):
+            for write, done in zip(due, pool.map(put, due), strict=True):
                 if not done:
                     continue  # tried again next turn; its news is told then
                 self._written[write.uid] = (now, write.status)
@@ -143,18 +158,21 @@ class Reporter:
         return True
 
     def _announce(self, turn: Turn) -> None:
+        counts: dict[str, dict[str, tuple[int, int]]] = {}
         for outcome in turn.outcomes:
             write = outcome.write
-            member = turn.facts.roll.members[write.service]
-            namespace, _, name = write.service.rpartition("/")
-            about = ObjectRef("ScalingPolicy", namespace, name, member.seen.uid)
             if outcome.problem:
                 log.warning("%s %s: %s", write.service, write.variant, outcome.problem)
                 continue
-            decision = turn.step.decisions.services[write.service]
+            of_service = counts.setdefault(write.service, {})
+            of_service[write.variant] = (write.view.replicas, write.replicas)
+        for service, moved in counts.items():
+            namespace, _, name = service.rpartition("/")
+            uid = turn.facts.roll.members[service].seen.uid
+            decision = turn.step.decisions.services[service]
             why = f"{decision.reason.value}: {decision.detail}"
-            happening = scaled(about, write.variant, write.view.replicas, write.replicas, why)
-            self._events.add(happening, turn.now_seconds)
+            for happening in scaled(ObjectRef("ScalingPolicy", namespace, name, uid), moved, why):
+                self._events.add(happening, turn.now_seconds)
 
     def _log(self, turn: Turn) -> None:
         """Log each decision that is another than the last one, or was written, in one line."""

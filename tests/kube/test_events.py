@@ -32,7 +32,7 @@ from autoscaler.edge.kube.events import (
 NOW = 1_767_571_200.0  # 2026-01-05T00:00:00Z
 CHAT = ObjectRef("ScalingPolicy", "prod", "chat", "uid-1")
 POOL = ObjectRef("AcceleratorPool", "", "main", "uid-2")
-UP = scaled(CHAT, "h100", 1, 3, "forecast: 12 requests/s")
+(UP,) = scaled(CHAT, {"h100": (1, 3)}, "forecast: 12 requests/s")
 LOG = logging.getLogger("foreserve.test.events")
 
 
@@ -42,6 +42,15 @@ def aggregator(**more: Any) -> EventAggregator:
 
 def condition(kind: str, status: str, reason: str = "Why", message: str = "a sentence") -> Any:
     return {"type": kind, "status": status, "reason": reason, "message": message}
+
+
+def test_variants_that_move_together_are_one_event_a_direction() -> None:
+    counts = {"prefill": (1, 3), "decode": (2, 1), "both": (4, 5), "same": (2, 2)}
+    told = [(h.reason, h.message) for h in scaled(CHAT, counts, "forecast")]
+    assert told == [
+        ("ScaledUp", "prefill: 1 to 3 replicas, both: 4 to 5 replicas (forecast)"),
+        ("ScaledDown", "decode: 2 to 1 replica (forecast)"),
+    ]
 
 
 def test_the_first_is_created_whole() -> None:
@@ -94,7 +103,7 @@ def test_the_next_ones_count_up_for_ten_minutes() -> None:
 
 def test_other_reasons_and_objects_have_their_own() -> None:
     events = aggregator()
-    down = scaled(CHAT, "h100", 3, 1, "hold")
+    (down,) = scaled(CHAT, {"h100": (3, 1)}, "hold")
     assert (down.reason, down.message) == ("ScaledDown", "h100: 3 to 1 replica (hold)")
     again = replace(UP, about=replace(CHAT, uid="uid-9"))  # deleted and created again
     for happening in (UP, down, UP, replace(UP, about=POOL), again):

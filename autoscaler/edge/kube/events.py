@@ -89,10 +89,21 @@ class _Series:
     told: int = 0
 
 
-def scaled(about: ObjectRef, variant: str, before: int, after: int, why: str) -> Happening:
-    """Return the happening of a written scale; `why` is the decision's reason and detail."""
-    reason = "ScaledUp" if after > before else "ScaledDown"
-    return Happening(about, reason, f"{variant}: {before} to {replicas(after)} ({why})")
+def scaled(
+    about: ObjectRef, counts: Mapping[str, tuple[int, int]], why: str
+) -> Iterator[Happening]:
+    """Yield what was written of a policy's variants, (before, after) each, in one happening a direction.
+
+    `why` is the decision's reason and detail.
+    """
+    for reason, sign in (("ScaledUp", 1), ("ScaledDown", -1)):
+        moved = [
+            f"{variant}: {before} to {replicas(after)}"
+            for variant, (before, after) in counts.items()
+            if (after - before) * sign > 0
+        ]
+        if moved:
+            yield Happening(about, reason, f"{', '.join(moved)} ({why})")
 
 
 def changes(
