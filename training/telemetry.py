@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from models import starts
 from models.frames import (
     SERVING_OPTIONAL,
     SERVING_REQUIRED,
@@ -17,7 +18,8 @@ from models.frames import (
 
 LOAD_FILE = "load.parquet"
 SERVING_FILE = "serving.parquet"
-STARTUPS_FILE = "startups.parquet"
+STARTUPS_FILE = starts.STARTS_FILE
+WATCHED_FILE = starts.WATCHED_FILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +35,18 @@ class Telemetry:
 def read_telemetry(folder: Path) -> Telemetry:
     """Return the folder's frames. Raises FrameError naming file, column and what is allowed.
 
-    load.parquet is required; without the others nothing is learned of latency or of starts.
+    load.parquet is required; without the others nothing is learned of latency or of starts. Starts that
+    the operator watched (startups-watched.parquet) are added to the ingested ones, each once.
     """
     if not folder.is_dir():
         raise FrameError(f"{folder}: not a folder; allowed: one with {LOAD_FILE}")
     absent = [f for f in (SERVING_FILE, STARTUPS_FILE) if not (folder / f).exists()]
+    if (folder / WATCHED_FILE).exists():
+        absent = [f for f in absent if f != STARTUPS_FILE]  # starts are known all the same
     return Telemetry(
         load=read_frame(folder / LOAD_FILE, validate_load),
         serving=_optional(folder / SERVING_FILE, validate_serving, _no_serving()),
-        startups=_optional(folder / STARTUPS_FILE, validate_startups, _no_startups()),
+        startups=starts.joined(_starts(folder / STARTUPS_FILE), _starts(folder / WATCHED_FILE)),
         missing=tuple(absent),
     )
 
@@ -61,6 +66,10 @@ def _optional(
     path: Path, validate: Callable[[pd.DataFrame, str], pd.DataFrame], empty: pd.DataFrame
 ) -> pd.DataFrame:
     return read_frame(path, validate) if path.exists() else validate(empty, str(path))
+
+
+def _starts(path: Path) -> pd.DataFrame:
+    return _optional(path, validate_startups, _no_startups())
 
 
 def _no_serving() -> pd.DataFrame:

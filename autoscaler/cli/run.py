@@ -23,7 +23,7 @@ concurrency until `foreserve train` has written some. Ends on SIGTERM, giving th
     foreserve run --models /models --prometheus http://prometheus.monitoring.svc:9090
 
     foreserve run --kubeconfig ~/.kube/config --namespace foreserve-system --models models/ \\
-                  --otlp-store /var/lib/foreserve --http 127.0.0.1:8080
+                  --otlp-store store/ --starts store/ --http 127.0.0.1:8080
 """
 
 
@@ -70,6 +70,10 @@ def run(
     no_history: Annotated[
         bool, typer.Option("--no-history", help="Do not read past load at the start.")
     ] = False,
+    starts: Annotated[
+        Path | None,
+        typer.Option(help="Telemetry folder: add starts of watched pods, for `train`."),
+    ] = None,
     config: server.Config = None,
     user: server.User = None,
     password_file: server.PasswordFile = None,
@@ -85,6 +89,7 @@ def run(
     log_as(log_format, log_level)
     from autoscaler.cli.sources import otlp_source, prometheus_source
     from autoscaler.cli.wiring import Place, serve
+    from autoscaler.edge.kube.errors import KubeInvalid
 
     if prometheus is not None:
         access = Access(prometheus, user, password_file, bearer_token_file, ca_file, tenant, 10.0)
@@ -102,8 +107,12 @@ def run(
         interval_seconds,
         address_of(http),
         otlp_endpoint,
+        starts,
     )
-    serve(place, source, with_history=not no_history)
+    try:
+        serve(place, source, with_history=not no_history)
+    except KubeInvalid as error:  # no cluster: whatever else the API says is met in the loop
+        raise typer.BadParameter(str(error), param_hint="--kubeconfig") from error
 
 
 def address_of(text: str) -> tuple[str, int]:

@@ -1,5 +1,6 @@
 """Telemetry for commands that learn: a folder of Parquet files, or an OTLP store read into one first."""
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import typer
 from autoscaler.cli.common import progress_report
 from autoscaler.cli.ingest_otlp import warn_unnamed
 from models.otlp_identity import Identity
+from models.starts import WATCHED_FILE
 
 StoreService = Annotated[
     str, typer.Option("--service", help="Of an OTLP store: names the service; docs/otlp.md.")
@@ -38,4 +40,6 @@ def telemetry_folder(telemetry: Path, identity: Identity) -> Iterator[Path]:
         with progress_report() as report:
             done = ingest_store(telemetry, identity, Path(work), progress=report)
         warn_unnamed(done)
+        if (telemetry / WATCHED_FILE).exists():  # by `foreserve run --starts`
+            shutil.copy(telemetry / WATCHED_FILE, work)
         yield Path(work)

@@ -18,7 +18,9 @@ from autoscaler.edge.clock import Clock, SteadyTime
 from autoscaler.edge.kube.api import KubeApi
 from autoscaler.edge.kube.cluster import Cluster
 from autoscaler.edge.kube.lease import Lease
+from autoscaler.edge.kube.starts import Start
 from autoscaler.edge.metrics import OperatorMetrics
+from autoscaler.edge.starts_file import StartsFile
 from autoscaler.edge.status_http import StatusServer
 from autoscaler.edge.tracing import TickTraces, traces_to
 from autoscaler.handlers import Watches
@@ -53,6 +55,7 @@ class Place:
     interval_seconds: float
     address: tuple[str, int]
     otlp_endpoint: str | None
+    starts: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +151,17 @@ def _process(
             world.api, place.identity, world.metrics, STALE_INTERVALS * place.interval_seconds
         ),
         Backfill(_history(source, controller) if with_history else None, world.clock),
-        StartLearner(memory, trained.lead_time, None),
+        StartLearner(memory, trained.lead_time, _keep_in(place.starts)),
         _models_of(place.models),
         WarmPlaces(world.api, place.namespace, world.metrics),
         place.interval_seconds,
         helpers,
     )
+
+
+def _keep_in(folder: Path | None) -> Callable[[list[Start]], bool] | None:
+    """Return what keeps watched starts for training."""
+    return None if folder is None else StartsFile(folder).keep
 
 
 def _history(source: Source, controller: Controller) -> History:

@@ -12,17 +12,23 @@ from autoscaler.operate.turn import Turn
 from models.lead_time import LeadTimeModel
 
 log = logging.getLogger("foreserve")
+MAX_UNKEPT = 5000  # the newest starts that could not be kept yet
 
 
 class StartLearner:
-    """Follows pods from creation to readiness. `keep` stores new starts for training."""
+    """Follows pods from creation to readiness.
+
+    `keep` stores starts for training and says whether it did; what it could not store, and what was seen
+    while another process led, is offered again. It keeps each pod once.
+    """
 
     def __init__(
-        self, memory: Memory, trained: LeadTimeModel, keep: Callable[[list[Start]], None] | None
+        self, memory: Memory, trained: LeadTimeModel, keep: Callable[[list[Start]], bool] | None
     ) -> None:
         self._memory = memory
         self._trained = trained
         self._keep = keep
+        self._unkept: tuple[Start, ...] = ()
         self._seen: dict[tuple[str, str], Seen] = {}
         self._used: tuple[StartupRow, ...] = ()
 
@@ -32,8 +38,7 @@ class StartLearner:
         known = set(self._memory.starts)
         new = [s for s in found if _row(s) not in known]
         self._memory.learn(_row(s) for s in new if not math.isnan(s.ready_seconds))
-        if new and turn.led and self._keep is not None:
-            self._keep(new)
+        self._store(found, led=turn.led)
         for s in new:
             if math.isnan(s.ready_seconds):
                 continue  # given up before it was ready
@@ -41,6 +46,13 @@ class StartLearner:
             log.info("%s %s: a replica became ready after %.0f s", s.service, s.variant, took)
         if self._memory.starts != self._used:
             controller.learn_starts(self.better(self._trained))
+
+    def _store(self, found: list[Start], *, led: bool) -> None:
+        if self._keep is None:
+            return
+        self._unkept = (*self._unkept, *found)[-MAX_UNKEPT:]
+        if led and self._unkept and self._keep(list(self._unkept)):
+            self._unkept = ()
 
     def better(self, trained: LeadTimeModel) -> LeadTimeModel:
         """Return the trained model with the watched starts where these are more."""

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -10,15 +11,19 @@ from otlp_builders import T0
 from typer.testing import CliRunner
 
 from autoscaler.cli import app
+from autoscaler.cli.telemetry import telemetry_folder
 from autoscaler.core.types import Policies
 from autoscaler.edge.artifacts import load_models
+from autoscaler.edge.kube.starts import Start
 from autoscaler.edge.otlp_reader import OtlpReader, read_load_history
 from autoscaler.edge.otlp_store import OtlpStore
 from autoscaler.edge.policy_files import load_policies
+from autoscaler.edge.starts_file import StartsFile
 from autoscaler.loop import Controller
 from models.otlp_cells import Amount, Cell
 from models.otlp_fold import Fold
 from models.otlp_identity import Identity
+from training.telemetry import read_telemetry
 
 HOURS = 18
 END = T0 + 3600 * HOURS
@@ -108,6 +113,19 @@ def test_train_reads_a_store_as_it_reads_its_folder(store: Path, tmp_path: Path)
     policies = tmp_path / "policies.yaml"
     policies.write_text(POLICY)
     decided(store, tmp_path / "store", load_policies([policies]))
+
+
+def test_starts_that_the_operator_watched_are_in_the_store_s_telemetry(
+    store: Path, tmp_path: Path
+) -> None:
+    beside = tmp_path / "store"
+    shutil.copytree(store, beside)
+    seen = Start("prod/chat", "h100", "a", T0, T0 + 2.0, T0 + 9.0, T0 + 90.0, math.nan)
+    assert StartsFile(beside).keep([seen])
+    with telemetry_folder(beside, Identity()) as folder:
+        read = read_telemetry(folder)
+    assert list((read.startups.ready_ts - read.startups.created_ts).dt.total_seconds()) == [90.0]
+    assert read.missing == ()
 
 
 def decided(store: Path, models: Path, policies: Policies) -> None:
