@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from autoscaler.edge.kube.api import KubeApi, KubeConflict, KubeError, KubeNotFound
@@ -22,27 +23,37 @@ log = logging.getLogger("foreserve")
 Loads = Callable[[], Mapping[tuple[str, str], float]]
 OURS = "app.kubernetes.io/name=foreserve-placeholder,app.kubernetes.io/managed-by=foreserve"
 MARKED_KINDS = ("Deployment", "ReplicaSet")
+MARK_SECONDS = 3.0  # of a turn, for marks
 
 
 def mark_idle_pods(
-    api: KubeApi, loads: Loads, metrics: OperatorMetrics
+    api: KubeApi,
+    loads: Loads,
+    metrics: OperatorMetrics,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> Callable[[Facts, Sequence[Write]], None]:
     """Return what is to be done before writes: the pods that should go first get a lower cost.
 
-    Which pods go is Kubernetes' to decide; a mark that cannot be set costs a busy pod, never a scale.
+    Which pods go is Kubernetes' to decide; a mark that cannot be set, or not within MARK_SECONDS, costs a
+    busy pod, never a scale.
     """
+    api = api.within(min(api.timeout_seconds, MARK_SECONDS))
 
     def before(facts: Facts, writes: Sequence[Write]) -> None:
         lowered = [w for w in writes if w.lowers and w.target.kind in MARKED_KINDS]
         if not lowered:
             return
         by_pod = loads()
+        end = monotonic() + MARK_SECONDS
         for write in lowered:
             pods = facts.pods.get((write.service, write.variant), [])
             own = {name: load for (ns, name), load in by_pod.items() if ns == write.namespace}
             names = {p.uid: p.name for p in pods}
             costs = deletion_costs(pods, own, write.view.replicas - write.replicas)
             for uid, cost in costs.items():
+                if monotonic() >= end:
+                    log.warning("marks of idle pods take too long: the others stay without")
+                    return
                 _mark(api, metrics, (write.namespace, names[uid]), cost)
 
     return before

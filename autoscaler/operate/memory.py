@@ -59,6 +59,10 @@ class Memory:
         self._recalled_for = tenure
         return True
 
+    def knows(self, tenure: str) -> bool:
+        """Whether the checkpoint was read in this tenure: only then may it be written over."""
+        return tenure != "" and tenure == self._recalled_for
+
     def interrupt(self) -> None:
         """Take note that no turn could be taken: meanwhile others may have done what nobody saw."""
         self._doubtful = True

@@ -64,6 +64,7 @@ class Backfill:
             self._hand_over(controller)
         if self._again:
             self._covered, self._asked_at, self._again = frozenset(), -math.inf, False
+        self._covered &= policies.services.keys()  # who was away has lost it
         missing = frozenset(policies.services) - self._covered
         since = self._clock.monotonic() - self._asked_at
         if missing and since >= HISTORY_AGAIN_SECONDS:
@@ -147,7 +148,7 @@ class Process:
             self._beat = self._clock.monotonic()
             spent = self._beat - begun
             stop.wait(max(0.0, self._interval_seconds - spent))
-        if self._operator.leads():
+        if self._operator.leads() and self._memory.knows(self._parts.lease.tenure):
             self._tell(self._memory.write(self._controller, now=True))
 
     def health(self) -> str:

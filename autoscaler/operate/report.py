@@ -55,6 +55,7 @@ class Reporter:
         self._events = EventAggregator(instance)
         self._poster = EventPoster(api, self._events, log)
         self._written: dict[str, tuple[float, Status]] = {}  # uid -> when and what
+        self._tried: dict[str, float] = {}  # uid -> when it was last to be written
         self._last_telemetry: dict[str, float] = {}
         self._said: dict[str, tuple[object, ...]] = {}
 
@@ -64,6 +65,8 @@ class Reporter:
             if math.isfinite(seen.arrival_rate_rps):
                 age = turn.reading.stale.get(name, 0.0)
                 self._last_telemetry[name] = turn.now_seconds - age
+        names = turn.facts.roll.members
+        self._last_telemetry = {n: t for n, t in self._last_telemetry.items() if n in names}
         self._metrics.observe_step(turn.step, turn.facts.roll.policies)
         self._metrics.set_leader(held=turn.led)
         self._log(turn)
@@ -85,8 +88,7 @@ class Reporter:
         self._poster.post(turn.now_seconds)
         known = {seen.uid for seen, _, _ in statuses}
         self._written = {uid: w for uid, w in self._written.items() if uid in known}
-        names = turn.facts.roll.members
-        self._last_telemetry = {n: t for n, t in self._last_telemetry.items() if n in names}
+        self._tried = {uid: t for uid, t in self._tried.items() if uid in known}
 
     def _policy(
         self, turn: Turn, member: Member, lead_seconds: Mapping[str, float], model_version: str
@@ -124,10 +126,14 @@ class Reporter:
             namespace, _, name = seen.name.rpartition("/")
             about = ObjectRef(kind, namespace, name, seen.uid)
             due.append(_StatusWrite(seen.uid, about, previous, status))
+        due.sort(key=lambda w: self._tried.get(w.uid, -math.inf))  # whoever waits longest
         end = self._monotonic() + STATUS_SECONDS
 
         def put(write: _StatusWrite) -> bool:
-            return self._monotonic() < end and self._put(write)
+            if self._monotonic() >= end:
+                return False
+            self._tried[write.uid] = now
+            return self._put(write)
 
         with ThreadPoolExecutor(PARALLEL, thread_name_prefix="status") as pool:
             for write, done in zip(due, pool.map(put, due), strict=True):
@@ -139,10 +145,10 @@ class Reporter:
 
     def _put(self, write: "_StatusWrite") -> bool:
         about = write.about
-        path = self._api.path_of(
-            about.api_version, about.kind, about.namespace or None, about.name, "status"
-        )
         try:
+            path = self._api.path_of(
+                about.api_version, about.kind, about.namespace or None, about.name, "status"
+            )
             # with the uid: a policy of the same name made anew must not get the status of the old one
             patch = merge_patch(write.previous, write.status)
             self._api.patch(path, {"metadata": {"uid": about.uid}, "status": patch})

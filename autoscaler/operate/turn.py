@@ -69,7 +69,7 @@ class Turn:
 class Parts:
     """What an operator joins: `finder` knows the cluster, `memory` survives restarts.
 
-    `time` is the time of turns; `before_writes` is called with what is about to be written.
+    `time` is the time of turns; `before_writes` is called with the workloads that are about to be lowered.
     """
 
     api: KubeApi
@@ -137,11 +137,16 @@ class Operator:
         """Write the scales that may be written; not of services whose authority has just changed."""
         may = [n for n, s in standings.items() if s.writes and n not in fresh]
         writes = writes_of(step.decisions, facts.targets(), facts.scales, may)
+        growing, going = [w for w in writes if not w.lowers], [w for w in writes if w.lowers]
+        outcomes = self._carry_out(growing)  # which waits for nothing
+        if going and self._parts.before_writes is not None:
+            self._parts.before_writes(facts, going)
+        return (*outcomes, *self._carry_out(going))
+
+    def _carry_out(self, writes: Sequence[Write]) -> Sequence[Outcome]:
         if not writes:
             return ()
-        if self._parts.before_writes is not None:
-            self._parts.before_writes(facts, writes)
-        return tuple(carry_out(self._parts.api, writes, self._parts.lease.left_seconds))
+        return carry_out(self._parts.api, writes, self._parts.lease.left_seconds)
 
 
 def _observed(telemetry: Observation, policies: Policies, facts: Facts) -> Observation:

@@ -129,3 +129,22 @@ def test_without_policies_or_history_nobody_waits() -> None:
     assert backfill.ready()
     assert archive.asked == []
     assert Backfill(None, archive.clock()).ready()
+
+
+def test_a_service_that_was_away_has_its_history_read_again() -> None:
+    archive, declared = Archive(), policies(policy())
+    own, backfill = controller(declared), Backfill(archive.read, archive.clock())
+    archive.let.set()
+    backfill.follow(own, declared, NOW)
+    joined(backfill)
+    backfill.follow(own, declared, NOW)
+    assert recorded(own) == 60
+    for each in (Policies({}, ()), declared):  # the policy is deleted and applied again
+        own.declare(each)
+        archive.seconds += HISTORY_AGAIN_SECONDS
+        backfill.follow(own, each, NOW)
+    assert recorded(own) == 0
+    joined(backfill)
+    backfill.follow(own, declared, NOW)
+    assert archive.asked == [(SERVICE,), (SERVICE,)]
+    assert recorded(own) == 60
