@@ -18,6 +18,7 @@ from autoscaler.edge.kube.status import merge_patch, policy_status, pool_status,
 from autoscaler.edge.metrics import OperatorMetrics
 from autoscaler.operate.facts import Facts
 from autoscaler.operate.roster import Member, Seen
+from autoscaler.operate.troubles import Troubles
 from autoscaler.operate.turn import Turn
 from autoscaler.policy.schema import AcceleratorPool
 
@@ -58,6 +59,7 @@ class Reporter:
         self._tried: dict[str, float] = {}  # uid -> when it was last to be written
         self._last_telemetry: dict[str, float] = {}
         self._said: dict[str, tuple[object, ...]] = {}
+        self._troubles = Troubles("scale", over="no write fails any more")
 
     def report(self, turn: Turn, lead_seconds: Mapping[str, float], model_version: str) -> None:
         """Tell what one turn saw and did. A follower only logs and counts."""
@@ -164,11 +166,14 @@ class Reporter:
         return True
 
     def _announce(self, turn: Turn) -> None:
+        failed = {
+            f"{o.write.service} {o.write.variant}": o.problem for o in turn.outcomes if o.problem
+        }
+        self._troubles.follow(failed, turn.now_seconds)
         counts: dict[str, dict[str, tuple[int, int]]] = {}
         for outcome in turn.outcomes:
             write = outcome.write
             if outcome.problem:
-                log.warning("%s %s: %s", write.service, write.variant, outcome.problem)
                 continue
             of_service = counts.setdefault(write.service, {})
             of_service[write.variant] = (write.view.replicas, write.replicas)

@@ -1,4 +1,4 @@
-"""What could not be read, told once and not every turn."""
+"""What could not be read or written, told once and not every turn."""
 
 import logging
 from collections.abc import Mapping
@@ -8,10 +8,11 @@ AGAIN_SECONDS = 600.0  # what stays, or comes and goes, is told that often
 
 
 class Troubles:
-    """Logs what a source does not answer: when it begins, now and then while it lasts, when all is over."""
+    """Logs what goes wrong: when it begins, now and then while it lasts, and `over` when all is well."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, over: str = "everything is answered again") -> None:
         self._source = source
+        self._over = over
         self._told_at: dict[str, float] = {}
         self._open = False  # something was told, and not yet that it is over
 
@@ -24,6 +25,6 @@ class Troubles:
             more = f" (and {len(news) - 1} more)" if len(news) > 1 else ""
             log.warning("%s: %s: %s%s", self._source, first, problems[first], more)
         elif self._open and not problems:
-            log.info("%s: everything is answered again", self._source)
+            log.info("%s: %s", self._source, self._over)
         self._open = bool(problems) and (self._open or bool(news))
         self._told_at = recent | dict.fromkeys(news, now_seconds)
