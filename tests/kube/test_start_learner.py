@@ -1,21 +1,38 @@
 """Starts are offered to training by whoever leads, until they are kept."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+from apidouble import ApiDouble
 from cluster_objects import clock, condition, pod_object, ready_at
-from operating import nothing_learned
+from crd_setup import install
+from operating import (
+    OWN_NAMESPACE,
+    Always,
+    Rig,
+    Script,
+    Time,
+    Workloads,
+    deployment,
+    nothing_learned,
+    policy,
+)
 
 from autoscaler.core.types import Policies
 from autoscaler.edge.clock import Clock
 from autoscaler.edge.kube.api import KubeApi
 from autoscaler.edge.kube.pods import pod_record
 from autoscaler.edge.kube.starts import Start
+from autoscaler.edge.starts_file import StartsFile
 from autoscaler.loop import Controller
 from autoscaler.operate.memory import Memory
 from autoscaler.operate.starts import StartLearner
 from autoscaler.operate.turn import Turn
+from models.frames import validate_startups
 from models.lead_time import LeadTimeModel
+from models.starts import WATCHED_FILE
+from training.telemetry import read_frame
 
 KEY = ("prod/chat", "h100")
 
@@ -96,3 +113,25 @@ def test_a_start_that_was_given_up_is_kept_and_not_learned_from() -> None:
         world.learner.follow(cast("Turn", turn), world.controller)
     assert store.offers == [["a"]]
     assert world.memory.starts == ()
+
+
+def test_from_pods_on_an_api_server_to_what_training_reads(
+    double: ApiDouble, tmp_path: Path
+) -> None:
+    install(double)
+    for name in (OWN_NAMESPACE, "prod"):
+        double.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+    world = Workloads(double, "prod")
+    world.put(deployment("prod", "chat", 2), policy("prod", "chat"))
+    world.run_pods("chat", ready_after_seconds=75.0)
+    lease = Always(held=False)
+    rig = Rig(double, Script({"prod/chat": 16.0}), Time(), lease)
+    learner = StartLearner(rig.memory, LeadTimeModel({}), StartsFile(tmp_path).keep)
+    for led in (False, True, True):
+        lease.held = led
+        turn = rig.turn()
+        assert turn is not None
+        learner.follow(turn, rig.controller)
+    frame = read_frame(tmp_path / WATCHED_FILE, validate_startups)
+    assert list((frame.ready_ts - frame.created_ts).dt.total_seconds()) == [75.0, 75.0]
+    assert set(frame.service + " " + frame.variant) == {"prod/chat default"}
