@@ -13,13 +13,14 @@ from dataclasses import replace
 from autoscaler.core import guard
 from autoscaler.core.assess import Situation, assess
 from autoscaler.core.choose import Choice, choose_pinned, choose_planned
+from autoscaler.core.needs import Plan
 from autoscaler.core.outcome import Decisions, Forecasts, ServiceDecision, ServiceState, State
 from autoscaler.core.planner import plan_replicas
 from autoscaler.core.prices import Prices, Spare, limits_left
 from autoscaler.core.report import report
 from autoscaler.core.requirements import Requirements, need_of
 from autoscaler.core.sizing import Sizes, size_all
-from autoscaler.core.types import Observation, Policies, Reason
+from autoscaler.core.types import Mode, Observation, Policies, Reason
 
 
 def tick(
@@ -40,8 +41,7 @@ def tick(
         if name not in choices
     }
     in_use = [(situations[name], choice.counts) for name, choice in choices.items()]
-    limits = limits_left(policies.pools, observation.pools, in_use)
-    plan = plan_replicas(tuple(r.need for r in required.values()), limits)
+    plan = _planned(policies, situations, required, in_use, observation)
     for name, requirements in required.items():
         choices[name] = choose_planned(situations[name], requirements, plan.services[name])
     decisions = report(situations, choices, sizes, prices)
@@ -50,6 +50,30 @@ def tick(
         for name, situation in situations.items()
     }
     return State(states), Decisions(now, decisions, plan.status)
+
+
+def _planned(
+    policies: Policies,
+    situations: Mapping[str, Situation],
+    required: Mapping[str, Requirements],
+    in_use: list[tuple[Situation, Mapping[str, int]]],
+    observation: Observation,
+) -> Plan:
+    """Plan all services together; advice neither takes from those that are scaled nor gives to them.
+
+    Replicas that are only recommended will not come, and those that could go will stay. So the services
+    that are acted on are planned once more, beside what the others have now.
+    """
+    needs = {name: r.need for name, r in required.items()}
+    limits = limits_left(policies.pools, observation.pools, in_use)
+    plan = plan_replicas(tuple(needs.values()), limits)
+    shown = [n for n in needs if policies.services[n].behavior.mode is Mode.RECOMMEND]
+    if len(shown) in (0, len(needs)):
+        return plan
+    stay = [(situations[n], situations[n].current) for n in shown]
+    limits = limits_left(policies.pools, observation.pools, [*in_use, *stay])
+    acted = plan_replicas(tuple(need for n, need in needs.items() if n not in shown), limits)
+    return Plan({**plan.services, **acted.services}, acted.status, acted.gap_ratio)
 
 
 def _pinned(

@@ -7,10 +7,10 @@ next one begins from what is there.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from autoscaler.core.types import Observation, Policies
+from autoscaler.core.types import Mode, Observation, Policies
 from autoscaler.edge.clock import Clock, SteadyTime
 from autoscaler.edge.kube.api import KubeApi
 from autoscaler.edge.kube.conflicts import (
@@ -110,6 +110,7 @@ class Operator:
                 reading = parts.telemetry.read(policies, now)
             observation = _observed(reading.observation, policies, facts)
             standings = standings_of(facts)
+            policies = _as_acted(policies, standings)
             led = self.leads() and parts.memory.recall(controller, parts.lease.tenure)
         collected = clock.monotonic()
         parts.metrics.observe_phase("collect", collected - begun)
@@ -155,6 +156,18 @@ def _observed(telemetry: Observation, policies: Policies, facts: Facts) -> Obser
     ]
     usable = accelerators(policies, facts.replicas, facts.inventory.usable, declared)
     return merged(telemetry, policies, facts.replicas, usable)
+
+
+def _as_acted(policies: Policies, standings: Mapping[str, Standing]) -> Policies:
+    """Return the policies with mode Recommend where nothing is written: paused, or another one scales."""
+    services = dict(policies.services)
+    for name, standing in standings.items():
+        behavior = services[name].behavior
+        if behavior.mode is Mode.SCALE and not standing.writes:
+            services[name] = replace(
+                services[name], behavior=replace(behavior, mode=Mode.RECOMMEND)
+            )
+    return replace(policies, services=services)
 
 
 def standings_of(facts: Facts) -> dict[str, Standing]:

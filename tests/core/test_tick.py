@@ -433,6 +433,32 @@ def test_a_burnt_budget_is_won_back() -> None:
     assert many > few
 
 
+def test_advice_takes_no_accelerator_from_what_is_scaled() -> None:
+    acted = Behavior(Mode.SCALE, ScalingRules(0.0), ScalingRules(300.0))
+    loud = policy(priority=10, behavior=policy().behavior)  # only recommended
+    calm = policy(service="prod/other", behavior=acted)
+    latency = latency_model((SERVICE, "h100"), ("prod/other", "h100"))
+    known = forecasts({SERVICE: outlook(200.0), "prod/other": outlook(20.0)}, latency)
+
+    def tell(world: Policies, have: int) -> tuple[int, int]:
+        shown = observation(rate=20.0, h100=seen(have)).services[SERVICE]
+        other = observation(rate=20.0, h100=seen(7)).services[SERVICE]
+        obs = Observation(NOW, 15.0, {SERVICE: shown, "prod/other": other}, {"h100": 14})
+        decided = tick(world, known, State(), obs)[1].services
+        return decided[SERVICE].variants["h100"], decided["prod/other"].variants["h100"]
+
+    # 20 requests/s need 7 (test above), 200 far more than the 14 there are
+    assert tell(policies(replace(loud, behavior=acted), calm), 2) == (
+        13,
+        1,
+    )  # priority 10 gets them
+    assert tell(policies(loud, calm), 2) == (13, 7)  # advice stays advice: 2 + 7 of 14 are in use
+    # and what advice would give back is not there yet: 14 - 9 leave 5 to the service that is scaled
+    known = forecasts({SERVICE: outlook(0.5), "prod/other": outlook(20.0)}, latency)
+    few, left = tell(policies(replace(loud, priority=0), calm), 9)
+    assert (few <= 9, left) == (True, 5)
+
+
 def test_two_variants_and_a_pool_too_small_for_one() -> None:
     keys = latency_model((SERVICE, "a"), (SERVICE, "b"))
     lead = StartLead(120.0, 240.0)
