@@ -39,11 +39,7 @@ class StartLearner:
         new = [s for s in found if _row(s) not in known]
         self._memory.learn(_row(s) for s in new if not math.isnan(s.ready_seconds))
         self._store(found, led=turn.led)
-        for s in new:
-            if math.isnan(s.ready_seconds):
-                continue  # given up before it was ready
-            took = s.ready_seconds - s.created_seconds
-            log.info("%s %s: a replica became ready after %.0f s", s.service, s.variant, took)
+        _tell(new)
         if self._memory.starts != self._used:
             controller.learn_starts(self.better(self._trained))
 
@@ -63,6 +59,19 @@ class StartLearner:
         frame = startups_frame(_start(row) for row in self._used)
         newest = max(row[5] for row in self._used)
         return trained.with_more(LeadTimeModel.fit(frame, end_seconds=newest))
+
+
+def _tell(new: list[Start]) -> None:
+    """Log the replicas that became ready, a line a variant: the first turn sees all that run."""
+    took: dict[tuple[str, str], list[float]] = {}
+    for s in new:
+        if not math.isnan(s.ready_seconds):  # else given up before it was ready
+            took.setdefault((s.service, s.variant), []).append(s.ready_seconds - s.created_seconds)
+    for (service, variant), seconds in took.items():
+        count, longest = len(seconds), max(seconds)
+        who = "a replica" if count == 1 else f"{count} replicas"
+        span = f"{longest:.0f} s" if count == 1 else f"{min(seconds):.0f} to {longest:.0f} s"
+        log.info("%s %s: %s became ready after %s", service, variant, who, span)
 
 
 def _row(start: Start) -> StartupRow:
