@@ -19,7 +19,7 @@ from autoscaler.edge.kube.facts import ClusterFacts
 from autoscaler.edge.kube.inventory import Inventory, usable
 from autoscaler.edge.kube.lister import optional, sync
 from autoscaler.edge.kube.nodes import node_record
-from autoscaler.edge.kube.pods import PodRecord, pod_record, pods_of, replica_counts
+from autoscaler.edge.kube.pods import PodRecord, pod_record, pods_of, replica_counts, whole_groups
 from autoscaler.edge.kube.quantities import JsonObject, KubeObjectError
 from autoscaler.edge.kube.quotas import NamespaceLimits, namespace_limits
 from autoscaler.edge.kube.scale import ScaleView, read_scales
@@ -31,11 +31,14 @@ from autoscaler.operate.roster import Roll, Roster, is_paused, see
 log = logging.getLogger("foreserve")
 
 RESYNC_SECONDS = 600.0  # lists that put right what watches may have missed
+RESYNC_FEW_SECONDS = 60.0  # of kinds with few objects: a deleted policy must not act for long
 RESYNC_UNWATCHED_SECONDS = 30.0  # while nobody watches
 SLOW_SECONDS = 60.0
 SCALE_PARALLEL = 8
 SCALE_DEADLINE_SECONDS = 8.0
 RESYNC_FAILED_SECONDS = 30.0  # after a list that failed
+MANY = ("pods", "nodes")
+FEW = ("policies", "pools", "namespaces")
 NEEDED = ("policies", "pools", "pods")  # without these nothing is decided: no pool means no limit
 SETTINGS_NAME = "foreserve"  # ConfigMap in the operator's namespace
 DRA_API = "resource.k8s.io/v1"
@@ -122,7 +125,7 @@ class FactFinder:
         self._watching = watching
         self._xids = xids
         self._roster = Roster()
-        self._synced_at = -math.inf
+        self._synced_at = dict.fromkeys((*FEW, *MANY), -math.inf)
         self._slow_at = -math.inf
         self._slow = Slow()
         self._paused_all = True  # until the switch was read once, nothing is written
@@ -144,7 +147,8 @@ class FactFinder:
             p for p in self._cluster.values("pods") or [] if p is not None
         ]
         pods = pods_of(_selectors(targets, scales), every_pod)
-        ours = _ours(_selectors(targets, scales), every_pod)
+        groups = _groups(_selectors(targets, scales), every_pod)
+        ours = {p.uid for own in groups.values() for p in own}
         slow = self._slowly(roll, now_seconds)
         problems |= slow.problems or {}
         nodes = self._cluster.values("nodes")
@@ -161,7 +165,7 @@ class FactFinder:
             roll=roll,
             scales=scales,
             pods=pods,
-            replicas=_replicas(targets, scales, pods),
+            replicas=_replicas(targets, scales, pods, groups),
             inventory=usable(roll.pool_bodies, facts, lambda p: p.uid in ours),
             quotas=namespace_limits(
                 roll.pool_bodies, slow.quotas or [], every_pod, lambda p: p.uid in ours
@@ -175,17 +179,26 @@ class FactFinder:
 
     def _resync(self) -> Mapping[str, str]:
         now = self._clock.monotonic()
-        every = RESYNC_SECONDS if self._watching() else RESYNC_UNWATCHED_SECONDS
-        every = min(every, RESYNC_FAILED_SECONDS) if self._problems else every
-        if now - self._synced_at >= every or any(self._cluster.values(k) is None for k in NEEDED):
-            self._problems = sync(
-                self._api, self._cluster, ("policies", "pools", "pods", "nodes", "namespaces")
-            )
-            self._synced_at = now
+        doubted = self._cluster.doubted()
+        due = [k for k in (*FEW, *MANY) if k in doubted or self._due(k, now)]
+        failed = sync(self._api, self._cluster, due)
+        self._problems = {k: p for k, p in self._problems.items() if k not in due} | failed
+        self._synced_at |= dict.fromkeys(due, now)
         for kind in NEEDED:
             if self._cluster.values(kind) is None:
                 raise NotReadyError(self._problems.get(kind, f"{kind} were not listed yet"))
         return self._problems
+
+    def _due(self, kind: str, now: float) -> bool:
+        """Whether a kind is to be listed: seldom while it is watched, soon after a list that failed."""
+        if kind in NEEDED and self._cluster.values(kind) is None:
+            return True
+        every = RESYNC_FEW_SECONDS if kind in FEW else RESYNC_SECONDS
+        if not self._watching():
+            every = RESYNC_UNWATCHED_SECONDS
+        if kind in self._problems:
+            every = min(every, RESYNC_FAILED_SECONDS)
+        return now - self._synced_at[kind] >= every
 
     def _switch(self, problems: dict[str, str]) -> bool:
         """Read the switch that pauses everything; what it said last holds while it cannot be read.
@@ -222,7 +235,9 @@ class FactFinder:
             facts = _with_devices(facts, read)
         if self._xids is not None:
             facts = replace(facts, xids=self._xids(now_seconds))
-        self._slow = Slow(read("v1", "ResourceQuota"), facts, problems)
+        quotas = read("v1", "ResourceQuota")
+        quotas = self._slow.quotas if quotas is None else quotas  # the last ones hold meanwhile
+        self._slow = Slow(quotas, facts, problems)
         self._slow_at = self._clock.monotonic()
         return self._slow
 
@@ -282,21 +297,24 @@ def _selectors(
     return out
 
 
-def _ours(selectors: Mapping[VariantKey, tuple[str, str]], pods: list[PodRecord]) -> set[str]:
-    """Return the uids of all pods of the targets, workers of groups included."""
+def _groups(
+    selectors: Mapping[VariantKey, tuple[str, str]], pods: list[PodRecord]
+) -> dict[VariantKey, list[PodRecord]]:
+    """Return all pods of the targets, workers of groups included."""
     groups = {}
     for key, (namespace, selector) in selectors.items():
         try:
             groups[key] = (namespace, group_selector(selector))
         except KubeObjectError as error:
             log.warning("%s: %s", key[0], error)
-    return {p.uid for own in pods_of(groups, pods).values() for p in own}
+    return pods_of(groups, pods)
 
 
 def _replicas(
     targets: Mapping[VariantKey, TargetKey],
     scales: Mapping[TargetKey, ScaleView | KubeError],
     pods: Mapping[VariantKey, list[PodRecord]],
+    groups: Mapping[VariantKey, list[PodRecord]],
 ) -> dict[VariantKey, Replicas]:
     """Return the counts of every workload whose scale could be read.
 
@@ -311,6 +329,6 @@ def _replicas(
         if own is None:
             out[key] = replicas_of(view.replicas, min(view.status_replicas, view.replicas), 0, 0)
         else:
-            counts = replica_counts(own)
+            counts = replica_counts(whole_groups(own, groups.get(key, own)))
             out[key] = replicas_of(view.replicas, counts.ready, counts.starting, counts.draining)
     return out

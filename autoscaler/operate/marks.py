@@ -2,9 +2,13 @@
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
+from autoscaler.core.outcome import Decisions
+from autoscaler.core.types import Mode
 from autoscaler.edge.kube.api import KubeApi, KubeConflict, KubeError, KubeNotFound
 from autoscaler.edge.kube.deletion_cost import cost_patch, deletion_costs
 from autoscaler.edge.kube.warm import (
@@ -88,7 +92,7 @@ class WarmPlaces:
             return
         bodies = turn.facts.roll.pool_bodies
         wanted = placeholders(
-            turn.step.decisions, turn.facts.roll.policies, bodies, turn.facts.inventory.usable
+            _followed(turn), turn.facts.roll.policies, bodies, turn.facts.inventory.usable
         )
         wanted, self._history = settled(self._history, turn.now_seconds, wanted)
         each = _accelerators_each(turn)
@@ -98,7 +102,7 @@ class WarmPlaces:
         for body in bodies:
             for c in body.spec.classes:
                 count = wanted.get(c.name)
-                if count is None or self._kept.get(deployment_name(c)) == count:
+                if count is None or self._kept.get(deployment_name(c), 0) == count:
                     continue
                 try:
                     manifest = placeholder_deployment(
@@ -136,6 +140,17 @@ class WarmPlaces:
         except KubeNotFound:
             base = self._api.path_of("apps/v1", "Deployment", self._namespace)
             self._api.create(base, manifest)
+
+
+def _followed(turn: Turn) -> Decisions:
+    """Return the decisions; those that nobody follows ask for no place beside what runs."""
+    services = dict(turn.step.decisions.services)
+    for name, decision in services.items():
+        seen = turn.step.observation.services.get(name)
+        if turn.standings[name].mode is Mode.RECOMMEND:
+            runs = {} if seen is None else {v: o.desired for v, o in seen.variants.items()}
+            services[name] = replace(decision, variants=runs, forecast_upper_rps=math.nan)
+    return replace(turn.step.decisions, services=services)
 
 
 def _accelerators_each(turn: Turn) -> dict[str, int]:

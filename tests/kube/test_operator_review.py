@@ -1,16 +1,22 @@
 """What a second pair of eyes found: waits that held up growth, memory lost at the wrong moment."""
 
+import math
 import threading
-from collections.abc import Iterator
+from dataclasses import replace
 from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from apidouble import ApiDouble
+from builders import SERVICE, forecasts, observation, outlook, policies, seen
+from builders import policy as core_policy
+from cluster_objects import pod
 from crd_setup import install
 from operating import (
     OWN_NAMESPACE,
     PER_REPLICA,
+    POLICIES,
     Always,
     Rig,
     Script,
@@ -20,18 +26,27 @@ from operating import (
     policy,
 )
 
+from autoscaler.core.outcome import Decisions, State
+from autoscaler.core.tick import tick
+from autoscaler.core.types import Mode, TargetRef
 from autoscaler.edge.kube.api import KubeUnavailable
+from autoscaler.edge.kube.cluster import Cluster
 from autoscaler.edge.kube.events import ObjectRef
+from autoscaler.edge.kube.lister import sync
+from autoscaler.edge.kube.pods import GROUP, Counts, replica_counts, whole_groups
+from autoscaler.edge.kube.scale import ScaleView
 from autoscaler.edge.metrics import OperatorMetrics
 from autoscaler.operate import report
-from autoscaler.operate.marks import mark_idle_pods
+from autoscaler.operate.effects import Write
+from autoscaler.operate.facts import RESYNC_FEW_SECONDS, RESYNC_SECONDS
+from autoscaler.operate.marks import _followed, mark_idle_pods
 from autoscaler.operate.report import Reporter, _StatusWrite
 
 CHECKPOINT = f"/api/v1/namespaces/{OWN_NAMESPACE}/configmaps/foreserve-checkpoint"
 
 
 @pytest.fixture
-def world(double: ApiDouble) -> Iterator[Workloads]:
+def world(double: ApiDouble) -> Workloads:
     install(double)
     for name in (OWN_NAMESPACE, "prod"):
         double.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
@@ -90,28 +105,7 @@ def test_marks_end_in_time() -> None:
 
 
 def _six_idle_pods() -> tuple[Any, Any]:
-    from types import SimpleNamespace
-
-    from autoscaler.core.types import TargetRef
-    from autoscaler.edge.kube.pods import pod_record
-    from autoscaler.edge.kube.scale import ScaleView
-    from autoscaler.operate.effects import Write
-
-    pods = [
-        pod_record(
-            {
-                "metadata": {
-                    "uid": f"u{i}",
-                    "name": f"p{i}",
-                    "namespace": "prod",
-                    "creationTimestamp": "2026-11-27T06:00:00Z",
-                    "ownerReferences": [{"kind": "ReplicaSet", "name": "r", "controller": True}],
-                },
-                "status": {"conditions": [{"type": "Ready", "status": "True"}]},
-            }
-        )
-        for i in range(6)
-    ]
+    pods = [pod(f"p{i}", ready=True) for i in range(6)]
     target = TargetRef("apps/v1", "Deployment", "chat")
     write = Write("prod/chat", "default", "prod", target, ScaleView(6, 6, "app=chat", "1", "u"), 1)
     return SimpleNamespace(pods={("prod/chat", "default"): pods}), write
@@ -158,3 +152,150 @@ def test_who_ends_before_its_first_turn_leaves_the_memory_of_others(
     heir.turn()
     heir.process.run(stop)  # who has read it writes it
     assert world.ask("GET", CHECKPOINT)["metadata"]["resourceVersion"] != version
+
+
+# -- what watches did not tell -----------------------------------------------
+
+
+def watched(rig: Rig) -> Rig:
+    """Let the rig believe that watches are open; none are, so nothing is told."""
+    rig.process._operator._parts.finder._watching = lambda: True
+    return rig
+
+
+def test_a_deletion_that_no_watch_told_is_noticed_within_a_minute(
+    double: ApiDouble, world: Workloads
+) -> None:
+    service = chat(world, 2, "chat")
+    script = Script({service: 2 * PER_REPLICA})
+    rig = watched(Rig(double, script, Time()))
+    rig.turn()
+    world.ask("DELETE", f"{POLICIES.format('prod')}/chat")
+    script.running[service] = 9 * PER_REPLICA
+    rig.turn(1, RESYNC_FEW_SECONDS)
+    turn = rig.turn()
+    assert turn is not None
+    assert not turn.step.decisions.services
+    replicas = world.replicas("chat")
+    rig.turn(3)
+    assert world.replicas("chat") == replicas
+
+
+def test_a_stream_that_began_again_has_its_kind_listed(double: ApiDouble, world: Workloads) -> None:
+    service = chat(world, 3, "chat")
+    rig = watched(Rig(double, Script({service: 3 * PER_REPLICA}), Time()))
+    rig.turn()
+    gone, *others = world.pods("chat")
+    path = f"/api/v1/namespaces/prod/pods/{gone['metadata']['name']}"
+    world.ask("DELETE", path, params={"gracePeriodSeconds": "0"})
+    turn = rig.turn(2, RESYNC_SECONDS / 4)
+    assert turn is not None
+    assert turn.facts.replicas[service, "default"].ready == 3  # nobody told
+    rig.cluster.apply("pods", None, others[0])  # what a stream begins with after a 410
+    turn = rig.turn()
+    assert turn is not None
+    assert turn.facts.replicas[service, "default"].ready == 2
+    assert rig.cluster.doubted() == []
+
+
+def test_quotas_that_cannot_be_read_hold_as_they_were(double: ApiDouble, world: Workloads) -> None:
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "gpus", "namespace": "prod"},
+        "spec": {"hard": {"requests.nvidia.com/gpu": "4"}},
+    }
+    world.ask("POST", "/api/v1/namespaces/prod/resourcequotas", quota)
+    rig = Rig(double, Script(), Time())
+    rig.turn()
+    finder = rig.process._operator._parts.finder
+    assert [q["metadata"]["name"] for q in finder._slow.quotas or ()] == ["gpus"]
+    double.fail("GET", "resourcequotas", 403, times=100)
+    turn = rig.turn(3)
+    assert turn is not None
+    assert "403" in turn.facts.problems["ResourceQuota"]
+    assert [q["metadata"]["name"] for q in finder._slow.quotas or ()] == ["gpus"]
+
+
+def test_a_long_list_is_reduced_page_by_page() -> None:
+    told: list[str] = []
+
+    class Pages:
+        def path_of(self, *_: Any) -> str:
+            return "/pods"
+
+        def get(self, _: str, params: dict[str, Any]) -> dict[str, Any]:
+            number = int(params.get("continue", "1"))
+            told.append(f"page {number}")
+            metadata = {"uid": f"u{number}", "resourceVersion": "5"}
+            token = {"continue": str(number + 1)} if number < 3 else {}
+            return {
+                "items": [{"metadata": metadata}],
+                "metadata": {"resourceVersion": "9", **token},
+            }
+
+    def reduce(obj: Any) -> str:
+        told.append(f"kept {obj['metadata']['uid']}")
+        return str(obj["kind"])
+
+    cluster = Cluster({"pods": reduce})
+    assert sync(Pages(), cluster, ["pods"]) == {}  # type: ignore[arg-type]
+    assert told == ["page 1", "kept u1", "page 2", "kept u2", "page 3", "kept u3"]
+    assert cluster.values("pods") == ["Pod"] * 3
+
+
+# -- groups of pods that serve one model together ----------------------------
+
+
+def group(number: int, *, leader: bool = True, worker: bool = True, going: bool = False) -> Any:
+    """One group of two pods: the leader's record and both."""
+    late = {"deletionTimestamp": "2026-11-27T06:30:00Z"} if going else {}
+    labels = {GROUP: str(number)}
+    first = pod(f"chat-{number}", ready=leader, labels=labels)
+    second = pod(f"chat-{number}-1", ready=worker, labels=labels, metadata=late)
+    return first, (first, second)
+
+
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [
+        ([group(0), group(1)], Counts(2, 0, 0)),
+        ([group(0), group(1, worker=False)], Counts(1, 1, 0)),  # the leader's probe says ready
+        ([group(0), group(1, going=True)], Counts(1, 1, 0)),
+        ([group(0, leader=False), group(1)], Counts(1, 1, 0)),
+    ],
+)
+def test_a_group_is_ready_with_all_its_pods(groups: list[Any], expected: Counts) -> None:
+    leaders = [leader for leader, _ in groups]
+    members = [p for _, both in groups for p in both]
+    assert replica_counts(whole_groups(leaders, members)) == expected
+
+
+def test_pods_without_groups_stand_alone() -> None:
+    pods = [pod("a", ready=True), pod("b", ready=False)]
+    assert whole_groups(pods, pods) == pods
+
+
+# -- placeholders ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", [Mode.RECOMMEND, Mode.SCALE, Mode.KEDA])
+def test_advice_that_nobody_follows_keeps_no_place_warm(mode: Mode) -> None:
+    known = forecasts({SERVICE: outlook(20.0)})
+    decided = tick(policies(core_policy()), known, State(), observation(rate=20.0, h100=seen(4)))[
+        1
+    ].services[SERVICE]
+    decided = replace(decided, variants={"h100": 9})
+    turn: Any = SimpleNamespace(
+        step=SimpleNamespace(
+            decisions=Decisions(0.0, {SERVICE: decided}, "optimal"),
+            observation=observation(h100=seen(4)),
+        ),
+        standings={SERVICE: SimpleNamespace(mode=mode)},
+    )
+    got = _followed(turn).services[SERVICE]
+    if mode is Mode.RECOMMEND:
+        assert got.variants == {"h100": 4}  # what runs takes its room
+        assert math.isnan(got.forecast_upper_rps)
+    else:
+        assert got == decided

@@ -26,6 +26,7 @@ class _Kind:
     facts: dict[str, Fact] = field(default_factory=dict)
     removed: dict[str, int] = field(default_factory=dict)  # uid -> version at which it vanished
     listed: bool = False
+    doubted: bool = False  # a stream began again: what vanished meanwhile it does not tell
 
 
 class Cluster:
@@ -43,6 +44,7 @@ class Cluster:
         value = None if event == GONE else self._reduce[kind](obj)
         with self._lock:
             own = self._kinds[kind]
+            own.doubted = own.doubted or event is None
             known = own.facts.get(uid)
             if known is not None and known.version > version:
                 return
@@ -58,11 +60,18 @@ class Cluster:
 
         Objects that a watch has shown since the list was made stay.
         """
-        made = _number(list_version)
-        listed = {
+        self.take_over(kind, self.reduced(kind, objects), list_version)
+
+    def reduced(self, kind: str, objects: Iterable[JsonObject]) -> dict[str, Fact]:
+        """Return what is kept of these objects, by uid: so that a long list need not be held whole."""
+        return {
             o["metadata"]["uid"]: Fact(_version(o["metadata"]), self._reduce[kind](o))
             for o in objects
         }
+
+    def take_over(self, kind: str, listed: Mapping[str, Fact], list_version: str) -> None:
+        """Take in a whole list that was `reduced`."""
+        made = _number(list_version)
         with self._lock:
             own = self._kinds[kind]
             newer = {u: f for u, f in own.facts.items() if f.version > made}
@@ -70,6 +79,14 @@ class Cluster:
             own.facts = kept | newer
             own.removed = {u: v for u, v in own.removed.items() if v > made}
             own.listed = True
+
+    def doubted(self) -> list[str]:
+        """Return the kinds whose streams have begun anew since this was asked last: to be listed again."""
+        with self._lock:
+            kinds = [kind for kind, own in self._kinds.items() if own.doubted]
+            for kind in kinds:
+                self._kinds[kind].doubted = False
+            return kinds
 
     def forget(self, kind: str) -> None:
         """Take in that the server has no such kind any more: nothing is known of it."""

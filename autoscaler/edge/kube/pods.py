@@ -7,7 +7,7 @@ used and nothing else. A time that has not come is NaN.
 import math
 import re
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from autoscaler.edge.kube.quantities import JsonObject, KubeObjectError, extended, seconds_of
@@ -15,10 +15,12 @@ from autoscaler.edge.kube.selectors import Requirement, parse_selector, selects
 
 __all__ = [
     "Counts", "Lacking", "PodRecord", "lacking", "pod_record", "pods_of", "replica_counts", "selects",
+    "whole_groups",
 ]  # fmt: skip
 Key = TypeVar("Key", bound=Hashable)
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 DELETION_COST_OURS = "foreserve.dev/deletion-cost"  # "true" beside a cost that this operator set
+GROUP = "leaderworkerset.sigs.k8s.io/group-index"
 ENDED = ("Succeeded", "Failed")  # an evicted pod is Failed
 
 
@@ -129,6 +131,17 @@ def replica_counts(pods: Iterable[PodRecord]) -> Counts:
         else:
             starting += 1
     return Counts(ready, starting, draining)
+
+
+def whole_groups(leaders: Iterable[PodRecord], members: Iterable[PodRecord]) -> list[PodRecord]:
+    """Return the leaders, not ready where another pod of their group is not.
+
+    A model that is split over the pods of a group is served by all of them or not at all, whatever the
+    leader's own probe says. `members`: all pods of one LeaderWorkerSet; pods without a group stay as they
+    are.
+    """
+    broken = {p.labels.get(GROUP) for p in members if p.deleting or not p.ready} - {None}
+    return [replace(p, ready=False) if p.labels.get(GROUP) in broken else p for p in leaders]
 
 
 def pods_of(
