@@ -52,6 +52,8 @@ def log_as(form: str, level: str) -> None:
             handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger("foreserve").setLevel(level.upper())
     logging.getLogger("kopf").setLevel(logging.WARNING)  # its own account of every watch
+    # every try of every watch while the API server is away: the Lease and the turns say so once
+    logging.getLogger("kopf._cogs.clients.watching").setLevel(logging.CRITICAL)
 
 
 def fail(message: str, status: int) -> int:

@@ -84,8 +84,6 @@ def _why(situation: Situation, requirements: Requirements, planned: Planned) -> 
     total, current = sum(n), sum(v.current for v in need.variants)
     if planned.limited_by is not None:
         return _limited(situation, requirements, planned), _short(planned)
-    if not requirements.modelled:
-        return Reason.NO_MODEL, "latency never observed under load: sized by concurrency"
     if need.idle:
         return Reason.FORECAST, "nothing to serve now or until a restart: scaled to zero"
     least = sum(v.lower for v in need.variants)
@@ -105,6 +103,8 @@ def _why(situation: Situation, requirements: Requirements, planned: Planned) -> 
         return Reason.STABILIZING, "a scale-up waits until the demand has lasted"
     if total > _hold(requirements) and total <= current:
         return Reason.STABILIZING, "a scale-down waits for its stabilization window"
+    if not requirements.modelled:
+        return Reason.NO_MODEL, "latency never observed under load: sized by concurrency"
     if total == current and _future(requirements) < total:
         return Reason.HOLD, f"less would not cover the next {_span(situation.horizon_seconds)}"
     return Reason.FORECAST, f"for the load predicted {_span(situation.horizon_seconds)} ahead"

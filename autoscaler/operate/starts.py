@@ -68,9 +68,9 @@ def _tell(new: list[Start]) -> None:
         if not math.isnan(s.ready_seconds):  # else given up before it was ready
             took.setdefault((s.service, s.variant), []).append(s.ready_seconds - s.created_seconds)
     for (service, variant), seconds in took.items():
-        count, longest = len(seconds), max(seconds)
+        count, first, last = len(seconds), round(min(seconds)), round(max(seconds))
         who = "a replica" if count == 1 else f"{count} replicas"
-        span = f"{longest:.0f} s" if count == 1 else f"{min(seconds):.0f} to {longest:.0f} s"
+        span = f"{last} s" if first == last else f"{first} to {last} s"
         log.info("%s %s: %s became ready after %s", service, variant, who, span)
 
 

@@ -433,6 +433,24 @@ def test_a_burnt_budget_is_won_back() -> None:
     assert many > few
 
 
+def test_without_a_model_the_reason_still_names_what_holds_a_count() -> None:
+    unknown = forecasts({}, latency_model(("prod/other", "h100")))
+    calm = seen(8, ttft_p95_seconds=0.2, tpot_p95_seconds=0.03)  # far below: fewer would do
+    slow = Behavior(
+        Mode.SCALE, ScalingRules(0.0), ScalingRules(0.0, (ScalingLimit(False, 1.0, 300.0),))
+    )
+    state, n, reason = replicas(State(), observation(h100=calm), known=unknown)
+    assert (n, reason) == (8, Reason.STABILIZING)
+    world = policies(policy(behavior=slow))
+    state, n, _ = replicas(State(), observation(h100=calm), world=world, known=unknown)
+    less = replace(calm, ready=n, desired=n)
+    _, n, reason = replicas(state, observation(NOW + 15, h100=less), world=world, known=unknown)
+    assert (n, reason) == (7, Reason.RATE_LIMIT)
+    busy = seen(2, running=30.0)  # 30 requests at 8 a replica
+    _, n, reason = replicas(State(), observation(h100=busy), known=unknown)
+    assert (n, reason) == (4, Reason.NO_MODEL)
+
+
 def test_advice_takes_no_accelerator_from_what_is_scaled() -> None:
     acted = Behavior(Mode.SCALE, ScalingRules(0.0), ScalingRules(300.0))
     loud = policy(priority=10, behavior=policy().behavior)  # only recommended
