@@ -114,7 +114,7 @@ class Watches:
             try:
                 asyncio.run(self._operate(ready))
                 ended = "ended"
-            except Exception as error:  # noqa: BLE001 - whatever it was, watching must go on
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - watching goes on
                 ended = f"ended with {type(error).__name__}: {error}"
             self._running.clear()
             if self._stop.is_set():

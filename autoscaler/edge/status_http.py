@@ -1,6 +1,7 @@
 """/healthz, /readyz and /metrics of the operator: three answers, nothing else, no state."""
 
 import logging
+import socket
 import threading
 from collections.abc import Callable, Iterable
 from socketserver import ThreadingMixIn
@@ -16,6 +17,21 @@ TEXT = "text/plain; charset=utf-8"
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     request_queue_size = 64
+
+
+class _Server6(_Server):
+    """Of an IPv6 address; `::` answers on IPv4, too."""
+
+    address_family = socket.AF_INET6
+
+    def server_bind(self) -> None:
+        self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
+
+
+def every_address() -> str:
+    """Return the address that stands for all: probes of a cluster of IPv6 come over IPv6."""
+    return "::" if socket.has_dualstack_ipv6() else "0.0.0.0"  # noqa: S104 - asked for
 
 
 class _Handler(WSGIRequestHandler):
@@ -36,10 +52,15 @@ class StatusServer:
         readiness: Callable[[], str],
         metrics: Callable[[str], tuple[bytes, str]],
     ) -> None:
-        """`health` and `readiness` return what is wrong, "" for nothing. OSError: no such address."""
+        """`host` empty: every address. `health` and `readiness` return what is wrong, "" for nothing.
+
+        OSError: no such address.
+        """
         self._routes = {"/healthz": health, "/readyz": readiness}
         self._metrics = metrics
-        self._server = make_server(host, port, self._answer, _Server, _Handler)
+        host = host or every_address()
+        kind = _Server6 if ":" in host else _Server
+        self._server = make_server(host, port, self._answer, kind, _Handler)
         self.port = int(self._server.server_port)
         self._thread = threading.Thread(
             target=self._server.serve_forever, name="status", daemon=True

@@ -1,5 +1,6 @@
 """What a second pair of eyes found: waits that held up growth, memory lost at the wrong moment."""
 
+import asyncio
 import math
 import threading
 from dataclasses import replace
@@ -26,6 +27,7 @@ from operating import (
     policy,
 )
 
+from autoscaler import handlers
 from autoscaler.core.outcome import Decisions, State
 from autoscaler.core.tick import tick
 from autoscaler.core.types import Mode, TargetRef
@@ -36,6 +38,7 @@ from autoscaler.edge.kube.lister import sync
 from autoscaler.edge.kube.pods import GROUP, Counts, replica_counts, whole_groups
 from autoscaler.edge.kube.scale import ScaleView
 from autoscaler.edge.metrics import OperatorMetrics
+from autoscaler.handlers import Watches
 from autoscaler.operate import report
 from autoscaler.operate.effects import Write
 from autoscaler.operate.facts import RESYNC_FEW_SECONDS, RESYNC_SECONDS
@@ -299,3 +302,27 @@ def test_advice_that_nobody_follows_keeps_no_place_warm(mode: Mode) -> None:
         assert math.isnan(got.forecast_upper_rps)
     else:
         assert got == decided
+
+
+# -- watching ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), RuntimeError("no loop")])
+def test_watching_is_begun_again_whatever_ended_it(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = count()
+    again = threading.Event()
+
+    async def operate(self: Watches, _: threading.Event) -> None:
+        if next(begun) == 0:
+            raise error
+        again.set()
+        self._stop.set()
+
+    monkeypatch.setattr(Watches, "_operate", operate)
+    monkeypatch.setattr(handlers, "RESTART_SECONDS", (0.01,))
+    watches = Watches(Cluster({}), SimpleNamespace())  # type: ignore[arg-type]
+    watches.start()
+    assert again.wait(10.0)
+    watches.close()

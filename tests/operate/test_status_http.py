@@ -112,3 +112,17 @@ def test_many_at_once_are_all_answered(server: StatusServer) -> None:
 def test_a_taken_port_is_an_error_at_once(server: StatusServer, truth: Truth) -> None:
     with pytest.raises(OSError, match="in use"):
         StatusServer("127.0.0.1", server.port, str, str, truth.metrics)
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+@pytest.mark.parametrize("address", ["::1", "127.0.0.1"])
+def test_every_address_is_of_both_families(address: str) -> None:
+    made = StatusServer("", 0, str, str, TRUTH.metrics)
+    made.start()
+    try:
+        connection = http.client.HTTPConnection(address, made.port, timeout=5)
+        connection.request("GET", "/healthz")
+        assert connection.getresponse().status == 200
+        connection.close()
+    finally:
+        made.close()
