@@ -211,28 +211,6 @@ def native_quantile(level: float, quantity: Quantity, labels: Labels, window_sec
     return " or ".join(parts)
 
 
-def share_within(
-    bound_seconds: float, quantity: Quantity, labels: Labels, window_seconds: float
-) -> str:
-    """Return the share of requests at or below a target that is the bound of a bucket: exact.
-
-    Without such a bucket the answer has no row. `le` is written as 2 or as 2.0.
-    """
-    by = ", ".join(labels.group)
-    plain = f"{bound_seconds:g}"
-    spellings = {plain, f"{float(bound_seconds)}"}
-    matcher = any_of("le", sorted(spellings))
-    window = duration(window_seconds)
-    parts = []
-    for s in quantity.series:
-        bucket = select(f"{s.name}_bucket", labels, matcher)
-        count = select(f"{s.name}_count", labels)
-        parts.append(
-            f"(sum by ({by}) (rate({bucket}[{window}])) / sum by ({by}) (rate({count}[{window}])))"
-        )
-    return " or ".join(parts)
-
-
 def most_samples(quantity: Quantity, labels: Labels, window_seconds: float) -> str:
     """Return how many scrapes the most scraped pod of a service has in the window."""
     by = ", ".join(labels.group)

@@ -12,7 +12,6 @@ from models.contract import (
     once,
     parse_labels,
     quantile,
-    share_within,
     total,
 )
 from models.contract_queries import gateway_query, level_queries, live_queries, serving_queries
@@ -46,11 +45,10 @@ def test_a_selector_reaches_every_engine_series() -> None:
         assert query.count('cluster="eu"') == len(series), name
 
 
-def test_quantile_and_share() -> None:
+def test_quantile() -> None:
     assert quantile(0.95, of.TTFT, NO_LABELS, 60.0).startswith(
         "histogram_quantile(0.95, sum by (service, le) (rate(vllm:time_to_first_token_seconds_bucket[60s])))"
     )
-    assert 'le=~"2|2\\\\.0"' in share_within(2.0, of.TTFT, NO_LABELS, 60.0)
 
 
 def test_history_and_ticks_share_their_definitions() -> None:

@@ -1,6 +1,6 @@
 """Numbers of engine processes -> one per (namespace, service, variant): what PromQL's sum and or do.
 
-The definitions are those of `models.contract` (`total`, `quantile`, `share_within`, `serving_pods`); a
+The definitions are those of `models.contract` (`total`, `quantile`, `serving_pods`); a
 test holds both against the same server. Input rows may already be added up by the server.
 """
 
