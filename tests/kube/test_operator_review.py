@@ -247,6 +247,26 @@ def test_a_long_list_is_reduced_page_by_page() -> None:
     assert cluster.values("pods") == ["Pod"] * 3
 
 
+def test_a_server_that_does_not_answer_is_waited_for_once() -> None:
+    asked: list[str] = []
+
+    class Silent:
+        def path_of(self, _: str, kind: str, *__: Any) -> str:
+            return kind
+
+        def get(self, path: str, _: Any) -> dict[str, Any]:
+            asked.append(path)
+            if path == "Pod":
+                raise KubeUnavailable("GET pods: 503", 503, "Unavailable")  # an answer
+            raise KubeUnavailable("GET nodes: no whole answer within 5 s", 0, "Timeout")
+
+    cluster = Cluster(dict.fromkeys(("pods", "nodes", "namespaces"), dict))
+    problems = sync(Silent(), cluster, ["pods", "nodes", "namespaces"])  # type: ignore[arg-type]
+    assert asked == ["Pod", "Node"]
+    assert problems["pods"] == "GET pods: 503"
+    assert problems["namespaces"] == problems["nodes"] == "GET nodes: no whole answer within 5 s"
+
+
 # -- groups of pods that serve one model together ----------------------------
 
 

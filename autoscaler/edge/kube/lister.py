@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from autoscaler.edge.kube.api import KubeApi, KubeError, KubeGone, KubeNotFound
+from autoscaler.edge.kube.api import KubeApi, KubeError, KubeGone, KubeNotFound, KubeUnavailable
 from autoscaler.edge.kube.cluster import Cluster, Fact
 
 Result = TypeVar("Result")
@@ -67,9 +67,16 @@ def _pages(api: KubeApi, api_version: str, kind: str) -> Iterator[tuple[list[dic
 
 
 def sync(api: KubeApi, cluster: Cluster, kinds: Iterable[str]) -> dict[str, str]:
-    """List these kinds into the cache; return kind -> why it could not be, for those that could not."""
-    problems = {}
+    """List these kinds into the cache; return kind -> why it could not be, for those that could not.
+
+    Where nobody answers the other kinds are not waited for as well.
+    """
+    problems: dict[str, str] = {}
+    unanswered = ""
     for kind in kinds:
+        if unanswered:
+            problems[kind] = unanswered
+            continue
         try:
             facts, version = _listed(api, cluster, kind)
         except KubeNotFound as error:  # the CRD is gone, and its objects with it
@@ -77,6 +84,8 @@ def sync(api: KubeApi, cluster: Cluster, kinds: Iterable[str]) -> dict[str, str]
             problems[kind] = str(error)
         except KubeError as error:
             problems[kind] = str(error)
+            if isinstance(error, KubeUnavailable) and not error.status:
+                unanswered = str(error)
         else:
             cluster.take_over(kind, facts, version)
     return problems
