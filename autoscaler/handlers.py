@@ -20,6 +20,7 @@ logging.getLogger("kopf._core.reactor.running").setLevel(
     logging.ERROR
 )  # signals are not kopf's here
 RESTART_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
+FOLLOW_SECONDS = 0.1  # between two looks at what the other thread and kopf say
 INACTIVE_SECONDS = 70.0  # a silent stream is opened anew: bookmarks come every minute
 
 WATCHED: Mapping[str, tuple[str, str, str]] = {
@@ -125,7 +126,10 @@ class Watches:
             self._stop.wait(wait)
 
     async def _operate(self, ready: threading.Event) -> None:
-        marker = asyncio.create_task(self._mark(ready))
+        stop = (
+            asyncio.Event()
+        )  # for a threading.Event kopf keeps a thread, which no end of kopf's ends
+        follower = asyncio.create_task(self._follow(ready, stop))
         try:
             await kopf.operator(
                 registry=registry_of(self._cluster, self._api),
@@ -133,12 +137,15 @@ class Watches:
                 standalone=True,
                 clusterwide=True,
                 ready_flag=ready,
-                stop_flag=self._stop,
+                stop_flag=stop,
             )
         finally:
-            marker.cancel()
+            follower.cancel()
+            self._running.clear()
 
-    async def _mark(self, ready: threading.Event) -> None:
-        while not ready.is_set():
-            await asyncio.sleep(0.05)
-        self._running.set()
+    async def _follow(self, ready: threading.Event, stop: asyncio.Event) -> None:
+        while not self._stop.is_set():
+            if ready.is_set():
+                self._running.set()
+            await asyncio.sleep(FOLLOW_SECONDS)
+        stop.set()

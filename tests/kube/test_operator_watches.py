@@ -89,6 +89,15 @@ def test_what_was_deleted_while_nobody_watched_is_gone(double: ApiDouble, watche
     assert watched.world.replicas("chat") == 2
 
 
+@pytest.mark.parametrize("kind", ["scalingpolicies$", "pods$|nodes$|definitions$|policies$"])
+def test_watching_begins_anew_after_401(double: ApiDouble, watched: Watched, kind: str) -> None:
+    """As while etcd does not answer: no token is known then, and kopf gives up."""
+    until(lambda: watches_of(double) >= 4)
+    double.fail("GET", kind, 401, times=1)
+    double.break_watches()
+    watched.check()
+
+
 @pytest.mark.slow
 def test_a_restarted_server_is_watched_again(kube: ApiServer, namespace: str) -> None:
     watched = Watched(kube, namespace)
