@@ -148,7 +148,7 @@ class Process:
             self._beat = self._clock.monotonic()
             spent = self._beat - begun
             stop.wait(max(0.0, self._interval_seconds - spent))
-        if self._operator.leads() and self._memory.knows(self._parts.lease.tenure):
+        if self._may_remember():
             self._tell(self._memory.write(self._controller, now=True))
 
     def health(self) -> str:
@@ -185,12 +185,16 @@ class Process:
         with self._traces.phase("report"):
             leads = {n: d.horizon_seconds for n, d in turn.step.decisions.services.items()}
             self._reporter.report(turn, leads, self._controller.models.generation)
-            if turn.led:
+            if turn.led and self._may_remember():
                 scaled = any(not o.problem for o in turn.outcomes)
                 self._tell(self._memory.write(self._controller, now=scaled))
                 self._warm_places.follow(turn)
         self._note(turn)
         return turn
+
+    def _may_remember(self) -> bool:
+        """Whether this process leads still, or again, and nobody else has written a memory meanwhile."""
+        return self._operator.leads() and self._memory.knows(self._parts.lease.tenure)
 
     def _note(self, turn: Turn) -> None:
         self._traces.note(

@@ -157,6 +157,30 @@ def test_who_ends_before_its_first_turn_leaves_the_memory_of_others(
     assert world.ask("GET", CHECKPOINT)["metadata"]["resourceVersion"] != version
 
 
+@pytest.mark.parametrize("meanwhile", [{"held": False}, {"tenure": "another"}])
+def test_who_lost_the_lease_in_a_long_turn_leaves_the_memory_of_others(
+    double: ApiDouble, world: Workloads, meanwhile: dict[str, Any]
+) -> None:
+    service = chat(world, 2, "chat")
+    lease = Always()
+    rig = Rig(double, Script({service: 5 * PER_REPLICA}), Time(), lease)
+    reported = rig.process._reporter.report
+
+    def slowly(*arguments: Any) -> None:
+        reported(*arguments)
+        for name, value in meanwhile.items():
+            setattr(lease, name, value)
+
+    rig.process._reporter.report = slowly  # type: ignore[method-assign]
+    rig.turn()
+    code, _ = double.request("GET", CHECKPOINT)
+    assert code == 404
+    rig.process._reporter.report = reported  # type: ignore[method-assign]
+    lease.held = True
+    rig.turn(2)
+    assert double.request("GET", CHECKPOINT)[0] == 200
+
+
 # -- what watches did not tell -----------------------------------------------
 
 
