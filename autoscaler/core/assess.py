@@ -79,6 +79,8 @@ def assess(
     observed = observation.services.get(policy.service)
     silent = observed is None or not math.isfinite(observed.arrival_rate_rps)
     current, missing = _current(policy, observed, state)
+    if math.isinf(state.last_telemetry_seconds):  # seen for the first time: silence begins now
+        state = replace(state, last_telemetry_seconds=now)
     if not silent and not missing:
         assert observed is not None  # noqa: S101 - narrowing: silent covers None
         state = _remember(policy, state, observed, observation)

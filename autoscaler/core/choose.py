@@ -1,6 +1,5 @@
 """Which counts a service gets and which step had the last word, in one sentence."""
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -51,7 +50,8 @@ def choose_pinned(
     if guessed and reason is Reason.STALE_TELEMETRY:
         reason = Reason.FALLBACK
     silent = observation.now_seconds - situation.state.last_telemetry_seconds
-    silence = "no telemetry yet" if math.isinf(silent) else f"no telemetry for {_span(silent)}"
+    never = not situation.state.samples and not situation.state.budget
+    silence = "no telemetry yet" if never else f"no telemetry for {_span(silent)}"
     details = {
         Reason.FROZEN: "behavior.freeze is set",
         Reason.STALE_TELEMETRY: f"{silence}: holding",

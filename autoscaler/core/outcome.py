@@ -72,7 +72,7 @@ class ServiceState:
     """What a service's next tick must know of the earlier ones."""
 
     desired: Mapping[str, int] = field(default_factory=dict)  # the last decision, per variant
-    last_telemetry_seconds: float = -math.inf
+    last_telemetry_seconds: float = -math.inf  # until it is measured: when it was first seen
     samples: tuple[Sample, ...] = ()
     changes: tuple[tuple[float, Mapping[str, int]], ...] = ()  # (seconds, desired after it)
     holds: Mapping[str, tuple[tuple[float, int], ...]] = field(default_factory=dict)

@@ -22,7 +22,7 @@ from builders import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscaler.core.outcome import Forecasts, StartLead, State
+from autoscaler.core.outcome import Forecasts, ServiceState, StartLead, State
 from autoscaler.core.tick import tick
 from autoscaler.core.types import (
     AcceleratorClass,
@@ -147,6 +147,17 @@ def test_a_long_silence_falls_back_but_never_lowers() -> None:
     assert n == 9
 
 
+def test_a_new_service_has_as_long_to_be_measured_before_it_falls_back() -> None:
+    world = policies(policy(fallback=Fallback(after_seconds=60.0, replicas=5)))
+    state, seen_at = State(), []
+    for i in range(7):  # its replicas start: nothing is measured yet
+        obs = observation(NOW + 15 * i, rate=math.nan, h100=seen(2))
+        state, n, reason = replicas(state, obs, world=world)
+        seen_at.append((n, reason))
+    held, fallen = (2, Reason.STALE_TELEMETRY), (5, Reason.FALLBACK)
+    assert seen_at == [held] * 5 + [fallen] * 2  # 0 to 60 s; then
+
+
 def test_silence_from_the_start_never_answers_the_minimum() -> None:
     # nobody knows what runs: the forecast's need, not minReplicas
     known = forecasts({SERVICE: outlook(20.0)})
@@ -166,7 +177,8 @@ def test_what_a_silent_service_adds_is_taken_from_nobody() -> None:
     busy = observation(rate=20.0, h100=seen(7)).services[SERVICE]
     obs = Observation(NOW, 15.0, {SERVICE: blind, "prod/other": busy}, {"h100": 12})
     world = policies(policy(fallback=Fallback(60.0, 9)), other)
-    _, decisions = tick(world, known, State(), obs)
+    silent = State({SERVICE: ServiceState(last_telemetry_seconds=NOW - 61.0)})
+    _, decisions = tick(world, known, silent, obs)
     assert decisions.services[SERVICE].variants == {"h100": 5}
     assert decisions.services["prod/other"].variants == {"h100": 7}
     # a service of which nothing is known (its maximum is 40) gets what is left, too
@@ -204,14 +216,15 @@ def test_prefill_and_decode_each_carry_the_whole_load() -> None:
 def test_the_fallback_counts_the_whole_service() -> None:
     late = Fallback(60.0, 6)
     world = policies(policy(fallback=late, variants=(variant("a", max_replicas=3), variant("b"))))
+    silent = State({SERVICE: ServiceState(last_telemetry_seconds=NOW - 61.0)})
     for a, b, expected in [(0, 5, (1, 5)), (0, 0, (3, 3)), (2, 9, (2, 9))]:
         obs = observation(rate=math.nan, a=seen(a), b=seen(b))
-        _, decisions = tick(world, forecasts({}), State(), obs)
+        _, decisions = tick(world, forecasts({}), silent, obs)
         assert tuple(decisions.services[SERVICE].variants.values()) == expected
     roles = (variant("p", role=Role.PREFILL), variant("d", role=Role.DECODE))
     world = policies(policy(fallback=late, variants=roles))
     obs = observation(rate=math.nan, p=seen(2), d=seen(7))
-    _, decisions = tick(world, forecasts({}), State(), obs)
+    _, decisions = tick(world, forecasts({}), silent, obs)
     assert decisions.services[SERVICE].variants == {"p": 6, "d": 7}
 
 
