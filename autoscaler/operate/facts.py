@@ -83,7 +83,8 @@ class Facts:
 
     roll: Roll
     scales: Mapping[TargetKey, ScaleView | KubeError]
-    pods: Mapping[VariantKey, list[PodRecord]]
+    pods: Mapping[VariantKey, list[PodRecord]]  # one a replica: leaders of groups
+    groups: Mapping[VariantKey, list[PodRecord]]  # all pods of the replicas
     replicas: Mapping[VariantKey, Replicas]
     inventory: Inventory
     quotas: NamespaceLimits
@@ -165,6 +166,7 @@ class FactFinder:
             roll=roll,
             scales=scales,
             pods=pods,
+            groups=groups,
             replicas=_replicas(targets, scales, pods, groups),
             inventory=usable(roll.pool_bodies, facts, lambda p: p.uid in ours),
             quotas=namespace_limits(

@@ -60,6 +60,8 @@ class Reporter:
         self._last_telemetry: dict[str, float] = {}
         self._said: dict[str, tuple[object, ...]] = {}
         self._troubles = Troubles("scale", over="no write fails any more")
+        self._status_troubles = Troubles("status", over="no write fails any more")
+        self._unwritten: dict[str, str] = {}  # in this turn, and why
 
     def report(self, turn: Turn, lead_seconds: Mapping[str, float], model_version: str) -> None:
         """Tell what one turn saw and did. A follower only logs and counts."""
@@ -137,6 +139,7 @@ class Reporter:
             self._tried[write.uid] = now
             return self._put(write)
 
+        self._unwritten.clear()
         with ThreadPoolExecutor(PARALLEL, thread_name_prefix="status") as pool:
             for write, done in zip(due, pool.map(put, due), strict=True):
                 if not done:
@@ -144,6 +147,7 @@ class Reporter:
                 self._written[write.uid] = (now, write.status)
                 for happening in changes(write.about, write.previous, write.status):
                     self._events.add(happening, now)
+        self._status_troubles.follow(self._unwritten, now)
 
     def _put(self, write: "_StatusWrite") -> bool:
         about = write.about
@@ -160,7 +164,7 @@ class Reporter:
         except KubeError as error:
             self._metrics.count_write("status", "failed")
             self._metrics.count_api_error(error.reason or "Unknown")
-            log.warning("%s", error)
+            self._unwritten[f"{about.kind} {about.name}"] = str(error)
             return False
         self._metrics.count_write("status", "ok")
         return True
@@ -267,10 +271,11 @@ def _lacking(facts: Facts, member: Member) -> str:
     resources = {c.name: c.resource_name for b in facts.roll.pool_bodies for c in b.spec.classes}
     for v in member.policy.variants:
         resource = resources.get(v.accelerator_class)
-        own = facts.pods.get((member.seen.name, v.name), [])
+        own = facts.groups.get((member.seen.name, v.name), [])
         found = lacking(own, resource) if resource is not None else None
         if found is not None:
-            return f"{v.name}: {found.pods} pods wait for {found.accelerators} {resource}: {found.message}"
+            wait = "pod waits" if found.pods == 1 else "pods wait"
+            return f"{v.name}: {found.pods} {wait} for {found.accelerators} {resource}: {found.message}"
     return ""
 
 
