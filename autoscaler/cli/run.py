@@ -16,7 +16,7 @@ HELP = """
 Run the operator: watch policies and pools, decide every few seconds, act according to each policy's mode.
 
 Two replicas may run; the one that holds the Lease acts. Without models it sizes by measured
-concurrency until `foreserve train` has written some. Ends on SIGTERM, giving the Lease back.
+latency, or concurrency, until `foreserve train` has written some. Ends on SIGTERM, giving the Lease back.
 
 **Examples**
 

@@ -192,6 +192,6 @@ def _first_models(folder: Path) -> ServingModels:
     try:
         return load_models(folder)
     except ArtifactError as error:
-        log.warning("%s; sized by concurrency until there is a model", error)
+        log.warning("%s; sized by measured latency until there is a model", error)
         nothing = LatencyModel((), np.zeros((0, 0)), {})
         return ServingModels(NO_MODELS, None, nothing, LeadTimeModel({}))

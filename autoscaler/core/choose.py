@@ -104,7 +104,7 @@ def _why(situation: Situation, requirements: Requirements, planned: Planned) -> 
     if total > _hold(requirements) and total <= current:
         return Reason.STABILIZING, "a scale-down waits for its stabilization window"
     if not requirements.modelled:
-        return Reason.NO_MODEL, "latency never observed under load: sized by concurrency"
+        return Reason.NO_MODEL, "no latency model yet: sized by measured latency, or concurrency"
     if total == current and _future(requirements) < total:
         return Reason.HOLD, f"less would not cover the next {_span(situation.horizon_seconds)}"
     return Reason.FORECAST, f"for the load predicted {_span(situation.horizon_seconds)} ahead"

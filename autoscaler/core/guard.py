@@ -142,27 +142,44 @@ def backlog_requests(observation: ServiceObservation) -> float:
 
 
 def unmodelled_replicas(policy: Policy, observation: ServiceObservation, current: int) -> int:
-    """Return a count from measured concurrency and latency, where no latency model exists.
+    """Return a count from measured latency and concurrency, where no latency model exists.
 
-    Concurrency over CONCURRENCY_PER_REPLICA; more while latency is beyond its target, in proportion;
-    one fewer only while it is far below and nothing waits.
+    Latency beyond its target: more, in proportion, at most twice as many. Within it: what runs, one more
+    while more waits than is served, one fewer while latency is far below and nothing waits. Only where no
+    latency is measured does concurrency decide, over CONCURRENCY_PER_REPLICA: how much a replica takes is
+    not known, and a lost models volume must not turn a healthy fleet into one of maxReplicas.
     """
-    concurrency, pressure, waiting = 0.0, 0.0, 0.0
-    for v in observation.variants.values():
-        concurrency += sum(x for x in (v.running, v.waiting) if math.isfinite(x))
-        waiting += v.waiting if math.isfinite(v.waiting) else 0.0
+    running, waiting = _in_flight(observation)
+    pressure = _pressure(policy, observation)
+    if math.isnan(pressure):
+        wanted = math.ceil((running + waiting) / CONCURRENCY_PER_REPLICA)
+        return max(wanted, 1, current - 1 if waiting == 0 else current)
+    if pressure > 1.0:
+        return max(math.ceil(current * min(pressure, 2.0)), current + 1)
+    if pressure < CALM_RATIO and waiting == 0:
+        return max(current - 1, 1)
+    return max(current + 1 if waiting > running else current, 1)
+
+
+def _in_flight(observation: ServiceObservation) -> tuple[float, float]:
+    """Return running and waiting requests over all variants; what is not known counts as none."""
+    variants = observation.variants.values()
+    running = sum(v.running for v in variants if math.isfinite(v.running))
+    return running, sum(v.waiting for v in variants if math.isfinite(v.waiting))
+
+
+def _pressure(policy: Policy, observation: ServiceObservation) -> float:
+    """Return the worst measured latency over its target; NaN where none is measured."""
+    ratios = [
+        measured / target
+        for v in observation.variants.values()
         for measured, target in (
             (v.ttft_p95_seconds, policy.targets.ttft_seconds),
             (v.tpot_p95_seconds, policy.targets.tpot_seconds),
-        ):
-            if math.isfinite(measured) and math.isfinite(target):
-                pressure = max(pressure, measured / target)
-    wanted = math.ceil(concurrency / CONCURRENCY_PER_REPLICA)
-    if pressure > 1.0:
-        return max(wanted, math.ceil(current * min(pressure, 2.0)), current + 1)
-    if pressure < CALM_RATIO and waiting == 0:
-        return max(wanted, current - 1, 1)
-    return max(wanted, current)
+        )
+        if math.isfinite(measured) and math.isfinite(target)
+    ]
+    return max(ratios, default=math.nan)
 
 
 def schedule_floor(windows: Sequence[ScheduleWindow]) -> int:

@@ -21,7 +21,7 @@ class Reason(StrEnum):
     HOLD = "hold"  # what runs is right: it covers the plan, and less would not cover what is coming
     STALE_TELEMETRY = "stale-telemetry"  # nothing measured: the fleet is left as it is
     FALLBACK = "fallback"  # nothing measured for longer than the policy allows, or nothing known
-    NO_MODEL = "no-model"  # nothing learned yet: sized by the measured concurrency
+    NO_MODEL = "no-model"  # nothing learned yet: sized by measured latency, or by concurrency
     BUDGET = "budget"  # a budget in $/h kept the plan below the requirement
     QUOTA = "quota"  # accelerators ran out
     MIN = "min"  # the policy's minimum

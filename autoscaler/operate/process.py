@@ -42,12 +42,17 @@ class Backfill:
         self._answer: tuple[LoadSeries | None, frozenset[str]] | None = None  # and whose it is
         self._thread: threading.Thread | None = None
         self._complete = history is None
+        self._failed = False
         self._again = False
 
-    def ready(self) -> bool:
-        """Whether decisions may be written: history was read, or was waited for long enough."""
+    def may_lower(self) -> bool:
+        """Whether replicas may be given up: history was read, or was waited for long enough."""
         waited = self._clock.monotonic() - self._begun
         return self._complete or waited > HISTORY_PATIENCE_SECONDS
+
+    def may_grow(self) -> bool:
+        """Whether replicas may be added: as above, and as soon as reading has failed once."""
+        return self._failed or self.may_lower()
 
     def again(self) -> None:
         """Read everybody's history once more: a new model may look further back, or in other steps."""
@@ -82,6 +87,7 @@ class Backfill:
             series = self._history(policies, now_seconds)
         except Exception as error:  # noqa: BLE001 - a thread's error must be told, whatever it is
             log.warning("load history cannot be read: %s", error)
+            self._failed = True
             return
         self._answer = series, frozenset(policies.services)
 
@@ -178,7 +184,9 @@ class Process:
 
     def _turn(self) -> Turn:
         self._renew_models()
-        turn = self._operator.turn(may_write=self._backfill.ready())
+        turn = self._operator.turn(
+            may_grow=self._backfill.may_grow(), may_lower=self._backfill.may_lower()
+        )
         self._learner.follow(turn, self._controller)
         self._backfill.follow(self._controller, turn.facts.roll.policies, turn.now_seconds)
         self._turned = self._clock.monotonic()

@@ -95,8 +95,8 @@ class Operator:
         """Whether this process may act now."""
         return self._parts.lease.left_seconds() > 0.0
 
-    def turn(self, *, may_write: bool) -> Turn:
-        """Take one turn; raises NotReadyError, StepError and KubeError where none can be taken."""
+    def turn(self, *, may_grow: bool, may_lower: bool) -> Turn:
+        """Take one turn and write what may be written; NotReadyError, StepError, KubeError: there is none."""
         parts, controller, clock = self._parts, self._parts.controller, self._parts.clock
         begun = clock.monotonic()
         now = parts.time.now(controller.last_seconds)
@@ -122,9 +122,9 @@ class Operator:
         decided = clock.monotonic()
         parts.metrics.observe_phase("decide", decided - collected)
         outcomes: tuple[Outcome, ...] = ()
-        if led and may_write:
+        if led and may_grow:
             with parts.traces.phase("actuate"):
-                outcomes = self._act(step, facts, standings, fresh)
+                outcomes = self._act(step, facts, standings, fresh, may_lower=may_lower)
         parts.metrics.observe_phase("actuate", clock.monotonic() - decided)
         return Turn(now, facts, reading, step, standings, outcomes, led)
 
@@ -134,12 +134,16 @@ class Operator:
         facts: Facts,
         standings: Mapping[str, Standing],
         fresh: frozenset[str],
+        *,
+        may_lower: bool,
     ) -> tuple[Outcome, ...]:
         """Write the scales that may be written; not of services whose authority has just changed."""
         may = [n for n, s in standings.items() if s.writes and n not in fresh]
         writes = writes_of(step.decisions, facts.targets(), facts.scales, may)
         growing, going = [w for w in writes if not w.lowers], [w for w in writes if w.lowers]
         outcomes = self._carry_out(growing)  # which waits for nothing
+        if not may_lower:
+            return tuple(outcomes)
         if going and self._parts.before_writes is not None:
             self._parts.before_writes(facts, going)
         return (*outcomes, *self._carry_out(going))

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from builders import observation, policy, seen, variant
+from builders import SERVICE, observation, policy, seen, variant
 
 from autoscaler.core import guard
 from autoscaler.core.types import Behavior, Mode, ScalingLimit, ScalingRules, ScheduleWindow
@@ -111,3 +111,29 @@ def test_nothing_ready_and_something_waiting_is_trouble() -> None:
     shown = observation(h100=seen(0, waiting=1.0)).services["prod/chat"]
     assert guard.in_trouble(policy(), shown)
     assert guard.backlog_requests(shown) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("running", "waiting", "ttft_p95_seconds", "expected"),
+    [
+        pytest.param(400.0, 0.0, 0.4, 3, id="calm: one fewer, however many are in flight"),
+        pytest.param(400.0, 0.0, 0.8, 4, id="within the target: what runs"),
+        pytest.param(10.0, 30.0, 0.8, 5, id="more waits than is served: one more"),
+        pytest.param(400.0, 9.0, 1.5, 6, id="half beyond: half as many more"),
+        pytest.param(400.0, 90.0, 7.0, 8, id="far beyond: twice as many"),
+        pytest.param(100.0, 0.0, math.nan, 13, id="nothing measured: 100 in flight, 8 a replica"),
+        pytest.param(0.0, 0.0, math.nan, 3, id="nothing measured, nothing in flight: one fewer"),
+    ],
+)
+def test_without_a_model_latency_leads_and_concurrency_only_fills_in(
+    running: float, waiting: float, ttft_p95_seconds: float, expected: int
+) -> None:
+    variant_seen = seen(
+        4,
+        running=running,
+        waiting=waiting,
+        ttft_p95_seconds=ttft_p95_seconds,
+        tpot_p95_seconds=math.nan,
+    )
+    observed = observation(h100=variant_seen).services[SERVICE]
+    assert guard.unmodelled_replicas(policy(), observed, 4) == expected

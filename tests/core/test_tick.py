@@ -293,11 +293,15 @@ def test_a_schedule_raises_the_floor() -> None:
     assert n < 9
 
 
-def test_without_a_latency_model_concurrency_decides() -> None:
+def test_without_a_latency_model_measured_latency_decides_else_concurrency() -> None:
     known = forecasts({SERVICE: outlook(2.0)}, latency_model((SERVICE, "other")))
+    blind = {"ttft_p95_seconds": math.nan, "tpot_p95_seconds": math.nan}
     # 40 running / 8 a replica = 5
-    _, n, reason = replicas(State(), observation(h100=seen(2, running=40.0)), known=known)
+    _, n, reason = replicas(State(), observation(h100=seen(2, running=40.0, **blind)), known=known)
     assert (n, reason) == (5, Reason.NO_MODEL)
+    # the same 40, and latency well within its targets: two are enough, whatever 8 a replica says
+    _, n, _ = replicas(State(), observation(h100=seen(2, running=40.0)), known=known)
+    assert n == 2
     # latency at twice its target: twice the replicas
     slow = seen(3, ttft_p95_seconds=2.0)
     _, n, _ = replicas(State(), observation(h100=slow), known=known)
@@ -459,7 +463,8 @@ def test_without_a_model_the_reason_still_names_what_holds_a_count() -> None:
     less = replace(calm, ready=n, desired=n)
     _, n, reason = replicas(state, observation(NOW + 15, h100=less), world=world, known=unknown)
     assert (n, reason) == (7, Reason.RATE_LIMIT)
-    busy = seen(2, running=30.0)  # 30 requests at 8 a replica
+    blind = {"ttft_p95_seconds": math.nan, "tpot_p95_seconds": math.nan}
+    busy = seen(2, running=30.0, **blind)  # 30 requests at 8 a replica
     _, n, reason = replicas(State(), observation(h100=busy), known=unknown)
     assert (n, reason) == (4, Reason.NO_MODEL)
 

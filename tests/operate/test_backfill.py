@@ -57,15 +57,15 @@ def recorded(own: Controller) -> int:
 def test_nothing_is_written_before_history_has_been_taken_over() -> None:
     archive, declared = Archive(), policies(policy())
     own, backfill = controller(declared), Backfill(archive.read, archive.clock())
-    assert not backfill.ready()
+    assert not backfill.may_lower()
     backfill.follow(own, declared, NOW)
-    assert not backfill.ready()
+    assert not backfill.may_lower()
     archive.let.set()
     joined(backfill)
-    assert not backfill.ready()  # read, and not yet known to the controller
+    assert not backfill.may_lower()  # read, and not yet known to the controller
     assert recorded(own) == 0
     backfill.follow(own, declared, NOW)
-    assert backfill.ready()
+    assert backfill.may_lower()
     assert recorded(own) == 60
     archive.seconds = 10 * HISTORY_AGAIN_SECONDS
     backfill.follow(own, declared, NOW)
@@ -81,9 +81,10 @@ def test_what_fails_is_tried_again_and_not_waited_for_for_ever() -> None:
     archive.seconds = HISTORY_AGAIN_SECONDS - 1.0
     backfill.follow(own, declared, NOW)
     assert len(archive.asked) == 1
-    assert not backfill.ready()
+    assert not backfill.may_lower()
+    assert backfill.may_grow()  # a fleet that is short need not wait for what cannot be read
     archive.seconds = HISTORY_PATIENCE_SECONDS + 1.0
-    assert backfill.ready()
+    assert backfill.may_lower()
     backfill.follow(own, declared, NOW)
     assert len(archive.asked) == 2
     joined(backfill)
@@ -97,7 +98,7 @@ def test_a_service_that_comes_later_is_read_later() -> None:
     joined(backfill)
     more = policies(policy(), replace(policy(), service=OTHER))
     backfill.follow(own, more, NOW)
-    assert backfill.ready()  # the others need not wait for the new one
+    assert backfill.may_lower()  # the others need not wait for the new one
     archive.seconds = HISTORY_AGAIN_SECONDS
     backfill.follow(own, more, NOW)
     assert archive.asked == [(SERVICE,), tuple(sorted((SERVICE, OTHER)))]
@@ -119,16 +120,16 @@ def test_a_new_model_has_its_history_read_again(*, in_flight: bool) -> None:
         backfill.follow(own, declared, NOW)
     joined(backfill)
     assert len(archive.asked) == 2
-    assert backfill.ready()
+    assert backfill.may_lower()
 
 
 def test_without_policies_or_history_nobody_waits() -> None:
     archive, none = Archive(), Policies({}, ())
     backfill = Backfill(archive.read, archive.clock())
     backfill.follow(controller(none), none, NOW)
-    assert backfill.ready()
+    assert backfill.may_lower()
     assert archive.asked == []
-    assert Backfill(None, archive.clock()).ready()
+    assert Backfill(None, archive.clock()).may_lower()
 
 
 def test_a_service_that_was_away_has_its_history_read_again() -> None:
