@@ -25,10 +25,11 @@ from autoscaler.loop import Controller
 from autoscaler.operate.facts import FactFinder, reducers
 from autoscaler.operate.marks import WarmPlaces, mark_idle_pods
 from autoscaler.operate.memory import Memory
-from autoscaler.operate.process import Backfill, Process
+from autoscaler.operate.process import Backfill, History, Process
 from autoscaler.operate.report import Reporter
 from autoscaler.operate.starts import StartLearner
 from autoscaler.operate.turn import Leadership, Parts, Turn
+from models.frames import LoadSeries
 from models.latency import LatencyModel
 from models.lead_time import LeadTimeModel
 
@@ -74,6 +75,17 @@ class Always:
 
 
 @dataclass
+class FailingHistory:
+    """A server of which no history can be read."""
+
+    asked: int = 0
+
+    def __call__(self, _policies: Policies, _now_seconds: float) -> LoadSeries | None:
+        self.asked += 1
+        raise OSError("no route to host")
+
+
+@dataclass
 class Time:
     """Both clocks of a test."""
 
@@ -97,6 +109,7 @@ class Rig:
         loads: Mapping[tuple[str, str], float] | None = None,
         timeout_seconds: float = 5.0,
         models: ServingModels | None = None,
+        history: History | None = None,
     ) -> None:
         models = nothing_learned() if models is None else models
         self.kube, self.script, self.time = kube, script, time
@@ -124,7 +137,7 @@ class Rig:
         self.process = Process(
             parts,
             Reporter(self.api, "test", self.metrics, 60.0),
-            Backfill(None, clock),
+            Backfill(history, clock),
             StartLearner(self.memory, models.lead_time, None),
             lambda: (models.generation, lambda: models),
             WarmPlaces(self.api, OWN_NAMESPACE, self.metrics),

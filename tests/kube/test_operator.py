@@ -9,6 +9,7 @@ from operating import (
     OWN_NAMESPACE,
     PER_REPLICA,
     Always,
+    FailingHistory,
     Rig,
     Script,
     Time,
@@ -234,3 +235,19 @@ def test_a_follower_decides_and_writes_nothing(
     lease.held = True
     rig.turn(1)
     assert world.replicas("chat") == 5
+
+
+def test_without_history_a_short_fleet_grows_and_none_is_lowered(
+    kube: ApiServer, world: Workloads, namespace: str
+) -> None:
+    world.put(deployment(namespace, "chat", 2), policy(namespace, "chat"))
+    world.put(deployment(namespace, "calm", 6), policy(namespace, "calm"))
+    world.run_pods("chat")
+    world.run_pods("calm")
+    script = Script({f"{namespace}/chat": 40.0, f"{namespace}/calm": 8.0})
+    history = FailingHistory()
+    rig = Rig(kube, script, Time(), history=history)
+    rig.turn(8)  # long enough for the window of every scale-down
+    assert history.asked >= 1
+    assert world.replicas("chat") == 5
+    assert world.replicas("calm") == 6
