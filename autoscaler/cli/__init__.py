@@ -18,6 +18,7 @@ from autoscaler.cli import (
     lint,
     otlp,
     replay,
+    scaler,
     train,
     whatif,
 )
@@ -66,6 +67,7 @@ for module in (
     latency,
     decide,
     replay,
+    scaler,
     whatif,
     crds,
     run_command,

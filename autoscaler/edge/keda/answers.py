@@ -1,0 +1,99 @@
+"""From a plan and its age to the replicas that KEDA is told. Pure.
+
+    age   0 ---- max age ------------ max age + fallback.afterSeconds ---->
+          plan   | what runs          | the more of that and fallback.replicas
+
+What runs is taken as the larger of what was decided and what the workload asked for when that was
+written: whichever of the two came about meanwhile, nothing that serves is taken away. Zero is told
+only where it was decided.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from autoscaler.core.needs import phases_of
+from autoscaler.edge.keda.errors import NoAnswerError
+from autoscaler.edge.keda.plans import Plan, VariantPlan
+from autoscaler.edge.keda.trigger import Trigger
+
+Source = Literal["plan", "paused", "running", "fallback"]
+SOURCES: tuple[Source, ...] = ("plan", "paused", "running", "fallback")
+SERVED_MODE = "Keda"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The replicas to bring about, and where the number is from."""
+
+    replicas: int
+    source: Source
+    variant: VariantPlan
+
+
+def answer_of(plan: Plan, trigger: Trigger, age_seconds: float, max_age_seconds: float) -> Answer:
+    """Return what to tell of a trigger whose plan is `age_seconds` old; NoAnswerError."""
+    variant = _asked_for(plan, trigger)
+    if plan.mode != SERVED_MODE:
+        raise NoAnswerError(
+            "not_served",
+            f"{plan.service}: behavior.mode is {plan.mode}; allowed: {SERVED_MODE}, or no trigger",
+        )
+    if plan.is_paused:  # what was decided is not brought about
+        current = variant.desired if variant.current is None else variant.current
+        return Answer(_known(current, plan, variant), "paused", variant)
+    limit = max_age_seconds if trigger.max_age_seconds is None else trigger.max_age_seconds
+    if age_seconds <= limit:
+        return Answer(_known(variant.desired, plan, variant), "plan", variant)
+    running = _known(_running(variant), plan, variant)
+    fallback = trigger.fallback_replicas
+    fallback = plan.fallback_replicas if fallback is None else fallback
+    if fallback is not None and age_seconds > limit + plan.fallback_after_seconds:
+        return Answer(_raised(plan, variant, fallback), "fallback", variant)
+    return Answer(running, "running", variant)
+
+
+def _asked_for(plan: Plan, trigger: Trigger) -> VariantPlan:
+    names = ", ".join(v.name for v in plan.variants)
+    if trigger.variant is None:
+        if len(plan.variants) == 1:
+            return plan.variants[0]
+        raise NoAnswerError(
+            "bad_metadata",
+            f"trigger metadata variant: missing; allowed for {plan.service}: {names}",
+        )
+    for v in plan.variants:
+        if v.name == trigger.variant:
+            return v
+    raise NoAnswerError(
+        "bad_metadata",
+        f"trigger metadata variant: {trigger.variant!r}; allowed for {plan.service}: {names}",
+    )
+
+
+def _known(replicas: int | None, plan: Plan, variant: VariantPlan) -> int:
+    if replicas is None:
+        raise NoAnswerError(
+            "nothing_known", f"{plan.service}: nothing was decided yet for variant {variant.name}"
+        )
+    return replicas
+
+
+def _running(variant: VariantPlan) -> int | None:
+    known = [n for n in (variant.desired, variant.current) if n is not None]
+    return max(known, default=None)
+
+
+def _raised(plan: Plan, asked_for: VariantPlan, replicas: int) -> int:
+    """Return the variant's part when the service is raised to `replicas`: as the core's fallback does.
+
+    Each phase of a request gets as many, the first variants first; nothing is lowered.
+    """
+    counts = {v.name: _running(v) or 0 for v in plan.variants}
+    for phase in phases_of([v.role for v in plan.variants]):
+        variants = [plan.variants[i] for i in phase]
+        missing = replicas - sum(counts[v.name] for v in variants)
+        for v in variants:
+            more = max(0, min(missing, v.max_replicas - counts[v.name]))
+            counts[v.name] += more
+            missing -= more
+    return counts[asked_for.name]

@@ -1,0 +1,168 @@
+"""What the policies' statuses say was decided, and how old it is. In memory; any replica has the same.
+
+How old a decision is must not depend on two machines' clocks. While policies are watched, a
+`lastDecisionTime` that is new has just been written: its age counts from then on this process' own
+monotonic clock. Only what a list shows first (at the start, after a gap in the watch) is dated by its
+text, and a new one is never older
+than the gap. The operator renews the time of policies in mode Keda every minute.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from threading import Lock
+from typing import Any
+
+from autoscaler.core.types import Role
+from autoscaler.edge.clock import Clock
+from autoscaler.policy.schema import MAX_REPLICAS
+
+Json = Mapping[str, Any]
+DEFAULT_FALLBACK_AFTER_SECONDS = 600.0  # as in policy.schema
+
+
+@dataclass(frozen=True, slots=True)
+class VariantPlan:
+    """One variant as the policy bounds it and its status last told of it; None: not known."""
+
+    name: str
+    role: Role
+    min_replicas: int
+    max_replicas: int
+    desired: int | None
+    current: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One policy's last decision. `decided` is its time as the status has it, "" if there is none."""
+
+    service: str
+    mode: str
+    is_paused: bool
+    variants: tuple[VariantPlan, ...]
+    fallback_after_seconds: float
+    fallback_replicas: int | None
+    decided: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dated:
+    """A plan, and when it was decided on this process' monotonic clock (-inf: never, or not known)."""
+
+    plan: Plan
+    decided_at: float
+
+
+def plan_of(policy: Json) -> Plan:
+    """Return what is needed of a ScalingPolicy as the API server has it."""
+    metadata, spec, status = (_part(policy, key) for key in ("metadata", "spec", "status"))
+    behavior, fallback = _part(spec, "behavior"), _part(spec, "fallback")
+    told = {v.get("name"): v for v in status.get("variants") or ()}
+    return Plan(
+        service=f"{metadata.get('namespace')}/{metadata.get('name')}",
+        mode=str(behavior.get("mode", "Recommend")),
+        is_paused=status.get("mode") == "Paused",
+        variants=tuple(_variant(v, told.get(v.get("name"), {})) for v in spec.get("variants", ())),
+        fallback_after_seconds=float(fallback.get("afterSeconds", DEFAULT_FALLBACK_AFTER_SECONDS)),
+        fallback_replicas=_count(fallback.get("replicas")),
+        decided=str(status.get("lastDecisionTime") or ""),
+    )
+
+
+def _variant(spec: Json, told: Json) -> VariantPlan:
+    return VariantPlan(
+        name=str(spec.get("name")),
+        role=Role(spec.get("role", "Both")),
+        min_replicas=int(spec.get("minReplicas", 1)),
+        max_replicas=int(spec.get("maxReplicas", MAX_REPLICAS)),
+        desired=_count(told.get("desired")),
+        current=_count(told.get("current")),
+    )
+
+
+class Plans:
+    """All policies' plans by service. One thread writes; others read without waiting."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.listed = False  # whether the policies are known at all: unknown is not empty
+        self.contact_at = -math.inf  # monotonic: when the API server last said anything
+        self._plans: dict[str, Dated] = {}
+        self._listener: Callable[[str], None] = lambda _: None
+        self._lock = Lock()
+
+    def listen(self, listener: Callable[[str], None]) -> None:
+        """Have `listener` called with each service whose plan changed, from the writing thread."""
+        self._listener = listener
+
+    def get(self, service: str) -> Dated | None:
+        """Return what is known of a service."""
+        return self._plans.get(service)
+
+    def all(self) -> list[Dated]:
+        """Return what is known of every service."""
+        return list(self._plans.values())
+
+    def age_seconds(self, dated: Dated) -> float:
+        """Return how long ago it was decided; inf if that is not known."""
+        return max(self.clock.monotonic() - dated.decided_at, 0.0)
+
+    def heard(self) -> None:
+        """Note that the API server is there, and has nothing new to tell."""
+        self.contact_at = self.clock.monotonic()
+
+    def replace(self, policies: Iterable[Json]) -> None:
+        """Take in a whole list: what it does not name is gone."""
+        gap = self.clock.monotonic() - self.contact_at
+        new = {}
+        for policy in policies:
+            plan = plan_of(policy)
+            new[plan.service] = self._dated(plan, gap)
+        with self._lock:
+            before, self._plans = self._plans, new
+            self.listed = True
+        self.heard()
+        for service in before.keys() | new.keys():
+            if before.get(service) != new.get(service):
+                self._listener(service)
+
+    def apply(self, event: str, policy: Json) -> None:
+        """Take in a watch event, just now: ADDED, MODIFIED or DELETED."""
+        self.heard()
+        plan = plan_of(policy)
+        with self._lock:
+            if event == "DELETED":
+                self._plans.pop(plan.service, None)
+            else:
+                self._plans[plan.service] = self._dated(plan, 0.0)
+        self._listener(plan.service)
+
+    def _dated(self, plan: Plan, most_seconds: float) -> Dated:
+        """Date a plan that, if a known policy has it anew, is at most `most_seconds` old."""
+        known = self._plans.get(plan.service)
+        if known is not None and known.plan.decided == plan.decided:
+            return Dated(plan, known.decided_at)
+        if not plan.decided:
+            return Dated(plan, -math.inf)
+        by_text = max(self.clock.wall() - _epoch_seconds(plan.decided), 0.0)
+        age = by_text if known is None else min(by_text, most_seconds)
+        return Dated(plan, self.clock.monotonic() - age)
+
+
+def _epoch_seconds(text: str) -> float:
+    """Return an RFC 3339 time in epoch seconds; -inf where it is none: then it is as old as can be."""
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return -math.inf
+
+
+def _part(value: Json, key: str) -> Json:
+    part = value.get(key)
+    return part if isinstance(part, Mapping) else {}
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
