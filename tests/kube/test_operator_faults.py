@@ -133,9 +133,9 @@ def test_somebody_who_scales_in_between_wins_the_turn(kube: ApiServer, world: Wo
     rig = Rig(kube, Script({service: 5 * PER_REPLICA}), Time())
     act = rig.process._operator._act
 
-    def acted(*arguments: Any) -> Any:
+    def acted(*arguments: Any, **named: Any) -> Any:
         world.scale("chat", 7)
-        return act(*arguments)
+        return act(*arguments, **named)
 
     rig.process._operator._act = acted  # type: ignore[method-assign]
     turn = rig.turn(1)
