@@ -21,7 +21,7 @@ from autoscaler.edge.keda.server import Listening, ScalerServer
 from autoscaler.edge.keda.tls import TlsFiles
 
 Json = dict[str, Any]
-START_SECONDS = 1_790_000_000.0  # 2026-09-21T13:33:20Z
+START_SECONDS = 1_790_000_000.0  # 2026-09-21T14:13:20Z
 SERVICE = "/externalscaler.ExternalScaler/"
 DEADLINE_SECONDS = 5.0
 OPENSSL = shutil.which("openssl") or "openssl"

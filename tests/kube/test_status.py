@@ -365,6 +365,15 @@ def test_numbers_wait_a_minute_and_nothing_new_for_ever() -> None:
     assert worth_writing(before, policy_status(before, 5, INPUTS, NOW + 1), NOW, NOW + 1)
 
 
+def test_in_mode_keda_the_time_of_the_decision_is_renewed_every_minute() -> None:
+    inputs = replace(INPUTS, mode=Mode.KEDA)
+    before = policy_status({}, 4, inputs, NOW)
+    after = policy_status(before, 4, inputs, NOW + 60)
+    assert before["lastDecisionTime"] != after["lastDecisionTime"]
+    assert not worth_writing(before, after, NOW, NOW + 59)
+    assert worth_writing(before, after, NOW, NOW + 60)  # the scaler takes 180 s for too old
+
+
 def test_long_texts_are_cut() -> None:
     made = status(decided(detail="x" * 5000))
     assert len(made["detail"]) == 1024

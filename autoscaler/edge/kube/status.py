@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from autoscaler.core.outcome import ServiceDecision
-from autoscaler.core.types import ServiceObservation, VariantObservation
+from autoscaler.core.types import Mode, ServiceObservation, VariantObservation
 from autoscaler.edge.kube.conditions import (
     ClassFacts,
     Obstacle,
@@ -50,6 +50,7 @@ Status = dict[str, Any]
 STEADY_RATIO = 0.05  # a number is kept while the new one is this close
 WRITE_SECONDS = 60.0  # at most one write a minute for numbers
 REFRESH_SECONDS = 300.0  # texts and lastDecisionTime: so that one sees that it is alive
+KEDA_REFRESH_SECONDS = 60.0  # in mode Keda: the scaler tells by it how old a decision is
 TEXTS = ("detail", "lastDecisionTime", "message")
 
 
@@ -210,14 +211,16 @@ def worth_writing(
     """Whether `new` says something that `previous` does not, and it is time to say it.
 
     At once: conditions (status, reason), counts, reason, mode, generation, model version. Other
-    numbers once a minute, texts and the time of the decision once in five. -inf: never written.
+    numbers once a minute, texts and the time of the decision once in five (in mode Keda with the
+    numbers: edge.keda lets a decision go as it ages). -inf: never written.
     """
     if _essence(previous) != _essence(new):
         return True
     age = now_seconds - last_write_seconds
     if age >= WRITE_SECONDS and _without_texts(previous) != _without_texts(new):
         return True
-    return age >= REFRESH_SECONDS and previous != new
+    refresh = KEDA_REFRESH_SECONDS if new.get("mode") == Mode.KEDA.value else REFRESH_SECONDS
+    return age >= refresh and previous != new
 
 
 def _essence(status: Mapping[str, Any]) -> tuple[Any, ...]:
