@@ -11,6 +11,7 @@ waited for it. Half of the policies' statuses change every minute meanwhile.
 
 import argparse
 import asyncio
+import gc
 import multiprocessing
 import os
 import time
@@ -63,6 +64,7 @@ async def serve(pipe: Connection, policies: int) -> None:
     plans.replace([policy(n, 1 + n % 50) for n in range(policies)])
     server = ScalerServer(plans, ScalerMetrics("bench", plans), Listening("127.0.0.1", 0))
     await server.start()
+    gc.freeze()  # as the command does
     changing = asyncio.create_task(change(plans, policies))
     pipe.send(server.port)
     await asyncio.to_thread(pipe.recv)
@@ -151,13 +153,15 @@ async def measure(pid: int, port: int, arguments: argparse.Namespace) -> None:
     await load.open(arguments.streams)
     await load.run(5.0)  # warm
     load.took.clear()
+    gc.freeze()  # pauses of the client would count as the scaler's
     memory = [resident_mib(pid)]
     used, begun = cpu_seconds(pid), time.perf_counter()
+    own = cpu_seconds(os.getpid())
     for _ in range(6):
         await load.run(arguments.seconds / 6)
         memory.append(resident_mib(pid))
     spent = time.perf_counter() - begun
-    used = cpu_seconds(pid) - used
+    used, own = cpu_seconds(pid) - used, cpu_seconds(os.getpid()) - own
     await load.close()
     took = np.asarray(load.took) * 1e3
     p50, p99, worst = np.quantile(took, (0.5, 0.99, 1.0))
@@ -168,7 +172,10 @@ async def measure(pid: int, port: int, arguments: argparse.Namespace) -> None:
     print(
         f"  from due to done, client included: p50 {p50:.2f} ms, p99 {p99:.2f} ms, max {worst:.1f} ms"
     )
-    print(f"  scaler: {used / took.size * 1e6:.0f} us of CPU a call, {used / spent:.2f} cores")
+    print(
+        f"  scaler: {used / took.size * 1e6:.0f} us of CPU a call, {used / spent:.2f} cores; "
+        f"client: {own / spent:.2f} cores"
+    )
     print(f"  resident MiB over {spent:.0f} s: {' '.join(f'{m:.1f}' for m in memory)}")
 
 

@@ -67,7 +67,7 @@ def scaler(
     from autoscaler.edge.kube.api import KubeApi
     from autoscaler.edge.kube.errors import KubeInvalid
 
-    host, port = _address(listen, "--listen")
+    (host, port), page = _address(listen, "--listen"), _address(http, "--http")
     if (tls_cert is None) != (tls_key is None):
         raise typer.BadParameter("one without the other; allowed: both", param_hint="--tls-cert")
     if client_ca is not None and tls_cert is None:
@@ -83,7 +83,7 @@ def scaler(
     except KubeInvalid as error:
         raise typer.BadParameter(str(error), param_hint="--kubeconfig") from error
     made = Scaler(api, metadata.version("foreserve"))
-    asyncio.run(made.serve(listening, _address(http, "--http")))
+    asyncio.run(made.serve(listening, page))
 
 
 def _address(text: str, option: str) -> tuple[str, int]:

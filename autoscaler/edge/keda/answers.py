@@ -53,20 +53,15 @@ def answer_of(plan: Plan, trigger: Trigger, age_seconds: float, max_age_seconds:
 
 
 def _asked_for(plan: Plan, trigger: Trigger) -> VariantPlan:
-    names = ", ".join(v.name for v in plan.variants)
-    if trigger.variant is None:
-        if len(plan.variants) == 1:
-            return plan.variants[0]
-        raise NoAnswerError(
-            "bad_metadata",
-            f"trigger metadata variant: missing; allowed for {plan.service}: {names}",
-        )
+    if trigger.variant is None and len(plan.variants) == 1:
+        return plan.variants[0]
     for v in plan.variants:
         if v.name == trigger.variant:
             return v
+    said = "missing" if trigger.variant is None else repr(trigger.variant)
+    names = ", ".join(v.name for v in plan.variants)
     raise NoAnswerError(
-        "bad_metadata",
-        f"trigger metadata variant: {trigger.variant!r}; allowed for {plan.service}: {names}",
+        "bad_metadata", f"trigger metadata variant: {said}; allowed for {plan.service}: {names}"
     )
 
 
