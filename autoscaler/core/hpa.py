@@ -243,10 +243,9 @@ def _candidates(view: HpaView, planned: int) -> Iterator[int]:
     over = _just_above_band(view, planned)
     if over is not None:
         yield over
-    if planned <= view.min_replicas:
-        under = _just_below_band(view)
-        if under is not None:
-            yield under
+    under = _just_below_band(view)
+    if under is not None:  # less than planned, so of use only where minReplicas stops the fall
+        yield under
 
 
 def _rank(view: HpaView, metric_milli: int, goal: int) -> tuple[int, int]:
@@ -281,13 +280,13 @@ def _metric_of(view: HpaView, count: int) -> int | None:
 
 
 def _just_above_band(view: HpaView, planned: int) -> int | None:
-    """Return a metric for the smallest count >= planned above the band; None: no metric gets there."""
+    """Return a metric for the smallest count >= planned above the band; None: without ready pods."""
     edge = math.floor((1.0 + view.tolerance_up) * view.unit_milli)
     start = max(edge, _natural(view, max(planned - 1, 0)))
     for metric in range(start, start + 4):  # doubles may round an edge to either side
         count = recommendation(view, metric)
         outside = view.unit_milli == 0 or metric / view.unit_milli > 1.0 + view.tolerance_up
-        if outside and count >= planned and metric <= MAX_MILLI:
+        if outside and count >= planned:
             best = _metric_of(view, count)
             return metric if best is None else best
     return None

@@ -112,6 +112,11 @@ def test_value_counts_ready_pods() -> None:
     assert (delivery.value, landed) == (1.5, 15)  # 1.5 x 10 ready pods
     delivery, landed = served(hpa(20, average=False, ready=10), 11)
     assert (landed, delivery.reason) == (12, DeliveryReason.TOLERANCE_LIMITED)  # 1.1 is inside
+    delivery, landed = served(hpa(25, average=False, target=10.0), 28)
+    assert (delivery.value, landed) == (
+        11.199,
+        28,
+    )  # 11.2 / 10 x 25 is 28.000000000000004 as a double
     delivery, landed = served(hpa(20, average=False, ready=0), 30)
     assert (landed, delivery.reason) == (
         20,
@@ -238,6 +243,15 @@ def test_behavior_limits_are_named() -> None:
     assert (landed, delivery.reason) == (9, DeliveryReason.BEHAVIOR_LIMITED)
     assert "behavior.scaleDown.policies" in delivery.advice
     delivery, landed = served(hpa(10, scale_down=Rules([("Pods", 9, 60.0)], 0.0, "Disabled")), 2)
+    assert (landed, delivery.reason) == (10, DeliveryReason.BEHAVIOR_LIMITED)
+
+
+def test_a_spent_allowance_moves_nothing() -> None:
+    h = hpa(10, scale_down=Rules([("Pods", 1, 60.0)], 0.0))
+    h.clock, h.recommended, h.scaled = 100.0, [(0.0, 15)], [(70.0, -5)]
+    delivery, landed = served(
+        h, 3
+    )  # from 15 a minute ago it may go to 14: nothing more, and not up
     assert (landed, delivery.reason) == (10, DeliveryReason.BEHAVIOR_LIMITED)
 
 
