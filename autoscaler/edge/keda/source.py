@@ -75,27 +75,29 @@ class PolicySource:
     def _run(self) -> None:
         failures = 0
         while not self._stop.is_set():
-            try:
-                version = self._list()
-                self.problem = ""
-                begun = self._plans.clock.monotonic()
-                self._watch(version)
-                if self._plans.clock.monotonic() - begun >= LASTING_SECONDS:
-                    failures = 0
-                    continue
-                told = "the watch ended at once"
-            except ENDS as error:
-                told = str(error)
-            except Exception as error:  # reading must go on, whatever a policy held
-                told = f"{type(error).__name__}: {error}"
-                log.exception("reading policies failed")
+            begun = self._plans.clock.monotonic()
+            ended = self._follow()
             if self._stop.is_set():
                 return
-            if not self.problem:
-                log.warning("policies are not watched: %s", told)
-            self.problem = told
+            lasted = self._plans.clock.monotonic() - begun >= LASTING_SECONDS
+            failures = 0 if lasted else failures + 1
+            if ended and not self.problem:
+                log.warning("policies are not watched: %s", ended)
+            self.problem = ended
             self._stop.wait(AGAIN_SECONDS[min(failures, len(AGAIN_SECONDS) - 1)])
-            failures += 1
+
+    def _follow(self) -> str:
+        """List, then watch until that ends; return why it did, "" where it was due."""
+        try:
+            version = self._list()
+            self.problem = ""
+            self._watch(version)
+        except ENDS as error:
+            return str(error)
+        except Exception as error:  # reading must go on, whatever a policy held
+            log.exception("reading policies failed")
+            return f"{type(error).__name__}: {error}"
+        return ""
 
     def _list(self) -> str:
         """Take in all policies and return the list's version."""
