@@ -320,7 +320,7 @@ def _reason(view: HpaView, planned: int, recommends: int, lands_on: int) -> Deli
         return DeliveryReason.SCALED_TO_ZERO
     if not view.min_replicas <= current <= view.max_replicas:
         return DeliveryReason.BOUNDED_BY_MIN_MAX
-    if value_target and view.ready_pods == 0 and planned != current:
+    if value_target and view.ready_pods == 0:
         return DeliveryReason.NO_READY_PODS
     if not view.min_replicas <= planned <= view.max_replicas:
         return DeliveryReason.BOUNDED_BY_MIN_MAX

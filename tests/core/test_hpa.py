@@ -112,6 +112,8 @@ def test_value_counts_ready_pods() -> None:
     assert (delivery.value, landed) == (1.5, 15)  # 1.5 x 10 ready pods
     delivery, landed = served(hpa(20, average=False, ready=10), 11)
     assert (landed, delivery.reason) == (12, DeliveryReason.TOLERANCE_LIMITED)  # 1.1 is inside
+    delivery, landed = served(hpa(20, average=False, ready=10), 20)
+    assert (delivery.value, landed) == (1.0, 20)  # not 2.0: ratio 1 holds however many get ready
     delivery, landed = served(hpa(25, average=False, target=10.0), 28)
     assert (delivery.value, landed) == (
         11.199,
@@ -238,6 +240,15 @@ def test_behavior_limits_are_named() -> None:
     delivery, landed = served(hpa(1, free=False), 100)  # no behavior: doubling, or 4
     assert (landed, delivery.reason) == (4, DeliveryReason.BEHAVIOR_LIMITED)
     assert "behavior.scaleUp.policies" in delivery.advice
+    one = Rules([("Pods", 1, 60.0)], 0.0)
+    delivery, landed = served(
+        hpa(100, scale_up=one), 103
+    )  # 111 is asked for: the band is no hindrance
+    assert (delivery.recommends, landed, delivery.reason) == (
+        111,
+        101,
+        DeliveryReason.BEHAVIOR_LIMITED,
+    )
     half = Rules([("Percent", 50, 60.0), ("Pods", 1, 60.0)], 0.0, "Min")
     delivery, landed = served(hpa(10, scale_down=half), 2)
     assert (landed, delivery.reason) == (9, DeliveryReason.BEHAVIOR_LIMITED)
