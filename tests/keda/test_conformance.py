@@ -3,6 +3,7 @@
 import socket
 import threading
 import time
+from collections.abc import Iterator
 
 import grpc
 import pytest
@@ -143,6 +144,22 @@ def test_bytes_that_are_no_http2_and_a_client_that_says_nothing_harm_nobody(serv
             assert served.keda().count() == 7.0
         assert mute.fileno() >= 0
         assert served.keda().count() == 7.0
+
+
+def test_calls_whose_message_never_comes_hold_up_nobody(served: Served) -> None:
+    served.plans.replace([policy()])
+    never = threading.Event()
+
+    def silence() -> Iterator[bytes]:
+        never.wait(10.0)
+        yield from ()
+
+    slow = served.keda().channel.stream_unary(f"{SERVICE}GetMetrics")
+    calls = [slow.future(silence()) for _ in range(100)]
+    assert served.keda().count() == 7.0
+    for call in calls:
+        call.cancel()
+    never.set()
 
 
 def test_health_and_reflection_know_the_service(served: Served) -> None:

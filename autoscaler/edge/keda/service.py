@@ -5,7 +5,6 @@ A question without an answer is a status, never a zero: KEDA's `fallback` or the
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, TypeVar
 
@@ -137,13 +136,13 @@ class ExternalScaler:
         self, method: str, answer: Callable[[bytes], bytes]
     ) -> Callable[[bytes, Context], Awaitable[bytes]]:
         async def call(body: bytes, context: Context) -> bytes:
-            begun = time.perf_counter()
+            begun = self._plans.clock.monotonic()
             try:
                 out = answer(body)
             except NoAnswerError as error:
                 await self._refuse(method, error, context)
             self._metrics.ended(method, "OK")
-            self._metrics.request_seconds.observe(time.perf_counter() - begun)
+            self._metrics.request_seconds.observe(self._plans.clock.monotonic() - begun)
             return out
 
         return call
