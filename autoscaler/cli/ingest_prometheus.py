@@ -7,6 +7,7 @@ import typer
 
 from autoscaler.cli import server
 from autoscaler.cli.common import log, progress_report
+from autoscaler.edge.policy_files import load_policies
 from autoscaler.edge.telemetry_config import read_labels
 from models.contract_api import clock_skew_sentence
 
@@ -37,7 +38,8 @@ def prometheus(
     step: Annotated[str, typer.Option(help="Interval of the rows.")] = "60s",
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a run stopped.")] = False,
     policies: Annotated[
-        list[Path] | None, typer.Option(help="Policy files: shares within their targets.")
+        list[Path] | None,
+        typer.Option(help="Policy files: their targets; prefill and decode apart."),
     ] = None,
     parallel: Annotated[int, typer.Option(help="Queries at once.", min=1, max=32)] = 4,
     config: server.Config = None,
@@ -65,7 +67,13 @@ def prometheus(
         if skew:
             log.warning("%s: %s", api.where, skew)
         request = Request(
-            api.where, start, end, step_seconds, read_labels(config), server.targets_of(policies)
+            api.where,
+            start,
+            end,
+            step_seconds,
+            read_labels(config),
+            server.targets_of(policies),
+            server.roles_of(load_policies(policies)) if policies else (),
         )
         summary = ingest_prometheus(
             api, request, out, resume=resume, parallel=parallel, progress=report

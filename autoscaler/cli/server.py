@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from autoscaler.core.types import Policies, Role
 from autoscaler.edge.policy_files import load_policies
 
 UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -58,6 +59,16 @@ def instant_of(text: str, now_seconds: float, option: str) -> float:
 def wall_seconds() -> float:
     """Return the time now: where a command reads the clock, once."""
     return datetime.fromtimestamp(time.time_ns() / 1e9, UTC).timestamp()
+
+
+def roles_of(policies: Policies) -> tuple[tuple[str, str, str], ...]:
+    """Return (service, variant, role) of services that split prefill and decode."""
+    return tuple(
+        (name, v.name, v.role.value)
+        for name, p in sorted(policies.services.items())
+        for v in p.variants
+        if any(other.role is not Role.BOTH for other in p.variants)
+    )
 
 
 def targets_of(policies: list[Path] | None) -> tuple[tuple[str, float, float], ...]:

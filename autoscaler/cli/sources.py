@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from autoscaler.cli.ingest_otlp import identity_of
+from autoscaler.cli.server import roles_of
 from autoscaler.core.types import Policies
 from autoscaler.edge.history import read_history
 from autoscaler.edge.otlp_reader import OtlpReader, OtlpReaderSettings, read_load_history
@@ -70,7 +71,7 @@ def _from_prometheus(
     """Read past load as `ingest prometheus` does, into a folder that is gone afterwards."""
     start, end = aligned(now - steps * step, now, step)
     with tempfile.TemporaryDirectory() as folder, PrometheusApi(access) as api:
-        request = Request(api.where, start, end, step, labels)
+        request = Request(api.where, start, end, step, labels, roles=roles_of(policies))
         ingest_prometheus(
             api, request, Path(folder), resume=False, parallel=2, progress=lambda *_: None
         )

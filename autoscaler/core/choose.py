@@ -4,11 +4,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from autoscaler.core.assess import Situation
-from autoscaler.core.needs import COVER_SLACK, Planned, VariantNeed, phases_of
+from autoscaler.core.needs import COVER_SLACK, Planned, VariantNeed
 from autoscaler.core.prices import Spare
 from autoscaler.core.requirements import Requirements
 from autoscaler.core.sizing import Sizes
 from autoscaler.core.types import Observation, Policy, Reason, Variant
+from models.phases import phases_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,22 +6,13 @@ the Both role serves either phase).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from autoscaler.core.types import Reason, Role
+from models.phases import phases_of
 
 COVER_SLACK = 1e-9  # float noise in sums of shares
-
-
-def phases_of(roles: Sequence[Role]) -> tuple[tuple[int, ...], ...]:
-    """Return the index sets of the roles that serve each phase of a request together."""
-    if all(r is Role.BOTH for r in roles):
-        return (tuple(range(len(roles))),)
-    return tuple(
-        tuple(i for i, r in enumerate(roles) if r in (phase, Role.BOTH))
-        for phase in (Role.PREFILL, Role.DECODE)
-    )
 
 
 @dataclass(frozen=True, slots=True)

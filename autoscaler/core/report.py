@@ -9,10 +9,10 @@ import numpy as np
 from autoscaler.core.assess import Situation
 from autoscaler.core.choose import Choice
 from autoscaler.core.demand import at_leads
-from autoscaler.core.needs import phases_of
 from autoscaler.core.outcome import FloatArray, ServiceDecision
 from autoscaler.core.prices import Prices
 from autoscaler.core.sizing import Evaluation, IntArray, Sizes, evaluate
+from models.phases import phases_of
 
 UPPER = 0.95  # the quantile reported as the forecast's upper edge
 

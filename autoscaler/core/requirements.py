@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from autoscaler.core import guard
 from autoscaler.core.assess import UNKNOWN_START, Situation
-from autoscaler.core.needs import ServiceNeed, VariantNeed, phases_of
+from autoscaler.core.needs import ServiceNeed, VariantNeed
 from autoscaler.core.outcome import Forecasts
 from autoscaler.core.prices import Prices
 from autoscaler.core.sizing import Sizes
 from autoscaler.core.types import Variant
+from models.phases import phases_of
 
 SECONDS_PER_HOUR = 3600.0
 

@@ -23,6 +23,7 @@ from autoscaler.edge.telemetry_rows import Answers, Key, Replicas
 from models.contract import Labels
 from models.contract_api import ApiError, QueryApi, Row, native_means, no_cycle_search
 from models.contract_queries import LEVELS, live_queries
+from models.phases import phases_of
 from models.slo import SloTargets
 
 
@@ -141,27 +142,32 @@ def _service(
 ) -> tuple[ServiceObservation | None, bool]:
     """Return the observation (None: silent), and whether only scrapes count its replicas."""
     variants: dict[str, VariantObservation] = {}
-    scraped_keys: list[Key] = []
+    scraped: list[tuple[str, Key]] = []  # role and row of what is scraped
     by_scrapes = False
     for variant, key in keys_of(policy, answers.has):
-        scraped = answers.get("ready_replicas", key)
+        scrapes = answers.get("ready_replicas", key)
         target = variant.target_ref
         known = answers.replicas.get((policy.namespace, target.kind, target.name))
-        if not math.isnan(scraped):
-            scraped_keys.append(key)
-        if known is None and math.isnan(scraped):
+        if not math.isnan(scrapes):
+            scraped.append((variant.role, key))
+        if known is None and math.isnan(scrapes):
             continue
         if known is None:
             by_scrapes = True
-            serving = max(0, round(scraped) - answers.draining(key))
+            serving = max(0, round(scrapes) - answers.draining(key))
             known = Replicas(desired=serving, ready=serving, starting=0)
         variants[variant.name] = _variant(key, known, answers, policy.targets)
-    rates = [answers.arrival_rps(key) for key in scraped_keys]
-    rebuilt = sum(rates) if rates else math.nan
-    rate = rebuilt if math.isnan(gateway_rps) else gateway_rps
-    if not scraped_keys and math.isnan(gateway_rps):
+    if not scraped and math.isnan(gateway_rps):
         return None, False
-    isl, osl = (answers.mean(column, scraped_keys) for column in ("isl_tokens", "osl_tokens"))
+    phases = [[scraped[i][1] for i in phase] for phase in phases_of([role for role, _ in scraped])]
+    rate = gateway_rps
+    if math.isnan(rate):
+        counted = [sum(map(answers.arrival_rps, keys)) for keys in phases if keys]
+        rate = max((r for r in counted if not math.isnan(r)), default=math.nan)
+    isl = answers.mean(
+        "isl_tokens", phases[0]
+    )  # lengths as the phase sees them that reads, or writes
+    osl = answers.mean("osl_tokens", phases[-1])
     return ServiceObservation(rate, isl, osl, with_held(variants, held)), by_scrapes
 
 

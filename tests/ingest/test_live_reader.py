@@ -3,11 +3,13 @@
 import math
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 import samples
 from fleet_policies import fleet_policies
 
+from autoscaler.core.types import Policies, Role
 from autoscaler.edge.prometheus import PrometheusReader, ReaderSettings
 from autoscaler.edge.prometheus_api import Access, PrometheusApi
 from autoscaler.edge.reading import Reading
@@ -155,3 +157,20 @@ def test_old_samples_are_stale_not_current(api: PrometheusApi) -> None:
     assert reading.stale == {}
     assert stale.stale["prod/mail"] == pytest.approx(72, abs=1)
     assert stale.observation.services == {}
+
+
+def test_prefill_and_decode_both_count_a_request_once(api: PrometheusApi) -> None:
+    own = fleet_policies()
+    mail = own.services["prod/mail"]
+    split = tuple(
+        replace(v, role=role)
+        for v, role in zip(mail.variants, (Role.PREFILL, Role.DECODE), strict=True)
+    )
+    apart = Policies({**own.services, "prod/mail": replace(mail, variants=split)}, own.pools)
+    without_gateway = Labels(gateway_model_name="no_such_label")
+    at = samples.START + 60.0 * 46
+    with PrometheusReader(api, without_gateway, SETTINGS) as reader:
+        together = reader.read(own, at).observation.services["prod/mail"]
+        counted_once = reader.read(apart, at).observation.services["prod/mail"]
+    assert together.arrival_rate_rps == pytest.approx(1.5)  # 1/s and 0.5/s finish
+    assert counted_once.arrival_rate_rps == pytest.approx(1.0)  # the phase that counts more

@@ -21,6 +21,7 @@ from models.frames import (
     RATIO_SLACK,
     RATIOS,
 )
+from models.phases import BOTH, offered, phases_of
 from training.ingest.fold import COLUMN
 from training.ingest.plan import Request
 
@@ -167,19 +168,22 @@ def load_frame(
     columns: Mapping[str, FloatArray],
     gateway: Mapping[str, FloatArray],
     grid: Grid,
+    roles: Mapping[Key, str],
 ) -> pd.DataFrame:
     """Return the load frame: a row per service and interval, NaN where nothing is known.
 
-    Arrivals are the gateway's where it has any, else the sum over variants. Tokens are arrivals times
-    the mean lengths of what ended in the interval, or of the last CARRY_STEPS intervals before.
+    Arrivals are the gateway's where it has any, else the sum over the variants of a phase (`roles`; one
+    phase where none is given). Tokens are arrivals times the mean lengths of what ended in the interval, or
+    of the last CARRY_STEPS intervals before.
     """
     services = sorted({service for service, _ in keys})
     times = grid.starts()
     frames = []
     for service in services:
         own = [i for i, key in enumerate(keys) if key[0] == service]
-        weight = columns["completion_rate_rps"][own]
-        rebuilt = _sum(columns["arrival_rate_rps"][own])
+        own_roles = [roles.get(keys[i], BOTH) for i in own]
+        phases = [[own[i] for i in phase] for phase in phases_of(own_roles)]
+        rebuilt = offered(columns["arrival_rate_rps"][own], own_roles)
         rate = gateway.get(service, np.full(grid.steps, np.nan))
         requests = np.where(np.isnan(rate), rebuilt, rate) * grid.step_seconds
         frames.append(
@@ -188,8 +192,8 @@ def load_frame(
                     "ts": times,
                     "service": service,
                     "requests": requests,
-                    "input_tokens": _tokens(requests, columns["isl_tokens"][own], weight),
-                    "output_tokens": _tokens(requests, columns["osl_tokens"][own], weight),
+                    "input_tokens": _tokens(requests, "isl_tokens", columns, phases[0]),
+                    "output_tokens": _tokens(requests, "osl_tokens", columns, phases[-1]),
                 }
             )
         )
@@ -216,12 +220,11 @@ def serving_frame(
     return pd.concat(frames, ignore_index=True)
 
 
-def _sum(values: FloatArray) -> FloatArray:
-    """Return the sum over variants, NaN where none has a value."""
-    return np.where(np.isnan(values).all(axis=0), np.nan, np.nansum(values, axis=0))
-
-
-def _tokens(requests: FloatArray, means: FloatArray, weight: FloatArray) -> FloatArray:
+def _tokens(
+    requests: FloatArray, column: str, columns: Mapping[str, FloatArray], own: Sequence[int]
+) -> FloatArray:
+    """Return tokens by interval: requests times the mean length of what these variants completed."""
+    means, weight = columns[column][list(own)], columns["completion_rate_rps"][list(own)]
     known = ~np.isnan(means) & ~np.isnan(weight)
     w = np.where(known, weight, 0.0)
     below = w.sum(axis=0)

@@ -37,7 +37,8 @@ MAX_ENGINES_PER_ROW_BUCKETS = 2.0
 class Request:
     """What is asked for. Times in seconds since the epoch, multiples of the step.
 
-    `targets` holds (TTFT, TPOT) targets in seconds by service, for shares within them.
+    `targets` holds (TTFT, TPOT) targets in seconds by service, for shares within them. `roles` holds
+    (service, variant, role) where a service splits prefill and decode: both count every request.
     """
 
     source: str
@@ -46,6 +47,7 @@ class Request:
     step_seconds: float
     labels: Labels
     targets: tuple[tuple[str, float, float], ...] = ()
+    roles: tuple[tuple[str, str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if self.step_seconds < 1 or self.step_seconds != round(self.step_seconds):

@@ -202,7 +202,8 @@ def write_frames(
             ]
         )
     tally = Tally()
-    write_file(out / LOAD_FILE, load_blocks(keys, columns, gateway, grid, tally))
+    roles = {(service, variant): role for service, variant, role in request.roles}
+    write_file(out / LOAD_FILE, load_blocks(keys, columns, gateway, grid, tally, roles))
     write_file(out / SERVING_FILE, serving_blocks(keys, columns, grid))
     write_file(out / STARTUPS_FILE, iter([validate_startups(startups, STARTUPS_FILE)]))
     lost, partly = label_gaps(engines, labels)

@@ -57,6 +57,7 @@ def load_blocks(
     gateway: Mapping[str, FloatArray],
     grid: Grid,
     tally: Tally,
+    roles: Mapping[Key, str],
 ) -> Iterator[pd.DataFrame]:
     """Yield the load frame some services at a time: whole it would take more memory than its columns."""
     services = sorted({service for service, _ in keys})
@@ -64,7 +65,7 @@ def load_blocks(
         block = set(services[first : first + ROWS_AT_ONCE])
         at = [i for i, key in enumerate(keys) if key[0] in block]
         own = {n: columns[n][at] for n in LOAD_COLUMNS}
-        frame = load_frame([keys[i] for i in at], own, gateway, grid)
+        frame = load_frame([keys[i] for i in at], own, gateway, grid, roles)
         tally.rows += len(frame)
         tally.gaps += int(frame.requests.isna().sum())
         yield validate_load(frame, LOAD_FILE)

@@ -11,10 +11,10 @@ only where it was decided.
 from dataclasses import dataclass
 from typing import Literal
 
-from autoscaler.core.needs import phases_of
 from autoscaler.edge.keda.errors import NoAnswerError
 from autoscaler.edge.keda.plans import Plan, VariantPlan
 from autoscaler.edge.keda.trigger import Trigger
+from models.phases import phases_of
 
 Source = Literal["plan", "paused", "running", "fallback"]
 SOURCES: tuple[Source, ...] = ("plan", "paused", "running", "fallback")
