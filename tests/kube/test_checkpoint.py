@@ -122,7 +122,7 @@ def test_what_is_no_state_is_not_written(state: ServiceState) -> None:
 
 
 def zipped(document: Any) -> bytes:
-    return gzip.compress(orjson.dumps(document))
+    return gzip.compress(orjson.dumps(document), mtime=0)
 
 
 def with_service(**changed: Any) -> bytes:
@@ -137,8 +137,8 @@ def with_service(**changed: Any) -> bytes:
         (b"", "its end is missing"),
         (b"plain", "not gzip"),
         (dump(SAMPLE)[:-5], "its end is missing"),
-        (gzip.compress(b"{"), "no JSON"),
-        (gzip.compress(b"[" * 5000), "no JSON"),
+        (gzip.compress(b"{", mtime=0), "no JSON"),
+        (gzip.compress(b"[" * 5000, mtime=0), "no JSON"),
         (zipped([]), "of another format; allowed: foreserve.dev/checkpoint/1"),
         (zipped({"format": "foreserve.dev/checkpoint/2"}), "of another format"),
         (zipped({"format": FORMAT}), "None is no object"),
