@@ -8,6 +8,7 @@ started again, and meanwhile the loop lists.
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Mapping
 
 import kopf
@@ -22,6 +23,10 @@ logging.getLogger("kopf._core.reactor.running").setLevel(
 RESTART_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 FOLLOW_SECONDS = 0.1  # between two looks at what the other thread and kopf say
 INACTIVE_SECONDS = 70.0  # a silent stream is opened anew: bookmarks come every minute
+
+STREAM = "watcher for "  # how kopf names the tasks of its watch streams
+LACKING_SECONDS = 5.0  # that a stream may be gone (its CRD is, say) before all are begun anew
+END_SECONDS = 5.0  # for kopf to end by itself
 
 WATCHED: Mapping[str, tuple[str, str, str]] = {
     "policies": ("foreserve.dev", "v1alpha1", "scalingpolicies"),
@@ -129,9 +134,8 @@ class Watches:
         stop = (
             asyncio.Event()
         )  # for a threading.Event kopf keeps a thread, which no end of kopf's ends
-        follower = asyncio.create_task(self._follow(ready, stop))
-        try:
-            await kopf.operator(
+        operator = asyncio.create_task(
+            kopf.operator(
                 registry=registry_of(self._cluster, self._api),
                 settings=settings_of(),
                 standalone=True,
@@ -139,13 +143,33 @@ class Watches:
                 ready_flag=ready,
                 stop_flag=stop,
             )
+        )
+        follower = asyncio.create_task(self._follow(ready, stop, operator))
+        try:
+            await operator
         finally:
             follower.cancel()
             self._running.clear()
 
-    async def _follow(self, ready: threading.Event, stop: asyncio.Event) -> None:
+    async def _follow(
+        self, ready: threading.Event, stop: asyncio.Event, operator: asyncio.Task[None]
+    ) -> None:
+        """Follow kopf until it is to end, or until streams are gone for good: then end it, if need be hard.
+
+        kopf outlives the failure of its parts, and so may watch half of what it should for ever.
+        """
+        most, whole_at = 0, time.monotonic()
         while not self._stop.is_set():
+            streams = sum(t.get_name().startswith(STREAM) for t in asyncio.all_tasks())
+            most = max(most, streams)
+            whole_at = time.monotonic() if streams == most else whole_at
+            if time.monotonic() - whole_at > LACKING_SECONDS:
+                log.warning("%d of %d watch streams have ended", most - streams, most)
+                break
             if ready.is_set():
                 self._running.set()
             await asyncio.sleep(FOLLOW_SECONDS)
+        self._running.clear()
         stop.set()
+        await asyncio.sleep(END_SECONDS)
+        operator.cancel()

@@ -11,7 +11,7 @@ from operating import OWN_NAMESPACE, PER_REPLICA, Rig, Script, Time, Workloads, 
 
 from autoscaler.handlers import Watches
 
-SEEN_SECONDS = 20.0
+SEEN_SECONDS = 60.0  # kopf takes its time to end and to begin anew, more on a busy machine
 
 
 def until(told: Callable[[], bool], seconds: float = SEEN_SECONDS) -> None:
