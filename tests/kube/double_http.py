@@ -147,8 +147,8 @@ class Api:
         matcher(query, target.kind)  # what is nonsense is refused before the stream begins
         number(query, "resourceVersion")
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
-        await response.prepare(request)
         try:
+            await response.prepare(request)
             async for kind, item in events(self.objects, query, target):
                 await response.write(orjson.dumps({"type": kind, "object": item}) + b"\n")
         except ConnectionError:
