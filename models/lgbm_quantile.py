@@ -77,6 +77,13 @@ class LgbmQuantile:
             columns = list(pool.map(lambda b: b.predict(matrix, num_threads=1), self._boosters))
         return np.sort(np.stack(columns, axis=1), axis=1)
 
+    def gain_ratios(self) -> FloatArray:
+        """Return each feature's share of the gain of all splits, (F,), every quantile counting alike."""
+        gains = np.stack([b.feature_importance("gain") for b in self._boosters])
+        return np.asarray(
+            (gains / np.maximum(gains.sum(axis=1, keepdims=True), 1e-300)).mean(axis=0)
+        )
+
     def to_files(self) -> dict[str, bytes]:
         """Return LightGBM's text format, a file a quantile."""
         return {

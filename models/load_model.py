@@ -10,7 +10,7 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -82,6 +82,30 @@ class LoadModel:
         from models.load_fit import fit_load
 
         return fit_load(series, target=target, leads_steps=leads_steps, progress=progress)
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """Return the names of the candidates that this model can forecast with."""
+        return CANDIDATES if self._learned.lgbm is not None else RULES
+
+    def served_by(self, candidate: str) -> "LoadModel":
+        """Return the same model with every service served by one of `candidates`, for comparison."""
+        choice = np.full_like(self._learned.choice, self.candidates.index(candidate))
+        return LoadModel(
+            target=self.target,
+            step_seconds=self.step_seconds,
+            leads_steps=self.leads_steps,
+            learned=replace(self._learned, choice=choice),
+            scores=self.scores,
+        )
+
+    def feature_importances(self) -> dict[str, float]:
+        """Share of the global model's gain by feature, summing to 1; empty without a global model."""
+        if self._learned.lgbm is None:
+            return {}
+        shares = self._learned.lgbm.gain_ratios()
+        names = feature_names(self._grid)
+        return {name: float(share) for name, share in zip(names, shares, strict=True)}
 
     def forecast(
         self, services: Sequence[str], values: FloatArray, end_seconds: float

@@ -8,6 +8,8 @@ The refit points are midnights: they depend on no other cutoff, no later row and
 What is newer than the last midnight reaches a forecast through its features.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 
@@ -18,6 +20,7 @@ from models.progress import Progress
 from models.quantiles import QUANTILES, FloatArray
 
 MAX_BEYOND_STEPS = 100_000  # a cutoff so far behind the last row is a mistake in its clock
+Observer = Callable[[LoadModel, IntArray, FloatArray, float], None]
 MIN_FIT_STEPS = 8  # with less before midnight, the day's first cutoffs are fitted on what they know
 
 
@@ -28,8 +31,12 @@ def backtest(
     horizon_steps: int,
     target: str,
     progress: Progress | None = None,
+    observe: Observer | None = None,
 ) -> pd.DataFrame:
     """Forecast every cutoff (columns service, cutoff: the last timestamp that may be known).
+
+    `observe` is shown each model with what it forecasts from: rows of `cutoffs`, their services'
+    history (R, steps), and its end. It is how a report compares the contestants on the same cutoffs.
 
     Returns service, cutoff, h (1..horizon_steps), quantile, yhat: complete, without NaN, never
     crossing, >= 0. Raises FrameError on an unknown service, a cutoff outside the load, or one before
@@ -50,7 +57,10 @@ def backtest(
         model = _fit(series, int(fit_until), target, horizon_steps)
         for at in np.unique(origin[until == fit_until]):
             here = np.flatnonzero((until == fit_until) & (origin == at))
-            yhat[here] = _forecast(model, series, values, row[here], int(at))
+            names, past, end = _known(model, series, values, row[here], int(at))
+            yhat[here] = model.forecast(names, past, end).values
+            if observe is not None:
+                observe(model, here, past, end)
             done += here.size
             if progress is not None:
                 progress("backtest: cutoffs", done, len(cutoffs))
@@ -137,14 +147,13 @@ def _fit(series: LoadSeries, until: int, target: str, horizon_steps: int) -> Loa
     return LoadModel.fit(past, target=target, leads_steps=range(1, horizon_steps + 1))
 
 
-def _forecast(
+def _known(
     model: LoadModel, series: LoadSeries, values: FloatArray, row: IntArray, at: int
-) -> FloatArray:
-    """Quantiles (R, H, Q) of services `row` from the steps up to and including `at`."""
+) -> tuple[list[str], FloatArray, float]:
+    """Names, history (R, steps) and its end, of services `row` up to and including step `at`."""
     names = [series.services[r] for r in row]
     past = values[row, max(0, at + 1 - model.history_steps) : at + 1]
-    end = series.start_seconds + (at + 1) * series.step_seconds
-    return model.forecast(names, past, end).values
+    return names, past, series.start_seconds + (at + 1) * series.step_seconds
 
 
 def _frame(cutoffs: pd.DataFrame, yhat: FloatArray) -> pd.DataFrame:
