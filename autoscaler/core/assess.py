@@ -1,14 +1,18 @@
 """One service at one moment: what is known, what is coming, and whether anything may be decided."""
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from autoscaler.core import budget, guard
 from autoscaler.core.demand import (
-    demand_points,
-    envelope,
+    PROBABILITIES,
+    fans_of,
     measured_rate_rps,
+    rates_at,
     unmodelled_points,
 )
 from autoscaler.core.outcome import (
@@ -21,6 +25,7 @@ from autoscaler.core.outcome import (
 )
 from autoscaler.core.types import (
     Observation,
+    Policies,
     Policy,
     Reason,
     ScheduleWindow,
@@ -54,6 +59,16 @@ class Demand:
 
 
 @dataclass(frozen=True, slots=True)
+class Ahead:
+    """What is predicted for one service: demand points, shape (K,), and quantiles (Q,) at the horizon."""
+
+    future: FloatArray
+    hold: FloatArray
+    present: FloatArray
+    horizon: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
 class Situation:
     """Everything the tick knows of one service before it plans."""
 
@@ -63,6 +78,7 @@ class Situation:
     current: Mapping[str, int]
     pinned: Reason | None  # this service is left as it is, or falls back
     outlook: Outlook | None
+    ahead: Ahead | None  # None: no outlook
     horizon_seconds: float
     demand: Demand | None  # None: nothing to size from
     budget_left_ratio: float
@@ -71,8 +87,45 @@ class Situation:
     idle: bool
 
 
+def look_ahead(
+    policies: Policies, forecasts: Forecasts, observation: Observation
+) -> dict[str, Ahead]:
+    """Return what is predicted for every service that has an outlook, over the spans that sizing asks for.
+
+    future: from a typical start to the longest, plus one interval; hold: until a restart would be ready
+    and an old replica drained; present: until anything ordered now can be ready.
+    """
+    interval = observation.interval_seconds
+    known = {n: o for n, o in forecasts.outlooks.items() if n in policies.services}
+    ahead: dict[str, Ahead] = {}
+    for fans in fans_of(known, observation.now_seconds):
+        leads = [_leads(policies.services[name], forecasts) for name in fans.services]
+        typical = np.array([lead.typical_seconds for lead in leads])
+        horizon = np.array([lead.upper_seconds for lead in leads]) + interval
+        none = np.zeros(len(leads))
+        spans = ((typical, horizon), (none, horizon + typical + DRAIN_SECONDS), (none, typical))
+        points = [
+            rates_at(PROBABILITIES, fans.highest(start, end), fans.quantiles)
+            for start, end in spans
+        ]
+        ends = fans.at(horizon)
+        rows = zip(*points, ends, strict=True)
+        ahead.update(zip(fans.services, itertools.starmap(Ahead, rows), strict=True))
+    return ahead
+
+
+def _leads(policy: Policy, forecasts: Forecasts) -> StartLead:
+    """Return the service's start-up times: the fastest variant's typical one, the slowest's upper one."""
+    each = [forecasts.starts.get((policy.service, v.name), UNKNOWN_START) for v in policy.variants]
+    return StartLead(min(s.typical_seconds for s in each), max(s.upper_seconds for s in each))
+
+
 def assess(
-    policy: Policy, forecasts: Forecasts, state: ServiceState, observation: Observation
+    policy: Policy,
+    forecasts: Forecasts,
+    ahead: Ahead | None,
+    state: ServiceState,
+    observation: Observation,
 ) -> Situation:
     """Return the service's situation with its state brought up to date."""
     now = observation.now_seconds
@@ -84,13 +137,12 @@ def assess(
     if not silent and not missing:
         assert observed is not None  # noqa: S101 - narrowing: silent covers None
         state = _remember(policy, state, observed, observation)
-    leads = [forecasts.starts.get((policy.service, v.name), UNKNOWN_START) for v in policy.variants]
-    horizon = max(lead.upper_seconds for lead in leads) + observation.interval_seconds
+    horizon = _leads(policy, forecasts).upper_seconds + observation.interval_seconds
     outlook = forecasts.outlooks.get(policy.service)
     windows = tuple(guard.active_windows(policy, now))
     rate = measured_rate_rps(state.samples, now, RECENT_SECONDS)
     attained = budget.attained_ratio(state.budget, policy.attainment, rate)
-    demand = _demand(observed, outlook, leads, observation, windows, rate, policy)
+    demand = _demand(observed, outlook, ahead, windows, rate, policy)
     return Situation(
         policy=policy,
         state=state,
@@ -98,6 +150,7 @@ def assess(
         current=current,
         pinned=_pinned(policy, state, now, stale=silent or missing),
         outlook=outlook,
+        ahead=ahead,
         horizon_seconds=horizon,
         demand=demand,
         budget_left_ratio=budget.left_ratio(
@@ -155,8 +208,7 @@ def _pinned(policy: Policy, state: ServiceState, now: float, *, stale: bool) -> 
 def _demand(
     observed: ServiceObservation | None,
     outlook: Outlook | None,
-    leads: list[StartLead],
-    observation: Observation,
+    ahead: Ahead | None,
     windows: tuple[ScheduleWindow, ...],
     rate: float,
     policy: Policy,
@@ -164,27 +216,18 @@ def _demand(
     isl, osl = _mix(observed, outlook)
     if not (math.isfinite(isl) and math.isfinite(osl)):
         return None
-    typical = min(lead.typical_seconds for lead in leads)
-    upper = max(lead.upper_seconds for lead in leads)
-    interval = observation.interval_seconds
-    factor = max((w.load_multiplier for w in windows), default=1.0)
     reactive = 0.0
     if observed is not None and math.isfinite(rate) and guard.in_trouble(policy, observed):
         reactive = rate + guard.backlog_requests(observed) / RECENT_SECONDS
-    if outlook is None:
+    if ahead is None:
         if not math.isfinite(rate):
             return None
         points = unmodelled_points(rate)
         return Demand(points, points, points, rate, reactive, isl, osl)
-    now = observation.now_seconds
-    spans = (
-        (typical, upper + interval),
-        (0.0, upper + interval + typical + DRAIN_SECONDS),
-        (0.0, typical),
-    )
-    future, hold, present = (
-        factor * demand_points(envelope(outlook, now, a, b), outlook.quantiles) for a, b in spans
-    )
+    future, hold, present = ahead.future, ahead.hold, ahead.present
+    factor = max((w.load_multiplier for w in windows), default=1.0)
+    if factor != 1.0:
+        future, hold, present = factor * future, factor * hold, factor * present
     return Demand(future, hold, present, rate, reactive, isl, osl)
 
 

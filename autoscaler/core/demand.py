@@ -5,7 +5,8 @@ finer in the upper tail, where replicas are decided. Between the given quantiles
 is linear; beyond the last it goes on with the last slope, below the first it falls to zero.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -24,39 +25,75 @@ STANDARD_NORMAL: FloatArray = np.array(
 )
 
 
-def envelope(outlook: Outlook, now_seconds: float, start: float, end: float) -> FloatArray:
-    """Return the pointwise maximum of each quantile over [now + start, now + end], shape (Q,).
+@dataclass(frozen=True, slots=True)
+class Fans:
+    """Outlooks of S services that share their leads and quantiles, to be asked all at once.
 
-    Seconds ahead of now; the forecast may be older than now, its leads count from its own cutoff.
+    `rates_rps` (S, L, Q); leads in seconds after each service's own cutoff, `age_seconds` (S,) old by now.
     """
-    age = now_seconds - outlook.cutoff_seconds
-    low, high = start + age, end + age
-    leads = outlook.leads_seconds
-    inside = leads[(leads > low) & (leads < high)]
-    highest: FloatArray = at_leads(outlook, np.concatenate(([low], inside, [high]))).max(axis=0)
-    return highest
+
+    services: tuple[str, ...]
+    leads_seconds: FloatArray  # (L,)
+    quantiles: FloatArray  # (Q,)
+    rates_rps: FloatArray  # (S, L, Q)
+    age_seconds: FloatArray  # (S,)
+
+    def at(self, ahead_seconds: FloatArray) -> FloatArray:
+        """Return (S, Q), the quantiles at (S,) seconds ahead of now; held beyond the ends."""
+        known, leads = self.leads_seconds, ahead_seconds + self.age_seconds
+        after = np.clip(np.searchsorted(known, leads), 1, max(1, known.size - 1))
+        before = after - 1
+        after = np.minimum(after, known.size - 1)  # a single lead speaks for all
+        span = np.where(after > before, known[after] - known[before], 1.0)
+        share = np.clip((leads - known[before]) / span, 0.0, 1.0)[:, np.newaxis]
+        each = np.arange(len(leads))
+        values: FloatArray = (
+            self.rates_rps[each, before] * (1.0 - share) + self.rates_rps[each, after] * share
+        )
+        return values
+
+    def highest(self, start_seconds: FloatArray, end_seconds: FloatArray) -> FloatArray:
+        """Return (S, Q), the pointwise maximum of each quantile from start to end (S,) ahead of now."""
+        edges = np.maximum(self.at(start_seconds), self.at(end_seconds))
+        low, high = start_seconds + self.age_seconds, end_seconds + self.age_seconds
+        near = slice(*np.searchsorted(self.leads_seconds, (low.min(), high.max())))
+        leads = self.leads_seconds[near]
+        if leads.size == 0:
+            return edges
+        inside = (leads > low[:, np.newaxis]) & (leads < high[:, np.newaxis])
+        between = np.where(inside[:, :, np.newaxis], self.rates_rps[:, near], -np.inf).max(axis=1)
+        highest: FloatArray = np.maximum(edges, between)
+        return highest
 
 
-def at_leads(outlook: Outlook, leads_seconds: FloatArray) -> FloatArray:
-    """Return quantiles at leads counted from the cutoff, shape (len(leads), Q); held at the ends."""
-    known, rates = outlook.leads_seconds, outlook.arrival_rate_rps
-    after = np.clip(np.searchsorted(known, leads_seconds), 1, max(1, known.size - 1))
-    before = after - 1
-    after = np.minimum(after, known.size - 1)  # a single lead speaks for all
-    span = np.where(after > before, known[after] - known[before], 1.0)
-    share = np.clip((leads_seconds - known[before]) / span, 0.0, 1.0)[:, np.newaxis]
-    values: FloatArray = rates[before] * (1.0 - share) + rates[after] * share
-    return values
+def fans_of(outlooks: Mapping[str, Outlook], now_seconds: float) -> Iterator[Fans]:
+    """Yield the outlooks in stacks; those of one forecast are one stack."""
+    alike: dict[tuple[bytes, bytes], list[str]] = {}
+    for name, outlook in outlooks.items():
+        key = (outlook.leads_seconds.tobytes(), outlook.quantiles.tobytes())
+        alike.setdefault(key, []).append(name)
+    for names in alike.values():
+        each = [outlooks[name] for name in names]
+        yield Fans(
+            tuple(names),
+            each[0].leads_seconds,
+            each[0].quantiles,
+            np.stack([o.arrival_rate_rps for o in each]),
+            np.array([now_seconds - o.cutoff_seconds for o in each]),
+        )
 
 
-def demand_points(values_rps: FloatArray, quantiles: FloatArray) -> FloatArray:
-    """Return the rate at each of PROBABILITIES, shape (K,), from quantiles of shape (Q,)."""
-    top = values_rps[-1]
-    slope = (top - values_rps[-2]) / (quantiles[-1] - quantiles[-2])
+def rates_at(
+    probabilities: FloatArray, values_rps: FloatArray, quantiles: FloatArray
+) -> FloatArray:
+    """Return the rate at each probability, shape (S, K), from quantiles of shape (S, Q)."""
+    top, bottom = values_rps[:, -1:], np.maximum(0.0, 2.0 * values_rps[:, :1] - values_rps[:, 1:2])
+    slope = (top - values_rps[:, -2:-1]) / (quantiles[-1] - quantiles[-2])
     p = np.concatenate(([0.0], quantiles, [1.0]))
-    bottom = max(0.0, 2.0 * values_rps[0] - values_rps[1])
-    v = np.concatenate(([bottom], values_rps, [top + slope * (1.0 - quantiles[-1])]))
-    points: FloatArray = np.interp(PROBABILITIES, p, v)
+    v = np.concatenate((bottom, values_rps, top + slope * (1.0 - quantiles[-1])), axis=1)
+    low = np.clip(np.searchsorted(p, probabilities, side="right") - 1, 0, p.size - 2)
+    rise = (v[:, low + 1] - v[:, low]) / (p[low + 1] - p[low])
+    points: FloatArray = rise * (probabilities - p[low]) + v[:, low]
     return points
 
 

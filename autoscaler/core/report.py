@@ -8,7 +8,6 @@ import numpy as np
 
 from autoscaler.core.assess import Situation
 from autoscaler.core.choose import Choice
-from autoscaler.core.demand import at_leads
 from autoscaler.core.outcome import FloatArray, ServiceDecision
 from autoscaler.core.prices import Prices
 from autoscaler.core.sizing import Evaluation, IntArray, Sizes, evaluate
@@ -116,10 +115,9 @@ def _worst(values: FloatArray, phase: tuple[int, ...]) -> float:
 
 
 def _horizon_quantiles(situation: Situation) -> tuple[FloatArray, FloatArray]:
-    if situation.outlook is None:
+    if situation.outlook is None or situation.ahead is None:
         return np.full(2, math.nan), np.array([0.0, 1.0])
-    lead = np.array([situation.horizon_seconds])
-    return at_leads(situation.outlook, lead)[0], situation.outlook.quantiles
+    return situation.ahead.horizon, situation.outlook.quantiles
 
 
 def _required(situation: Situation, choice: Choice, sizes: Sizes) -> int:

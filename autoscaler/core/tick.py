@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from autoscaler.core import guard
-from autoscaler.core.assess import Situation, assess
+from autoscaler.core.assess import Situation, assess, look_ahead
 from autoscaler.core.choose import Choice, choose_pinned, choose_planned
 from autoscaler.core.needs import Plan
 from autoscaler.core.outcome import Decisions, Forecasts, ServiceDecision, ServiceState, State
@@ -29,8 +29,15 @@ def tick(
     """Return the next state and one decision for every policy. Same input, same output."""
     now = observation.now_seconds
     prices = Prices(policies.pools)
+    ahead = look_ahead(policies, forecasts, observation)
     situations = {
-        name: assess(policy, forecasts, state.services.get(name, ServiceState()), observation)
+        name: assess(
+            policy,
+            forecasts,
+            ahead.get(name),
+            state.services.get(name, ServiceState()),
+            observation,
+        )
         for name, policy in sorted(policies.services.items())
     }
     sizes = size_all([s for s in situations.values() if s.demand is not None], forecasts)

@@ -11,16 +11,33 @@ from hypothesis import strategies as st
 from autoscaler.core.demand import (
     PROBABILITIES,
     WEIGHTS,
-    at_leads,
-    demand_points,
-    envelope,
+    fans_of,
     measured_rate_rps,
+    rates_at,
     unmodelled_points,
 )
-from autoscaler.core.outcome import Sample
+from autoscaler.core.outcome import FloatArray, Outlook, Sample
 from models.quantiles import QUANTILES
 
 Q = np.array(QUANTILES)
+
+
+def envelope(outlook: Outlook, now: float, start: float, end: float) -> FloatArray:
+    (fans,) = fans_of({"a": outlook}, now)
+    highest: FloatArray = fans.highest(np.array([start]), np.array([end]))[0]
+    return highest
+
+
+def at_leads(outlook: Outlook, leads: list[float]) -> list[float]:
+    """Medians at leads after the cutoff."""
+    (fans,) = fans_of({str(i): outlook for i in range(len(leads))}, outlook.cutoff_seconds)
+    medians: list[float] = fans.at(np.array(leads))[:, 1].tolist()
+    return medians
+
+
+def demand_points(values: FloatArray) -> FloatArray:
+    points: FloatArray = rates_at(PROBABILITIES, values[np.newaxis], Q)[0]
+    return points
 
 
 def test_the_grid_is_a_distribution() -> None:
@@ -30,7 +47,7 @@ def test_the_grid_is_a_distribution() -> None:
 
 def test_points_follow_a_linear_quantile_function() -> None:
     # uniform on [0, 100]: the quantile q is 100 q, so is every point
-    assert demand_points(100.0 * Q, Q) == pytest.approx(100.0 * PROBABILITIES)
+    assert demand_points(100.0 * Q) == pytest.approx(100.0 * PROBABILITIES)
 
 
 def test_unmodelled_demand_keeps_its_mean() -> None:
@@ -53,10 +70,10 @@ def test_leads_between_are_linear_and_the_ends_are_held() -> None:
     rates = np.array(flat.arrival_rate_rps)
     rates *= np.arange(60)[:, np.newaxis]  # grows by one each minute from 0 at 60 s
     grows = replace(flat, arrival_rate_rps=rates)
-    got = at_leads(grows, np.array([0.0, 60.0, 90.0, 120.0, 3600.0, 9999.0]))[:, 1]
+    got = at_leads(grows, [0.0, 60.0, 90.0, 120.0, 3600.0, 9999.0])
     assert got == pytest.approx([0.0, 0.0, 0.5, 1.0, 59.0, 59.0])
     one = replace(flat, leads_seconds=np.array([60.0]), arrival_rate_rps=rates[5:6])
-    assert at_leads(one, np.array([0.0, 500.0]))[:, 1] == pytest.approx([5.0, 5.0])
+    assert at_leads(one, [0.0, 500.0]) == pytest.approx([5.0, 5.0])
 
 
 def test_the_measured_rate_weighs_intervals() -> None:
@@ -66,8 +83,20 @@ def test_the_measured_rate_weighs_intervals() -> None:
     assert np.isnan(measured_rate_rps([], 40.0, 60.0))
 
 
+def test_services_are_asked_together_as_if_alone() -> None:
+    other = replace(outlook(3.0), cutoff_seconds=NOW - 77.0)
+    short = replace(  # other leads: a stack of its own
+        other, leads_seconds=other.leads_seconds[:7], arrival_rate_rps=other.arrival_rate_rps[:7]
+    )
+    stacks = list(fans_of({"a": outlook(1.0), "b": other, "c": short}, NOW))
+    assert [s.services for s in stacks] == [("a", "b"), ("c",)]
+    both = stacks[0].highest(np.array([10.0, 200.0]), np.array([500.0, 240.0]))
+    assert (both[0] == envelope(outlook(1.0), NOW, 10.0, 500.0)).all()
+    assert (both[1] == envelope(other, NOW, 200.0, 240.0)).all()
+
+
 @given(st.lists(st.floats(0.0, 1e4), min_size=6, max_size=6))
 def test_points_never_cross_and_are_never_negative(values: list[float]) -> None:
-    points = demand_points(np.sort(np.array(values)), Q)
+    points = demand_points(np.sort(np.array(values)))
     assert (np.diff(points) >= -1e-9).all()
     assert (points >= 0).all()
