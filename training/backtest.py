@@ -17,10 +17,10 @@ from models.features import DAY_SECONDS, Grid, IntArray
 from models.frames import LOAD_NUMBERS, FrameError, LoadSeries
 from models.load_model import LoadModel
 from models.progress import Progress
-from models.quantiles import QUANTILES, FloatArray
+from models.quantiles import QUANTILES, FloatArray, LoadForecast
 
 MAX_BEYOND_STEPS = 100_000  # a cutoff so far behind the last row is a mistake in its clock
-Observer = Callable[[LoadModel, IntArray, FloatArray, float], None]
+Observer = Callable[[LoadModel, IntArray, FloatArray, LoadForecast], None]
 MIN_FIT_STEPS = 8  # with less before midnight, the day's first cutoffs are fitted on what they know
 
 
@@ -35,8 +35,8 @@ def backtest(
 ) -> pd.DataFrame:
     """Forecast every cutoff (columns service, cutoff: the last timestamp that may be known).
 
-    `observe` is shown each model with what it forecasts from: rows of `cutoffs`, their services'
-    history (R, steps), and its end. It is how a report compares the contestants on the same cutoffs.
+    `observe` is shown each model with rows of `cutoffs`, their services' history (R, steps) and what
+    was forecast from it. It is how a report compares the contestants on the same cutoffs.
 
     Returns service, cutoff, h (1..horizon_steps), quantile, yhat: complete, without NaN, never
     crossing, >= 0. Raises FrameError on an unknown service, a cutoff outside the load, or one before
@@ -58,9 +58,10 @@ def backtest(
         for at in np.unique(origin[until == fit_until]):
             here = np.flatnonzero((until == fit_until) & (origin == at))
             names, past, end = _known(model, series, values, row[here], int(at))
-            yhat[here] = model.forecast(names, past, end).values
+            forecast = model.forecast(names, past, end)
+            yhat[here] = forecast.values
             if observe is not None:
-                observe(model, here, past, end)
+                observe(model, here, past, forecast)
             done += here.size
             if progress is not None:
                 progress("backtest: cutoffs", done, len(cutoffs))
