@@ -11,7 +11,6 @@ from bokeh.models import (
     ColumnDataSource,
     CustomJSTickFormatter,
     DataRange1d,
-    DatetimeTickFormatter,
     HoverTool,
     HSpan,
     Model,
@@ -21,21 +20,17 @@ from bokeh.models import (
 from bokeh.models.renderers import DataRenderer
 from bokeh.plotting import figure
 
+from autoscaler.pages.look import HEIGHT_PIXELS, OBSERVED, ORANGE, OURS, TOOLS, clock_axis, dressed
 from autoscaler.whatif.results import CLAIRVOYANT, FORESERVE, Comparison, RunResult
 
 POINT_SECONDS = 60.0
-HEIGHT_PIXELS = 280
-# legible on white and on black, told apart by colour-blind readers (after Okabe and Ito)
 COLOURS = {
-    FORESERVE: "#2f86d6",
-    "static": "#8a8f98",
-    "hpa": "#e0701a",
+    FORESERVE: OURS,
+    "static": OBSERVED,
+    "hpa": ORANGE,
     "kpa": "#c46aa5",
     CLAIRVOYANT: "#12a37a",
 }
-OBSERVED = "#8a8f98"
-MUTED = "#7b838d"  # text and axes before the page's script picks the scheme's colour
-TOOLS = "xpan,xbox_zoom,reset,save"
 
 
 def by_minute(run: RunResult) -> pd.DataFrame:
@@ -101,7 +96,6 @@ def _figure(
 ) -> figure:
     plot = figure(
         height=HEIGHT_PIXELS,
-        sizing_mode="stretch_width",
         x_axis_type="datetime",
         y_axis_type=y_axis_type,
         x_range=x_range,
@@ -109,26 +103,11 @@ def _figure(
         tools=TOOLS,
         active_drag=None,  # a finger over the plot scrolls the page
         toolbar_location="above",
-        background_fill_color=None,
-        border_fill_color=None,
-        outline_line_color=None,
         min_border_left=78,
     )
-    plot.toolbar.logo = None
-    plot.toolbar.autohide = True
     plot.yaxis.axis_label = title
-    for axis in (*plot.xaxis, *plot.yaxis):
-        axis.axis_line_color = axis.major_tick_line_color = MUTED
-        axis.major_label_text_color = axis.axis_label_text_color = MUTED
-        axis.minor_tick_line_color = None
-        axis.axis_label_text_font_style = "normal"
-        axis.axis_label_text_font_size = axis.major_label_text_font_size = "12px"
-    for grid in (*plot.xgrid, *plot.ygrid):
-        grid.grid_line_color, grid.grid_line_alpha = MUTED, 0.22
-    plot.xaxis.formatter = DatetimeTickFormatter(
-        hours="%H:%M", hourmin="%H:%M", minutes="%H:%M", days="%a %d"
-    )
-    return plot
+    clock_axis(plot)
+    return dressed(plot)
 
 
 def _hover(plot: figure, label: str, column: str, unit: str, renderer: DataRenderer) -> None:

@@ -6,16 +6,14 @@ how each number is defined and how the rivals were set.
 
 import math
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
-from bokeh.resources import Resources
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from autoscaler.pages.page import render_page
 from autoscaler.whatif.accounting import CAUSES, hourly, over_plan
 from autoscaler.whatif.plots import COLOURS, plot_parts
 from autoscaler.whatif.results import (
@@ -76,16 +74,10 @@ def write_report(comparison: Comparison, path: Path, *, attribution: tuple[str, 
 
 def render(comparison: Comparison, *, attribution: tuple[str, ...] = ()) -> str:
     """Return the page as text."""
-    # text from scenarios ends up in the page: everything is escaped unless marked as ours
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    template = environment.from_string(_asset("report.html.j2"))
     script, plots = plot_parts(comparison)
-    bokeh = Resources(mode="inline", components=["bokeh"])
-    return template.render(
+    return render_page(
+        "whatif.html.j2",
         scenario={"name": comparison.scenario["name"]},
-        css=Markup(_asset("report.css")),  # noqa: S704  (ours)
-        js=Markup(_asset("report.js")),  # noqa: S704
-        bokeh=Markup("\n".join(bokeh.js_raw)),  # noqa: S704  (the library)
         script=Markup(script),  # noqa: S704  (data are JSON, < is escaped by Bokeh)
         plots={name: Markup(div) for name, div in plots.items()},  # noqa: S704
         headline=headline(comparison),
@@ -106,11 +98,6 @@ def render(comparison: Comparison, *, attribution: tuple[str, ...] = ()) -> str:
         **_hours(comparison),
         **_services(comparison),
     )
-
-
-def _asset(name: str) -> str:
-    folder = resources.files("autoscaler.whatif") / "templates"
-    return (folder / name).read_text(encoding="utf-8")
 
 
 def _row(comparison: Comparison, run: RunResult) -> dict[str, Any]:

@@ -13,6 +13,7 @@
     }
   };
   const now = () => paint(dark.matches);
+  window.repaint = now; // for plots that are drawn later
   const ready = setInterval(() => {
     if (Bokeh.documents.length === 0) return;
     clearInterval(ready);
