@@ -22,7 +22,7 @@ from models.step_time import N_COEFFICIENTS, Coefficients
 
 FloatArray = NDArray[np.float64]
 FILE = "latency.json"
-FORMAT = 1
+FORMAT = 2
 WINDOW_SECONDS = 60.0  # how long an overload lasts that `predict` speaks of: about one window
 TYPICAL = {
     "ready_replicas": 1.0,

@@ -35,9 +35,10 @@ PRIOR = (
     ("per_sequence", np.log(6e-3), 1.2),  # of base
     ("per_context_token", np.log(4e-6), 1.5),  # of base
     ("per_prompt_token", np.log(4e-3), 1.0),  # of base
+    ("prompt_growth", np.log(1.0 / 15000.0), 1.0),  # per token
     ("steps_per_token", np.log(1.0 / 3000.0), 0.7),  # token budgets of 512 to 16,384 are usual
     ("overhead", np.log(0.005), 1.5),  # seconds: HTTP, tokenizer, scheduler
-    ("isl_sigma", np.log(0.7), 0.5),  # chat and code traces: 0.5 to 1.2
+    ("isl_sigma", np.log(0.7), 0.8),  # chat and code traces: 0.5 to 1.2; load generators: 0.05
     ("start_steps", np.log(0.6), 0.5),  # the rest of one, or more where scheduling runs ahead
     ("wait_scale", 0.0, 0.6),
     ("tpot_spread", 0.0, 0.8),
@@ -106,7 +107,7 @@ def errors(x: FloatArray, cells: Cells, limits: Limits) -> dict[str, float]:
 
 def unpack(x: FloatArray, limits: Limits) -> Coefficients:
     """Return coefficients of shape (..., 1) from free parameters x (..., P)."""
-    base, seq, ctx, prompt, steps, over, sigma, starts, wait, spread = np.moveaxis(
+    base, seq, ctx, prompt, growth, steps, over, sigma, starts, wait, spread = np.moveaxis(
         np.exp(np.clip(x[..., :-2], -30.0, 10.0)), -1, 0
     )
     regular, routing = np.moveaxis(1.0 / (1.0 + np.exp(-np.clip(x[..., -2:], -CLIP, CLIP))), -1, 0)
@@ -116,6 +117,7 @@ def unpack(x: FloatArray, limits: Limits) -> Coefficients:
         base * seq,
         base * ctx,
         base * prompt,
+        growth,
         steps,
         over,
         full * limits.max_sequences,

@@ -66,7 +66,7 @@ def tails(
     spread = np.exp(c.isl_sigma**2)
     busy = o / (1.0 + o)
     start = c.overhead_seconds + c.base_seconds * growth + c.start_steps * busy * batch.tpot_seconds
-    per_token = c.per_prompt_token_seconds + c.base_seconds * growth * c.steps_per_token
+    own = work.prompt_seconds + c.base_seconds * growth * c.steps_per_token * work.prompt_tokens
     shape = _tpot_shape(c, work, batch, replicas, horizon_seconds is not None)
     if horizon_seconds is None:
         shape = shape / (1.0 + shape * c.tpot_scatter_ratio**2)
@@ -75,7 +75,7 @@ def tails(
     slot_chance, slot_seconds = _slot_queue(c, work, batch, rate_rps, replicas, horizon_seconds)
     return Tails(
         start_seconds=start,
-        prompt_median_seconds=per_token * work.prompt_tokens / np.sqrt(spread),
+        prompt_median_seconds=own / np.sqrt(spread),
         prompt_sigma=c.isl_sigma,
         queue_chance=queue_chance,
         queue_seconds=queue_seconds,
@@ -128,15 +128,22 @@ def _prompt_queue(
     use = rate_rps * work.serial_prompt_seconds / for_prompts
     share = batch.neighbours / np.maximum(batch.running, batch.neighbours + TINY)
     clipped = np.minimum(use, 1.0)
-    chance = clipped * share ** (1.0 - clipped)
-    residual = (
-        0.5
-        * c.wait_scale
-        * (np.exp(c.isl_sigma**2) - c.regularity_ratio)
-        * work.serial_prompt_seconds
-        / for_prompts
-    )
+    arrivals, prompts = 1.0 - c.regularity_ratio, np.expm1(c.isl_sigma**2)
+    chance = _delay_chance(clipped, arrivals, prompts) * share ** (1.0 - clipped)
+    residual = 0.5 * c.wait_scale * (arrivals + prompts) * work.serial_prompt_seconds / for_prompts
     return chance, residual * (1.0 + _queue_length(use, residual, replicas, horizon_seconds))
+
+
+def _delay_chance(use: FloatArray, arrivals: FloatArray, service: FloatArray) -> FloatArray:
+    """Chance to find a single server busy: `use` for Poisson arrivals, none for a steady beat.
+
+    `arrivals` and `service` are squared coefficients of variation (Kraemer and Langenbach-Belz, 8th
+    International Teletraffic Congress, 1976; the case of arrivals no burstier than Poisson).
+    """
+    below = 1.0 + use * (service - 1.0) + use**2 * (4.0 * arrivals + service)
+    lucky = (1.0 - arrivals) * (1.0 - use) * (1.0 + arrivals + use * service) / below
+    chance: FloatArray = use * (1.0 - lucky)
+    return chance
 
 
 def _slot_queue(

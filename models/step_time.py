@@ -5,7 +5,10 @@ An engine with continuous batching and chunked prefill (vLLM V1) works in steps 
     step = base + per_sequence * B + per_context_token * KV + per_prompt_token * P      seconds,
 
 with B decoding sequences, the KV context tokens that they hold and P prompt tokens in the step
-(Yu et al., Orca, OSDI 2022; Agrawal et al., Sarathi-Serve, OSDI 2024). From the four coefficients
+(Yu et al., Orca, OSDI 2022; Agrawal et al., Sarathi-Serve, OSDI 2024). Every prompt token attends to
+those before it, so a prompt of X tokens costs per_prompt_token * X * (1 + prompt_growth * X): the
+square matters from some ten thousand tokens (Llama-3.1-8B on an H100, Qwen2.5-14B: 1 / 10,000). Tokens
+found in the prefix cache cost nothing themselves, but are attended to. From these coefficients
 follows a mean field. Per replica let lam be the arrival rate, X the prompt tokens not found in the
 prefix cache, L the output tokens, d = per_sequence + per_context_token * (isl + L / 2) what one
 decoding neighbour adds to a step, and k = d + per_prompt_token * X / L what a neighbour adds to each
@@ -46,6 +49,7 @@ class Coefficients:
     """What was learned of each (service, variant): arrays of one shape, NaN where nothing is known.
 
     base, per_sequence, per_context_token, per_prompt_token: seconds of a step (module docstring).
+    prompt_growth_per_token: how much dearer a prompt's mean token is for each token of the prompt.
     steps_per_token: 1 / token budget of a step. overhead: network and tokenizer, seconds of TTFT.
     start_steps: steps of the batch that a new request waits for before its prompt joins (theory: 0.5).
     max_sequences, kv_tokens: limits of a replica's batch. isl_sigma: spread (log) of prompt lengths.
@@ -62,6 +66,7 @@ class Coefficients:
     per_sequence_seconds: FloatArray
     per_context_token_seconds: FloatArray
     per_prompt_token_seconds: FloatArray
+    prompt_growth_per_token: FloatArray
     steps_per_token: FloatArray
     overhead_seconds: FloatArray
     max_sequences: FloatArray
@@ -133,7 +138,8 @@ def request_work(
     prompt = isl_tokens * (1.0 - hit) if prefill else np.zeros_like(isl_tokens + hit)
     context = isl_tokens + 0.5 * length
     one = c.per_sequence_seconds + c.per_context_token_seconds * context
-    prompt_seconds = c.per_prompt_token_seconds * prompt
+    growth = 1.0 + c.prompt_growth_per_token * (2.0 * isl_tokens - prompt)
+    prompt_seconds = c.per_prompt_token_seconds * prompt * growth
     chunks = prompt * c.steps_per_token
     slots = np.maximum(1.0, np.minimum(c.max_sequences, c.kv_tokens / np.maximum(context, 1.0)))
     steps = np.maximum(length / slots, chunks + length * c.steps_per_token)

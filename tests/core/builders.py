@@ -35,6 +35,7 @@ SPEED = {
     "per_sequence_seconds": 1e-4,
     "per_context_token_seconds": 1e-7,
     "per_prompt_token_seconds": 1e-4,
+    "prompt_growth_per_token": 0.0,
     "steps_per_token": 1 / 2048,
     "overhead_seconds": 0.0,
     "max_sequences": 256.0,

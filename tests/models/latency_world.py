@@ -13,6 +13,7 @@ ENGINE = {
     "per_sequence_seconds": 2.5e-4,
     "per_context_token_seconds": 1e-7,
     "per_prompt_token_seconds": 1e-4,
+    "prompt_growth_per_token": 0.0,
     "steps_per_token": 1 / 2048,
     "overhead_seconds": 0.0,
     "max_sequences": NO_LIMIT,
