@@ -4,6 +4,7 @@ Where a service splits the phases, every request is counted in each of them: wha
 phase counts, not the sum.
 """
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +16,11 @@ FloatArray = NDArray[np.float64]
 
 def phases_of(roles: Sequence[str]) -> tuple[tuple[int, ...], ...]:
     """Return the index sets of the roles that serve each phase of a request together."""
+    return _phases_of(tuple(roles))
+
+
+@functools.lru_cache(maxsize=1024)  # of a handful of combinations, asked for many times a tick
+def _phases_of(roles: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
     if all(r == BOTH for r in roles):
         return (tuple(range(len(roles))),)
     return tuple(

@@ -39,6 +39,7 @@ DRAIN_SECONDS = (
     30.0  # a replica that drains still serves; given up too early it is missed this long
 )
 IDLE_REQUESTS = 0.5  # fewer expected until a restart would be ready: nothing to serve
+UPPER = 0.95  # the quantile reported as the forecast's upper edge
 UNKNOWN_START = StartLead(typical_seconds=150.0, upper_seconds=300.0)  # data/README: cold caches
 
 
@@ -66,6 +67,8 @@ class Ahead:
     hold: FloatArray
     present: FloatArray
     horizon: FloatArray
+    median_rps: float  # at the horizon, and its upper edge
+    upper_rps: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,8 @@ def look_ahead(
             for start, end in spans
         ]
         ends = fans.at(horizon)
-        rows = zip(*points, ends, strict=True)
+        edges = rates_at(np.array([0.5, UPPER]), ends, fans.quantiles).T.tolist()
+        rows = zip(*points, ends, *edges, strict=True)
         ahead.update(zip(fans.services, itertools.starmap(Ahead, rows), strict=True))
     return ahead
 

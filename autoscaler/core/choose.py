@@ -42,7 +42,7 @@ def choose_pinned(
         else:
             guess = fallback
             if guess is None:
-                guess = int(sizes.future[lane]) if lane is not None else v.max_replicas
+                guess = sizes.future[lane] if lane is not None else v.max_replicas
             guess = min(max(guess, v.min_replicas), v.max_replicas)
             counts[v.name] = spare.take(v, policy.namespace, guess)
             guessed.append(v.name)

@@ -1,7 +1,7 @@
 """The numbers of a decision: what the chosen replicas carry, attain and cost. One batch a tick."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +10,8 @@ from autoscaler.core.assess import Situation
 from autoscaler.core.choose import Choice
 from autoscaler.core.outcome import FloatArray, ServiceDecision
 from autoscaler.core.prices import Prices
-from autoscaler.core.sizing import Evaluation, IntArray, Sizes, evaluate
+from autoscaler.core.sizing import Evaluation, Sizes, evaluate
 from models.phases import phases_of
-
-UPPER = 0.95  # the quantile reported as the forecast's upper edge
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,7 @@ def _divide(situation: Situation, choice: Choice, sizes: Sizes) -> _Shares:
             lane, n = sizes.lane(policy.service, v.name), choice.counts.get(v.name, 0)
             if lane is not None and n > 0:
                 counts[lane] = n
-                weights[lane] = n / max(1, int(sizes.future[lane]))
+                weights[lane] = n / max(1, sizes.future[lane])
         total = sum(weights.values())
         for lane, weight in weights.items():
             shares[lane] = max(shares.get(lane, 0.0), weight / total)
@@ -90,8 +88,8 @@ def _decision(
         horizon_seconds=situation.horizon_seconds,
         quantile=float(np.interp(carried, values, quantiles, left=0.0)) if known else math.nan,
         forecast_arrival_rate_rps=min(carried, float(values[-1])) if known else math.nan,
-        forecast_median_rps=float(np.interp(0.5, quantiles, values)),
-        forecast_upper_rps=float(np.interp(UPPER, quantiles, values)),
+        forecast_median_rps=situation.ahead.median_rps if situation.ahead else math.nan,
+        forecast_upper_rps=situation.ahead.upper_rps if situation.ahead else math.nan,
         required_replicas=_required(situation, choice, sizes),
         needed_replicas=_needed(situation, choice, sizes),
         attainment_target_ratio=situation.attainment_target,
@@ -139,7 +137,7 @@ def _needed(situation: Situation, choice: Choice, sizes: Sizes) -> float:
 
 
 def _by_phase(
-    situation: Situation, choice: Choice, sizes: Sizes, alone: IntArray
+    situation: Situation, choice: Choice, sizes: Sizes, alone: Sequence[int]
 ) -> list[int | None]:
     """Return replicas of the chosen mix for each phase, None where no variant's speed is known.
 
@@ -147,7 +145,7 @@ def _by_phase(
     """
     variants, service = situation.policy.variants, situation.policy.service
     lanes = {v.name: sizes.lane(service, v.name) for v in variants}
-    needs = {name: int(alone[lane]) for name, lane in lanes.items() if lane is not None}
+    needs = {name: alone[lane] for name, lane in lanes.items() if lane is not None}
     phases = phases_of([v.role for v in variants])
     names = [[variants[i].name for i in p if variants[i].name in needs] for p in phases]
     return [_of_phase({n: needs[n] for n in group}, choice) if group else None for group in names]

@@ -92,9 +92,8 @@ def _raw(situation: Situation, variant: Variant, sizes: Sizes) -> _Raw:
     if lane is None:
         wanted = _unmodelled(situation, variant)
         return _Raw(wanted, wanted, wanted, 0, modelled=False)
-    reactive = int(sizes.reactive[lane]) if _reactive(situation) else 0
-    future, hold, present = (int(n[lane]) for n in (sizes.future, sizes.hold, sizes.present))
-    return _Raw(future, hold, present, reactive, modelled=True)
+    reactive = sizes.reactive[lane] if _reactive(situation) else 0
+    return _Raw(sizes.future[lane], sizes.hold[lane], sizes.present[lane], reactive, modelled=True)
 
 
 def _damped(situation: Situation, name: str, raw: _Raw, floor: int, now_seconds: float) -> _Damped:

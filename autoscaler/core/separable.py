@@ -9,6 +9,7 @@ long as the replacement takes to serve. That is how a service moves to a cheaper
 pays off over the hour, although for some minutes both are paid for.
 """
 
+import functools
 import itertools
 import math
 
@@ -19,6 +20,7 @@ MAX_COMBINATIONS = 50_000  # beyond it, the MILP is faster than enumeration
 Counts = tuple[int, ...]
 
 
+@functools.lru_cache(maxsize=8192)  # most needs are those of the tick before
 def cheapest(need: ServiceNeed) -> Counts | None:
     """Return the least-cost replicas per variant that satisfy the need.
 

@@ -61,27 +61,25 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Needs per lane, shape (N,), as counts of that variant alone; K demand points.
+    """Needs of N lanes, as counts of that variant alone; K demand points.
 
-    A lane whose speed is unknown has `known` False.
+    `lanes` holds those whose speed is known. Counts are plain ints: they are read one by one.
     """
 
     lanes: Mapping[tuple[str, str], int]
     batches: tuple[Batch, ...]
-    attainment_target: FloatArray
-    ceiling: FloatArray  # what an idle fleet attains
-    known: NDArray[np.bool_]
-    future: IntArray
-    hold: IntArray
-    present: IntArray
-    reactive: IntArray
-    measured: IntArray  # by the load measured now, as if it stayed; -1 where none was measured
+    attainment_target: FloatArray  # (N,)
+    known: NDArray[np.bool_]  # (N,)
+    future: list[int]
+    hold: list[int]
+    present: list[int]
+    reactive: list[int]
+    measured: list[int]  # by the load measured now, as if it stayed; -1 where none was measured
     future_rps: FloatArray  # (N, K), the demand points at the lead time
 
     def lane(self, service: str, variant: str) -> int | None:
         """Return the lane of a variant, None if it was not sized or its speed is unknown."""
-        at = self.lanes.get((service, variant))
-        return at if at is not None and bool(self.known[at]) else None
+        return self.lanes.get((service, variant))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,16 +118,18 @@ def size_all(situations: Sequence[Situation], forecasts: Forecasts) -> Sizes:
     points = [_stack([getattr(d, name) for d in demands]) for name in ("future", "hold", "present")]
     found = _required(steering, np.stack(points), WEIGHTS, target, most)
     rates = np.array([[d.reactive_rps for d in demands], [d.measured_rps for d in demands]])
-    reactive, measured = _required(steering, rates[..., np.newaxis], CERTAIN, target, most)
+    certain = _required(steering, rates[..., np.newaxis], CERTAIN, target, most)
+    known = found[0] >= 0
+    future, hold, present = found.tolist()
+    reactive, measured = certain.tolist()
     return Sizes(
-        lanes={key: i for i, key in enumerate(keys)},
+        lanes={key: i for i, (key, ok) in enumerate(zip(keys, known, strict=True)) if ok},
         batches=batches,
         attainment_target=target,
-        ceiling=ceiling,
-        known=found[0] >= 0,
-        future=found[0],
-        hold=found[1],
-        present=found[2],
+        known=known,
+        future=future,
+        hold=hold,
+        present=present,
         reactive=reactive,
         measured=measured,
         future_rps=points[0],
@@ -168,11 +168,17 @@ def _carried(rates: FloatArray, attained: FloatArray, target: FloatArray) -> Flo
 
     Linear between demand points; the lowest point if even that misses, the highest if all meet.
     """
-    out = np.empty(len(target))
-    for i, goal in enumerate(target):
-        falling = np.minimum.accumulate(attained[i])
-        out[i] = np.interp(-goal, -falling, rates[i])
-    return out
+    falling = np.minimum.accumulate(attained, axis=1)
+    met = (falling >= target[:, np.newaxis]).sum(axis=1)  # of the demand points, the lowest first
+    last = rates.shape[1] - 1
+    low = np.clip(met - 1, 0, last - 1)
+    each = np.arange(len(rates))
+    lost = falling[each, low] - falling[each, low + 1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        slope = (rates[each, low + 1] - rates[each, low]) / lost
+    between = slope * (falling[each, low] - target) + rates[each, low]
+    carried: FloatArray = np.where(met > last, rates[:, -1], np.where(met, between, rates[:, 0]))
+    return carried
 
 
 def _search_limit(variant: Variant) -> int:
