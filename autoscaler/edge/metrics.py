@@ -17,8 +17,8 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from autoscaler.core import budget
+from autoscaler.core.assess import UPPER
 from autoscaler.core.outcome import Decisions, ServiceDecision
-from autoscaler.core.report import UPPER
 from autoscaler.core.types import Observation, Policies, Policy, ServiceObservation
 from autoscaler.edge.forecast_memory import ForecastMemory, PastForecast
 from autoscaler.edge.regret import Regret
