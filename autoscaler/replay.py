@@ -1,12 +1,13 @@
 """Decide again what was decided before, from the log, and compare every byte."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from autoscaler.core.outcome import Decisions, Forecasts, State
+from autoscaler.core.outcome import Decisions, Forecasts, Outlook, State
 from autoscaler.core.tick import tick
 from autoscaler.core.types import Policies
 from autoscaler.edge.artifacts import ServingModels
+from autoscaler.edge.decision_changes import Inputs
 from autoscaler.edge.decision_log import Entry, tick_line
 from autoscaler.loop import start_leads
 
@@ -28,13 +29,18 @@ class Replayed:
 def replay(
     policies: Policies, models: ServingModels, entries: Iterator[Entry]
 ) -> Iterator[Replayed]:
-    """Yield every tick decided again, from a fresh state, in the log's order."""
-    starts = start_leads(policies, models.lead_time)
-    state = State()
-    forecasts = Forecasts({}, models.latency, starts)
+    """Yield every tick decided again, in the log's order, as `Controller.step` decides.
+
+    From a fresh state, these policies and the models' start-up times, until the log says otherwise.
+    """
+    known = Inputs(policies, start_leads(policies, models.lead_time), State())
+    outlooks: Mapping[str, Outlook] = {}
     for entry in entries:
-        if entry.outlooks is not None:
-            forecasts = Forecasts(entry.outlooks, models.latency, starts)
-        state, decisions = tick(policies, forecasts, state, entry.observation)
+        known = entry.changed(known)
+        outlooks = outlooks if entry.outlooks is None else entry.outlooks
+        forecasts = Forecasts(outlooks, models.latency, known.starts)
+        after, decisions = tick(known.policies, forecasts, known.state, entry.observation)
         line = tick_line(entry.observation, entry.outlooks, decisions)
         yield Replayed(entry, decisions, line)
+        kept = State({**known.state.services, **after.services})
+        known = Inputs(known.policies, known.starts, kept)

@@ -74,6 +74,12 @@ def run(
         Path | None,
         typer.Option(help="Telemetry folder: add starts of watched pods, for `train`."),
     ] = None,
+    decision_log: Annotated[
+        Path | None, typer.Option(help="Folder: keep what was decided and why, for `replay`.")
+    ] = None,
+    decision_log_mib: Annotated[
+        int, typer.Option(min=16, help="MiB that the folder may hold; the oldest files go.")
+    ] = 1024,
     config: server.Config = None,
     user: server.User = None,
     password_file: server.PasswordFile = None,
@@ -108,6 +114,8 @@ def run(
         address_of(http),
         otlp_endpoint,
         starts,
+        decision_log,
+        decision_log_mib,
     )
     try:
         serve(place, source, with_history=not no_history)

@@ -9,12 +9,11 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 
-import numpy as np
-
 from autoscaler.cli.sources import Source
 from autoscaler.core.types import Policies
-from autoscaler.edge.artifacts import ServingModels, load_models
+from autoscaler.edge.artifacts import ServingModels, load_models, nothing_learned
 from autoscaler.edge.clock import Clock, SteadyTime
+from autoscaler.edge.decision_folder import DecisionFolder
 from autoscaler.edge.kube.api import KubeApi
 from autoscaler.edge.kube.cluster import Cluster
 from autoscaler.edge.kube.lease import Lease
@@ -29,17 +28,15 @@ from autoscaler.operate.facts import FactFinder, reducers
 from autoscaler.operate.marks import WarmPlaces, mark_idle_pods
 from autoscaler.operate.memory import Memory
 from autoscaler.operate.process import Backfill, History, Models, Process
+from autoscaler.operate.record import Recorder
 from autoscaler.operate.report import Reporter
 from autoscaler.operate.starts import StartLearner
 from autoscaler.operate.turn import Parts
 from models.artifact import CURRENT, ArtifactError
 from models.frames import LoadSeries
-from models.latency import LatencyModel
-from models.lead_time import LeadTimeModel
 
 log = logging.getLogger("foreserve")
 LEASE = "foreserve"
-NO_MODELS = "none"
 STALE_INTERVALS = 4.0  # of silence before telemetry counts as stale in a status
 
 
@@ -56,6 +53,8 @@ class Place:
     address: tuple[str, int]
     otlp_endpoint: str | None
     starts: Path | None = None
+    decision_log: Path | None = None
+    decision_log_mib: int = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +66,7 @@ class _World:
     metrics: OperatorMetrics
     traces: TickTraces
     clock: Clock
+    recorder: Recorder | None
 
 
 def serve(place: Place, source: Source, *, with_history: bool) -> None:
@@ -74,14 +74,16 @@ def serve(place: Place, source: Source, *, with_history: bool) -> None:
     version = metadata.version("foreserve")
     api = KubeApi.from_environment(place.kubeconfig, place.context)
     cluster = Cluster(reducers())
+    metrics = OperatorMetrics(version)
     world = _World(
         api=api,
         cluster=cluster,
         watches=Watches(cluster, api),
         lease=Lease(api, place.namespace, LEASE, place.identity),
-        metrics=OperatorMetrics(version),
+        metrics=metrics,
         traces=traces_to(place.otlp_endpoint, version=version),
         clock=Clock(),
+        recorder=_recorder(place, metrics),
     )
     ended = threading.Event()
     candidate = threading.Thread(target=world.lease.run, args=(ended,), name="lease", daemon=True)
@@ -103,6 +105,8 @@ def serve(place: Place, source: Source, *, with_history: bool) -> None:
     finally:
         world.lease.release()
         ended.set()
+        if world.recorder is not None:
+            world.recorder.close()
         world.watches.close()
         status.close()
         world.traces.shutdown()
@@ -144,6 +148,7 @@ def _process(
         before_writes=mark_idle_pods(
             world.api, lambda: source.pod_loads(time.now()), world.metrics
         ),
+        recorder=world.recorder,
     )
     return Process(
         parts,
@@ -157,6 +162,13 @@ def _process(
         place.interval_seconds,
         helpers,
     )
+
+
+def _recorder(place: Place, metrics: OperatorMetrics) -> Recorder | None:
+    if place.decision_log is None:
+        return None
+    limit_bytes = place.decision_log_mib << 20
+    return Recorder(DecisionFolder(place.decision_log, place.identity, limit_bytes), metrics)
 
 
 def _keep_in(folder: Path | None) -> Callable[[list[Start]], bool] | None:
@@ -193,5 +205,4 @@ def _first_models(folder: Path) -> ServingModels:
         return load_models(folder)
     except ArtifactError as error:
         log.warning("%s; sized by measured latency until there is a model", error)
-        nothing = LatencyModel((), np.zeros((0, 0)), {})
-        return ServingModels(NO_MODELS, None, nothing, LeadTimeModel({}))
+        return nothing_learned()

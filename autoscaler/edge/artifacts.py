@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from models.artifact import (
     CURRENT,
     MANIFEST,
@@ -16,6 +18,7 @@ from models.latency import LatencyModel
 from models.lead_time import LeadTimeModel
 from models.load_model import LoadModel
 
+NO_MODELS = "none"  # in place of a generation's name, where nothing was trained yet
 MAX_FILE_BYTES = 512 * 1024 * 1024
 
 
@@ -31,6 +34,11 @@ class ServingModels:
 
 def read_generation(models: Path) -> Generation:
     """Return the current generation's verified bytes, or raise ArtifactError."""
+    return _generation(models, current_name(models))
+
+
+def current_name(models: Path) -> str:
+    """Return the name of the current generation, or raise ArtifactError."""
     current = models / CURRENT
     if not current.is_file():
         raise ArtifactError(
@@ -42,6 +50,10 @@ def read_generation(models: Path) -> Generation:
         raise ArtifactError(
             f"{current}: generation {name!r}; allowed: the name of a folder beside it"
         )
+    return name
+
+
+def _generation(models: Path, name: str) -> Generation:
     folder = models / name
     manifest = read_versioned(_text(folder / MANIFEST), str(folder / MANIFEST))
     if not is_file_list(manifest.get("files")):
@@ -65,6 +77,20 @@ def load_models(models: Path) -> ServingModels:
     """Return the models of the current generation, or raise ArtifactError."""
     generation = read_generation(models)
     return serving_models(generation, str(models))
+
+
+def load_named(models: Path, name: str) -> ServingModels:
+    """Return the models of one generation, which need not be current; ArtifactError."""
+    if name == NO_MODELS:
+        return nothing_learned()
+    if Path(name).name != name or not (models / name).is_dir():
+        raise ArtifactError(f"{models}: no generation {name}; allowed: the registry that has it")
+    return serving_models(_generation(models, name), str(models))
+
+
+def nothing_learned() -> ServingModels:
+    """Return models that know nothing: measured latency or concurrency sizes."""
+    return ServingModels(NO_MODELS, None, LatencyModel((), np.zeros((0, 0)), {}), LeadTimeModel({}))
 
 
 def serving_models(generation: Generation, where: str) -> ServingModels:

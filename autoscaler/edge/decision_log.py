@@ -4,25 +4,31 @@
     {"kind":"tick", "observation", "outlooks" (null: as in the tick before), "decision"}
 
 The header names the models and holds the policies as they were written; a tick holds what the core
-was given. Nothing is rounded on the way in: what is logged is what was decided on.
+was given. Nothing is rounded on the way in: what is logged is what was decided on. The operator's log
+has further records between the two (`decision_changes`), no documents, and is compressed (gzip).
 """
 
 import contextlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 
 from autoscaler.core.outcome import Decisions, Outlook
 from autoscaler.core.types import Observation
+from autoscaler.edge.decision_changes import KINDS, Inputs, with_change
 from autoscaler.edge.decisions import decisions_to_dict, dump_line
 from autoscaler.edge.wire import observation_to_dict, parse_observation
 
 FORMAT_VERSION = 1
+GZIP = b"\x1f\x8b"
+GZIP_BITS = 31  # of zlib: with gzip's header
+BLOCK_BYTES = 1 << 20
 
 
 class LogError(ValueError):
@@ -39,12 +45,26 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One logged tick: the core's input, and the line as it stands in the log."""
+    """One logged tick: the core's input, and the line as it stands in the log.
+
+    `changes`: records of `decision_changes` since the tick before, with their line numbers.
+    """
 
     number: int
     line: str
     observation: Observation
     outlooks: Mapping[str, Outlook] | None
+    changes: tuple[tuple[int, Mapping[str, Any]], ...] = ()
+
+    def changed(self, known: Inputs) -> Inputs:
+        """Return the inputs that this tick was given, `known` being those of the one before; LogError."""
+        for number, record in self.changes:
+            try:
+                known = with_change(known, record)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                kind = record.get("kind")
+                raise LogError(f"line {number}: not a record of {kind} ({error})") from error
+        return known
 
 
 class DecisionLog:
@@ -53,16 +73,7 @@ class DecisionLog:
     def __init__(self, file: TextIO, header: Header) -> None:
         self._file = file
         self._last: Mapping[str, Outlook] | None = None
-        file.write(
-            dump_line(
-                {
-                    "kind": "header",
-                    "format_version": FORMAT_VERSION,
-                    "generation": header.generation,
-                    "documents": [list(d) for d in header.documents],
-                }
-            )
-        )
+        file.write(header_line(header))
         file.flush()
 
     def append(
@@ -73,6 +84,18 @@ class DecisionLog:
         self._last = outlooks
         self._file.write(tick_line(observation, outlooks if changed else None, decisions))
         self._file.flush()
+
+
+def header_line(header: Header) -> str:
+    """Return a log's first line."""
+    return dump_line(
+        {
+            "kind": "header",
+            "format_version": FORMAT_VERSION,
+            "generation": header.generation,
+            "documents": [list(d) for d in header.documents],
+        }
+    )
 
 
 def tick_line(
@@ -93,15 +116,40 @@ def tick_line(
 def read_log(path: Path) -> tuple[Header, Iterator[Entry]]:
     """Return the header and the ticks in order; LogError names the line that cannot be read."""
     try:
-        file = path.open(encoding="utf-8", errors="replace")
+        file = path.open("rb")
     except OSError as error:
         raise LogError(f"{path}: {error.strerror}; allowed: a decision log") from error
+    lines = _lines(file, path)
     try:
-        header = _header(_object(file.readline(), path, 1), path)
+        header = _header(_object(next(lines, ""), path, 1), path)
     except LogError:
         file.close()
         raise
-    return header, _entries(file, path)
+    return header, _entries(lines, path)
+
+
+def _lines(file: BinaryIO, path: Path) -> Iterator[str]:
+    """Yield the lines of a plain or compressed log, and close it."""
+    with file:
+        compressed = file.read(len(GZIP)) == GZIP
+        file.seek(0)
+        for line in _unzipped(file, path) if compressed else file:
+            yield line.decode("utf-8", errors="replace")
+
+
+def _unzipped(file: BinaryIO, path: Path) -> Iterator[bytes]:
+    """Yield whole lines; a process that was killed left no end, and perhaps a piece of a line."""
+    unzip = zlib.decompressobj(GZIP_BITS)
+    rest = b""
+    while block := file.read(BLOCK_BYTES):
+        try:
+            rest += unzip.decompress(block)
+        except zlib.error as error:
+            raise LogError(f"{path}: not whole gzip ({error}); allowed: a decision log") from error
+        *whole, rest = rest.split(b"\n")
+        yield from (line + b"\n" for line in whole)
+    if rest and unzip.eof:
+        yield rest
 
 
 def _header(content: Mapping[str, Any], path: Path) -> Header:
@@ -115,23 +163,23 @@ def _header(content: Mapping[str, Any], path: Path) -> Header:
     )
 
 
-def _entries(file: TextIO, path: Path) -> Iterator[Entry]:
-    with file:
-        for number, line in enumerate(file, start=2):
-            content = _object(line, path, number)
-            try:
-                observation = parse_observation(json.dumps(content["observation"]), number)
-                outlooks = content["outlooks"]
-                yield Entry(
-                    number,
-                    line,
-                    observation,
-                    None
-                    if outlooks is None
-                    else {k: _outlook_from_dict(o) for k, o in outlooks.items()},
-                )
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise LogError(f"{path}: line {number}: not a logged tick ({error})") from error
+def _entries(lines: Iterable[str], path: Path) -> Iterator[Entry]:
+    changes: list[tuple[int, Mapping[str, Any]]] = []
+    for number, line in enumerate(lines, start=2):
+        content = _object(line, path, number)
+        if content.get("kind") in KINDS:
+            changes.append((number, content))
+            continue
+        try:
+            observation = parse_observation(json.dumps(content["observation"]), number)
+            shown = content["outlooks"]
+            outlooks = (
+                None if shown is None else {k: _outlook_from_dict(o) for k, o in shown.items()}
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise LogError(f"{path}: line {number}: not a logged tick ({error})") from error
+        yield Entry(number, line, observation, outlooks, tuple(changes))
+        changes = []
 
 
 def _object(line: str, path: Path, number: int) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def _variant_to_dict(variant: VariantObservation) -> dict[str, Any]:
 
 
 def _null_if_nan(value: float) -> float | None:
-    return None if math.isnan(value) else value
+    return None if math.isnan(value) else float(value)
 
 
 def _decoded(line: str) -> object:

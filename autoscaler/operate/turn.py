@@ -30,6 +30,7 @@ from autoscaler.operate.collect import accelerators, limited, merged, only_seen
 from autoscaler.operate.effects import Outcome, Write, carry_out, writes_of
 from autoscaler.operate.facts import FactFinder, Facts
 from autoscaler.operate.memory import Memory
+from autoscaler.operate.record import Recorder
 
 log = logging.getLogger("foreserve")
 
@@ -69,7 +70,8 @@ class Turn:
 class Parts:
     """What an operator joins: `finder` knows the cluster, `memory` survives restarts.
 
-    `time` is the time of turns; `before_writes` is called with the workloads that are about to be lowered.
+    `time` is the time of turns; `before_writes` is called with the workloads that are about to be lowered;
+    `recorder` keeps the leader's ticks.
     """
 
     api: KubeApi
@@ -83,6 +85,7 @@ class Parts:
     clock: Clock
     time: SteadyTime
     before_writes: Callable[[Facts, Sequence[Write]], None] | None = None
+    recorder: Recorder | None = None
 
 
 class Operator:
@@ -118,7 +121,10 @@ class Operator:
             controller.declare(policies)
             fresh = parts.memory.take_note(controller, standings, facts.replicas, now)
             controller.forget(parts.memory.gone(facts.roll.members, now))
+            before = controller.state
             step = controller.step(observation)
+            if led and parts.recorder is not None:  # before anything is done about it
+                parts.recorder.record(controller, before, step)
         decided = clock.monotonic()
         parts.metrics.observe_phase("decide", decided - collected)
         outcomes: tuple[Outcome, ...] = ()

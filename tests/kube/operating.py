@@ -16,6 +16,7 @@ from autoscaler.core.types import (
 )
 from autoscaler.edge.artifacts import ServingModels
 from autoscaler.edge.clock import Clock, SteadyTime
+from autoscaler.edge.decision_folder import DecisionFolder
 from autoscaler.edge.kube.api import KubeApi
 from autoscaler.edge.kube.cluster import Cluster
 from autoscaler.edge.metrics import OperatorMetrics
@@ -26,6 +27,7 @@ from autoscaler.operate.facts import FactFinder, reducers
 from autoscaler.operate.marks import WarmPlaces, mark_idle_pods
 from autoscaler.operate.memory import Memory
 from autoscaler.operate.process import Backfill, History, Process
+from autoscaler.operate.record import Recorder
 from autoscaler.operate.report import Reporter
 from autoscaler.operate.starts import StartLearner
 from autoscaler.operate.turn import Leadership, Parts, Turn
@@ -110,6 +112,7 @@ class Rig:
         timeout_seconds: float = 5.0,
         models: ServingModels | None = None,
         history: History | None = None,
+        decision_log: DecisionFolder | None = None,
     ) -> None:
         models = nothing_learned() if models is None else models
         self.kube, self.script, self.time = kube, script, time
@@ -133,6 +136,7 @@ class Rig:
             clock=clock,
             time=SteadyTime(clock),
             before_writes=mark_idle_pods(self.api, lambda: dict(loads or {}), self.metrics),
+            recorder=None if decision_log is None else Recorder(decision_log, self.metrics),
         )
         self.process = Process(
             parts,

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoscaler.core.outcome import BudgetHour, Sample, ServiceState, State
+from autoscaler.edge.codec import decoder, encoder
 from autoscaler.edge.kube import checkpoint as checkpoint_module
 from autoscaler.edge.kube.api import KubeApi, KubeConflict, KubeNotFound, KubeUnavailable
 from autoscaler.edge.kube.checkpoint import (
@@ -26,7 +27,6 @@ from autoscaler.edge.kube.checkpoint import (
     parse,
     save,
 )
-from autoscaler.edge.kube.codec import decoder, encoder
 
 NUMBERS = st.floats(width=64)  # NaN and both infinities included
 COUNTS = st.integers(-(2**53), 2**53)

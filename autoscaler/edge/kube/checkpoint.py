@@ -21,8 +21,8 @@ from typing import Any
 import orjson
 
 from autoscaler.core.outcome import State
+from autoscaler.edge.codec import decoder, encoder
 from autoscaler.edge.kube.api import KubeApi, KubeConflict, KubeNotFound
-from autoscaler.edge.kube.codec import decoder, encoder
 
 FORMAT = "foreserve.dev/checkpoint/1"
 PART_BYTES = 700 * 1024  # a ConfigMap holds 1 MiB, etcd takes requests of 1.5 MiB

@@ -1,15 +1,17 @@
 """Frozen dataclasses <-> plain JSON, driven by their type hints: strict, without code in the data.
 
-Understands float, int, str, tuples, mappings with text keys and dataclasses of these. A dataclass is an
-object by field name; a field with a default may be missing (written by an older version), an unknown
-one is refused. NaN and infinities, which JSON lacks, are the texts "nan", "inf" and "-inf".
+Understands float, int, bool, str, text enums, `X | None`, tuples, mappings with text keys and dataclasses of
+these. A dataclass is an object by field name; a field with a default may be missing (written by an older
+version), an unknown one is refused. NaN and infinities, which JSON lacks, are the texts "nan", "inf", "-inf".
 """
 
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from enum import StrEnum
 from functools import cache
 from operator import index
+from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 Convert = Callable[[Any], Any]
@@ -24,11 +26,18 @@ def encoder(kind: Any) -> Convert:  # noqa: ANN401 - any type hint
         return _float_out
     if kind is int:
         return index
+    if kind is bool:
+        return _flag
     if kind is str:
         return _text
     if dataclasses.is_dataclass(kind):
         return _object_out(kind)
+    if _is_enum(kind):
+        return lambda value: kind(value).value
     origin, inner = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        some = encoder(_besides_none(inner))
+        return lambda value: None if value is None else some(value)
     if origin is tuple and len(inner) == 2 and inner[1] is ...:
         item = encoder(inner[0])
         return lambda value: [item(v) for v in value]
@@ -48,11 +57,18 @@ def decoder(kind: Any) -> Convert:  # noqa: ANN401 - any type hint
         return _float_in
     if kind is int:
         return _int_in
+    if kind is bool:
+        return _flag
     if kind is str:
         return _text
     if dataclasses.is_dataclass(kind):
         return _object_in(kind)
+    if _is_enum(kind):
+        return kind  # type: ignore[no-any-return]  # calling it checks the value
     origin, inner = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        some = decoder(_besides_none(inner))
+        return lambda value: None if value is None else some(value)
     if origin is tuple and len(inner) == 2 and inner[1] is ...:
         item = decoder(inner[0])
         return lambda value: tuple([item(v) for v in _of(list, value)])
@@ -63,6 +79,17 @@ def decoder(kind: Any) -> Convert:  # noqa: ANN401 - any type hint
         entry = decoder(inner[1])
         return lambda value: {_text(k): entry(v) for k, v in _of(dict, value).items()}
     raise TypeError(f"no JSON for {kind}")
+
+
+def _is_enum(kind: Any) -> bool:  # noqa: ANN401
+    return isinstance(kind, type) and issubclass(kind, StrEnum)
+
+
+def _besides_none(kinds: tuple[Any, ...]) -> Any:  # noqa: ANN401
+    some = [k for k in kinds if k is not NoneType]
+    if len(some) != 1:
+        raise TypeError(f"no JSON for one of {kinds}")
+    return some[0]
 
 
 def _object_out(kind: Any) -> Convert:  # noqa: ANN401
@@ -110,6 +137,12 @@ def _int_in(value: Any) -> int:  # noqa: ANN401
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     raise ValueError(f"{value!r:.40} is no whole number")
+
+
+def _flag(value: Any) -> bool:  # noqa: ANN401
+    if isinstance(value, bool):
+        return value
+    raise ValueError(f"{value!r:.40} is neither true nor false")
 
 
 def _text(value: Any) -> str:  # noqa: ANN401
