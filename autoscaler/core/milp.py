@@ -1,17 +1,22 @@
 """All services at once, where limits bind: a mixed-integer programme solved by HiGHS.
 
-    min   sum  usd_v m_v + start_v (u_v + n_v - m_v)  +  sum  penalty_s z_s
-    s.t.  sum_v m_v / future_v + z_s >= 1                    every phase of every service
-          sum_v k_v / hold_v >= min(1, sum_v current_v / hold_v) - z_s     keep what is needed
-          sum_v r_v / present_v >= min(1, sum_v ready_v / present_v) - z_s  make before break
+    min   sum  usd_v m_v + start_v (u_v + n_v - m_v)  +  sum  price_s (z1_s + 3 z2_s + 9 z3_s + e_s)
+    s.t.  sum_v m_v / future_v + z1_s + z2_s + z3_s >= 1      every phase of every service
+          sum_v k_v / hold_v >= min(1, sum_v current_v / hold_v) - e_s     keep what is needed
+          sum_v r_v / present_v >= min(1, sum_v ready_v / present_v) - e_s  make before break
           k_v <= n_v, k_v <= current_v;  r_v <= n_v, r_v <= ready_v;  u_v >= m_v - current_v
-          lower_v <= m_v <= n_v <= upper_v, integer; the rest continuous
+          lower_v <= m_v <= n_v <= upper_v, integer; z each <= 1/3; the rest continuous
           accelerators per class and namespace, $/h per service and pool, all of n
 
 m_v lasts and covers the future; n_v runs and may keep more for a while (autoscaler.core.separable).
-z_s is the share of service s that does not fit. Its penalty exceeds what any plan could save by
-leaving the service short, and each priority tier's exceeds all the tiers below it together, up to
-TIERS tiers (beyond, the lowest share one): who degrades is the priorities' choice.
+z_s is the share of service s that does not fit, in three parts of a third each, and e_s the share of
+its coming load that running replicas would have served and that is given up. Their prices exceed what
+any plan could save, and each priority tier's exceed all the tiers below it together, up to TIERS tiers
+(beyond, the lowest share one): who degrades is the priorities' choice.
+
+Within a tier the worse off is served first, since each third is dearer than the one before. What runs
+and is needed is only taken from a service for an equal that lacks a third more: between two that are
+about as badly off nothing moves to and fro.
 
 Bounded by nodes and gap, not by the clock, so that the answer is the same on every machine
 (HiGHS: Huangfu and Hall, Math. Prog. Comp. 10, 2018; through scipy.optimize.milp).
@@ -30,6 +35,13 @@ GAP_RATIO = 1e-4
 TIERS = 4
 TIER_STEP = 30.0
 KINDS = 5  # of variables per variant: n, u, k, r, m
+SHORT_PRICES = (
+    1.0,
+    3.0,
+    9.0,
+)  # of each third of a service that does not fit, in prices of its tier
+GIVEN_UP_PRICE = 1.0  # of running replicas that are needed, beside what is then short
+PER_SERVICE = len(SHORT_PRICES) + 1
 
 
 class _Rows:
@@ -58,7 +70,7 @@ class _Rows:
 
 
 class _Layout:
-    """Where each variable stands: n, u, k, r, m of every variant, then z of every service."""
+    """Where each variable stands: n, u, k, r, m of every variant, then z and e of every service."""
 
     def __init__(self, needs: tuple[ServiceNeed, ...]) -> None:
         self.first: dict[str, int] = {}
@@ -67,7 +79,8 @@ class _Layout:
             self.first[need.service] = at
             at += len(need.variants)
         self.variants = at
-        self.columns = KINDS * at + len(needs)
+        self._service = {need.service: KINDS * at + PER_SERVICE * s for s, need in enumerate(needs)}
+        self.columns = KINDS * at + PER_SERVICE * len(needs)
 
     def n(self, service: str, i: int) -> int:
         return self.first[service] + i
@@ -84,6 +97,13 @@ class _Layout:
     def m(self, service: str, i: int) -> int:
         return 4 * self.variants + self.n(service, i)
 
+    def z(self, service: str) -> range:
+        at = self._service[service]
+        return range(at, at + len(SHORT_PRICES))
+
+    def e(self, service: str) -> int:
+        return self._service[service] + len(SHORT_PRICES)
+
 
 def solve(
     needs: tuple[ServiceNeed, ...], limits: Limits
@@ -92,8 +112,8 @@ def solve(
     layout = _Layout(needs)
     cost, low, high, integral = _variables(needs, layout)
     rows = _Rows()
-    for s, need in enumerate(needs):
-        _service_rows(rows, need, layout, short=KINDS * layout.variants + s)
+    for need in needs:
+        _service_rows(rows, need, layout)
     _shared_rows(rows, needs, layout, limits)
     result = milp(
         cost,
@@ -122,8 +142,7 @@ def _variables(
     low = np.zeros(layout.columns)
     high = np.full(layout.columns, np.inf)
     integral = np.zeros(layout.columns)
-    penalty = _penalties(needs)
-    for s, need in enumerate(needs):
+    for need, price in zip(needs, _prices(needs), strict=True):
         for i, v in enumerate(need.variants):
             n, m = layout.n(need.service, i), layout.m(need.service, i)
             cost[n], cost[m] = v.start_usd, v.usd_per_hour - v.start_usd
@@ -132,13 +151,15 @@ def _variables(
             cost[layout.u(need.service, i)] = v.start_usd
             high[layout.k(need.service, i)] = v.current
             high[layout.r(need.service, i)] = v.ready
-        cost[KINDS * layout.variants + s] = penalty[s]
-        high[KINDS * layout.variants + s] = 1.0
+        for column, times in zip(layout.z(need.service), SHORT_PRICES, strict=True):
+            cost[column], high[column] = times * price, 1.0 / len(SHORT_PRICES)
+        cost[layout.e(need.service)] = GIVEN_UP_PRICE * price
+        high[layout.e(need.service)] = 1.0
     return cost, low, high, integral
 
 
-def _penalties(needs: tuple[ServiceNeed, ...]) -> list[float]:
-    """Return the price of leaving all of a service unserved, in $ of the next hour."""
+def _prices(needs: tuple[ServiceNeed, ...]) -> list[float]:
+    """Return the price of a service's share that does not fit, in $ of the next hour for all of it."""
     tiers = sorted({need.priority for need in needs})
     rank = {p: max(0, i - max(0, len(tiers) - TIERS)) for i, p in enumerate(tiers)}
     prices = []
@@ -148,15 +169,17 @@ def _penalties(needs: tuple[ServiceNeed, ...]) -> list[float]:
     return prices
 
 
-def _service_rows(rows: _Rows, need: ServiceNeed, layout: _Layout, *, short: int) -> None:
+def _service_rows(rows: _Rows, need: ServiceNeed, layout: _Layout) -> None:
     name = need.service
+    short = dict.fromkeys(layout.z(name), 1.0)
+    given_up = {layout.e(name): 1.0}
     for phase in need.phases():
         cover = {layout.m(name, i): 1.0 / need.variants[i].future for i in phase}
-        rows.add({**cover, short: 1.0}, 1.0, np.inf)
+        rows.add({**cover, **short}, 1.0, np.inf)
         keep = {layout.k(name, i): 1.0 / need.variants[i].hold for i in phase}
-        rows.add({**keep, short: 1.0}, need.hold_floor(phase, starting=True), np.inf)
+        rows.add({**keep, **given_up}, need.hold_floor(phase, starting=True), np.inf)
         ready = {layout.r(name, i): 1.0 / need.variants[i].present for i in phase}
-        rows.add({**ready, short: 1.0}, need.hold_floor(phase, starting=False), np.inf)
+        rows.add({**ready, **given_up}, need.hold_floor(phase, starting=False), np.inf)
     for i, v in enumerate(need.variants):
         n, m = layout.n(name, i), layout.m(name, i)
         rows.add({m: 1.0, n: -1.0}, -np.inf, 0.0)

@@ -104,6 +104,38 @@ def test_scarce_accelerators_go_to_the_higher_priority() -> None:
     assert plan.services["n/high"].limited_by is None
 
 
+@pytest.mark.parametrize("accelerators", range(2, 12))
+def test_equals_share_what_is_scarce_to_a_third(accelerators: int) -> None:
+    # both new, both need 6; a third short costs 1, the next 3, the last 9: none is a third worse off
+    needs = tuple(service(f"n/{x}", need_variant("a", future=6)) for x in "xy")
+    got = counts(needs, Limits({"a": accelerators}, {}, {}, {}))
+    assert sum(n for (n,) in got.values()) == accelerators
+    assert abs(got["n/x"][0] - got["n/y"][0]) / 6 <= 1 / 3 + 1e-9
+
+
+def test_an_equal_that_grows_takes_no_replica_that_is_needed() -> None:
+    # x runs 5 and needs 6, y runs 5 and needs 6, of 10: each lacks a sixth, and nothing moves
+    def two(x: int, y: int) -> tuple[ServiceNeed, ...]:
+        return tuple(
+            service(f"n/{name}", need_variant("a", future=need, hold=need, current=5, ready=5))
+            for name, need in (("x", x), ("y", y))
+        )
+
+    limits = Limits({"a": 10}, {}, {}, {})
+    assert counts(two(6, 6), limits) == {"n/x": (5,), "n/y": (5,)}
+    # y needs 7 and lacks 2/7, still less than a third: x keeps its 5 of 6
+    assert counts(two(6, 7), limits) == {"n/x": (5,), "n/y": (5,)}
+    # y needs 12 and lacks 7/12: its second third is worth 3, x gives up at 1 + 1 until a third is short
+    assert counts(two(6, 12), limits) == {"n/x": (4,), "n/y": (6,)}
+
+
+def test_a_higher_tier_takes_what_a_lower_one_runs() -> None:
+    low = service("n/low", need_variant("a", future=4, hold=4, current=4, ready=4), priority=1)
+    high = service("n/high", need_variant("a", future=3), priority=2)
+    plan = counts((low, high), Limits({"a": 5}, {}, {}, {}))
+    assert plan == {"n/high": (3,), "n/low": (2,)}
+
+
 def test_a_budget_is_kept_and_named() -> None:
     plan = plan_replicas(
         (service("n/s", need_variant(future=4), budget_usd_per_hour=9.0),), NO_LIMITS
