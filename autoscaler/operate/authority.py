@@ -21,9 +21,10 @@ class Standing:
 
     mode: Mode
     paused_by: str  # who paused it
-    conflict: str  # who else writes
+    conflict: str  # who else writes; in Keda mode also: that nobody does
     unreadable: Mapping[str, KubeError]  # variant -> why its scale cannot be read
     uids: tuple[str, ...]  # of the workloads, in the order of the variants; "" for unreadable ones
+    conflict_reason: str = "Conflict"  # or NoScaledObject
 
     @property
     def writes(self) -> bool:
@@ -42,6 +43,7 @@ def standing_of(
     scales: Mapping[TargetKey, ScaleView | KubeError],
     paused_by: str,
     conflict: str,
+    conflict_reason: str = "Conflict",
 ) -> Standing:
     """Return the standing of a decided member."""
     policy = member.policy
@@ -56,7 +58,8 @@ def standing_of(
         uids.append("")
         if view is not None:
             unreadable[v.name] = view
-    return Standing(policy.behavior.mode, paused_by, conflict, unreadable, tuple(uids))
+    mode = policy.behavior.mode
+    return Standing(mode, paused_by, conflict, unreadable, tuple(uids), conflict_reason)
 
 
 def changed(before: str | None, now: Standing) -> bool:

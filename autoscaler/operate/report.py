@@ -12,11 +12,13 @@ from autoscaler.core.outcome import ServiceDecision
 from autoscaler.core.types import Mode
 from autoscaler.edge.kube.api import KubeApi, KubeConflict, KubeError, KubeForbidden, KubeNotFound
 from autoscaler.edge.kube.conditions import ClassFacts, Obstacle, PoolInputs, StatusInputs
+from autoscaler.edge.kube.deliveries import Asks
 from autoscaler.edge.kube.events import EventAggregator, EventPoster, ObjectRef, changes, scaled
 from autoscaler.edge.kube.pods import lacking
 from autoscaler.edge.kube.status import merge_patch, policy_status, pool_status, worth_writing
 from autoscaler.edge.metrics import OperatorMetrics
 from autoscaler.operate.facts import Facts
+from autoscaler.operate.keda import asks_in, delivered
 from autoscaler.operate.roster import Member, Seen
 from autoscaler.operate.troubles import Troubles
 from autoscaler.operate.turn import Turn
@@ -81,8 +83,9 @@ class Reporter:
             self._written.clear()  # another leader writes them now: what the cluster has counts
             return
         self._announce(turn)
+        asks = asks_in(turn.facts)
         statuses = [
-            (m.seen, "ScalingPolicy", self._policy(turn, m, lead_seconds, model_version))
+            (m.seen, "ScalingPolicy", self._policy(turn, m, asks, lead_seconds, model_version))
             for m in turn.facts.roll.members.values()
         ]
         statuses += [
@@ -95,10 +98,16 @@ class Reporter:
         self._tried = {uid: t for uid, t in self._tried.items() if uid in known}
 
     def _policy(
-        self, turn: Turn, member: Member, lead_seconds: Mapping[str, float], model_version: str
+        self,
+        turn: Turn,
+        member: Member,
+        asks: Asks,
+        lead_seconds: Mapping[str, float],
+        model_version: str,
     ) -> Status:
         name = member.seen.name
         policy = member.policy
+        deliveries, verdict = delivered(turn, member, asks)
         last = self._last_telemetry.get(name, math.nan)
         inputs = StatusInputs(
             mode=Mode.RECOMMEND if policy is None else policy.behavior.mode,
@@ -109,6 +118,8 @@ class Reporter:
             lead_seconds=lead_seconds.get(name, math.nan),
             model_version=model_version,
             problems=_obstacles(turn, member),
+            deliveries=deliveries,
+            delivered=verdict,
         )
         generation = member.generation or member.seen.generation
         if member.invalid:
@@ -244,7 +255,7 @@ def _obstacles(turn: Turn, member: Member) -> dict[Obstacle, str]:
     if standing is None:
         return out
     if standing.conflict:
-        out[Obstacle.CONFLICT] = standing.conflict
+        out[Obstacle(standing.conflict_reason)] = standing.conflict
     if standing.paused_by:
         out[Obstacle.PAUSED] = standing.paused_by
     for variant, error in standing.unreadable.items():

@@ -14,6 +14,8 @@ from autoscaler.core.types import Mode, Observation, Policies
 from autoscaler.edge.clock import Clock, SteadyTime
 from autoscaler.edge.kube.api import KubeApi
 from autoscaler.edge.kube.conflicts import (
+    CONFLICT,
+    NO_SCALED_OBJECT,
     Conflict,
     PolicyFacts,
     conflicts,
@@ -189,8 +191,11 @@ def standings_of(facts: Facts) -> dict[str, Standing]:
             continue
         rival = rivals.get(name)
         unknown = _rivals_unknown(facts) if member.policy.behavior.mode.value == "Scale" else ""
-        conflict = rival.message if rival is not None else unknown
-        out[name] = standing_of(member, facts.scales, paused_by(name, facts), conflict)
+        if rival is None or (rival.reason == NO_SCALED_OBJECT and facts.scaled_objects is None):
+            rival = Conflict(CONFLICT, unknown)
+        out[name] = standing_of(
+            member, facts.scales, paused_by(name, facts), rival.message, rival.reason
+        )
     return out
 
 

@@ -29,6 +29,7 @@ class ConditionType(StrEnum):
     MODEL_TRUSTED = "ModelTrusted"
     SLO_AT_RISK = "SLOAtRisk"
     CONSTRAINED = "Constrained"
+    DELIVERED = "Delivered"  # of policies that KEDA asks for
     EXHAUSTED = "Exhausted"  # of a pool
 
 
@@ -41,6 +42,7 @@ class ConditionReason(StrEnum):
     SERVING_KEDA = "ServingKeda"
     INVALID_SPEC = "InvalidSpec"
     CONFLICT = "Conflict"
+    NO_SCALED_OBJECT = "NoScaledObject"
     PAUSED = "Paused"
     FORBIDDEN = "Forbidden"
     TARGET_NOT_FOUND = "TargetNotFound"
@@ -66,6 +68,18 @@ class ConditionReason(StrEnum):
     QUOTA = "Quota"
     BUDGET = "Budget"
     MAX_REPLICAS = "MaxReplicas"
+    # Delivered: what the HPA makes of the number that KEDA is told, in the words of core.hpa
+    EXACT = "Exact"
+    TOLERANCE_LIMITED = "ToleranceLimited"
+    BEHAVIOR_LIMITED = "BehaviorLimited"
+    STABILIZATION_PENDING = "StabilizationPending"
+    BOUNDED_BY_MIN_MAX = "BoundedByMinMax"
+    NO_READY_PODS = "NoReadyPods"
+    PRECISION_LIMITED = "PrecisionLimited"
+    SCALED_TO_ZERO = "ScaledToZero"
+    NOT_ASKED = "NotAsked"
+    NOT_SERVED = "NotServed"
+    NO_HPA = "NoHPA"
     # pools
     INVENTORY_KNOWN = "InventoryKnown"
     INVENTORY_UNKNOWN = "InventoryUnknown"
@@ -105,6 +119,29 @@ class Condition(_Status):
     message: Message = Field(description="why, in one sentence with its numbers")
 
 
+class DeliveryStatus(_Status):
+    """The HPA that KEDA made for a variant, as far as it matters, and what it makes of the metric."""
+
+    hpa: Annotated[str, StringConstraints(max_length=253)] | None = Field(
+        default=None, description="name of the HPA; absent: none was found, and defaults are taken"
+    )
+    metric_type: Literal["AverageValue", "Value"] = Field(description="of the metric's target")
+    target: Amount = Field(description="the metric's target")
+    min_replicas: Count = Field(description="of the HPA")
+    max_replicas: Count = Field(description="of the HPA")
+    tolerance_up: Amount = Field(description="growth by this ratio or less is ignored")
+    tolerance_down: Amount = Field(description="a fall by this ratio or less is ignored")
+    existing: Count = Field(description="replicas that the workload's status counts")
+    metric: Amount | None = Field(default=None, description="number that KEDA is told")
+    lands_on: Count | None = Field(
+        default=None, description="replicas that the HPA sets at its next look"
+    )
+    reason: Annotated[str, StringConstraints(max_length=63)] | None = Field(
+        default=None, description="Exact, or what keeps the HPA from the decided count"
+    )
+    advice: Message | None = Field(default=None, description="the setting that removes that")
+
+
 class VariantStatus(_Status):
     """One variant."""
 
@@ -113,6 +150,9 @@ class VariantStatus(_Status):
     current: Count | None = Field(default=None, description="replicas the workload asks for now")
     ready: Count | None = Field(default=None, description="replicas that serve")
     starting: Count | None = Field(default=None, description="replicas on their way")
+    delivery: DeliveryStatus | None = Field(
+        default=None, description="in mode Keda: how the decided count reaches the workload"
+    )
 
 
 class ForecastStatus(_Status):
@@ -216,7 +256,7 @@ class ScalingPolicyStatus(_Status):
     conditions: list[Condition] = Field(
         default=[],
         max_length=16,
-        description="Ready, TelemetryFresh, ModelTrusted, SLOAtRisk, Constrained",
+        description="Ready, TelemetryFresh, ModelTrusted, SLOAtRisk, Constrained; Delivered",
     )
 
 

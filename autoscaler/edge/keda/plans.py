@@ -14,8 +14,10 @@ from datetime import datetime
 from threading import Lock
 from typing import Any
 
+from autoscaler.core.hpa import TargetType
 from autoscaler.core.types import Role
 from autoscaler.edge.clock import Clock
+from autoscaler.edge.keda.hpa_facts import HpaFacts
 from autoscaler.policy.schema import MAX_REPLICAS
 
 Json = Mapping[str, Any]
@@ -24,7 +26,10 @@ DEFAULT_FALLBACK_AFTER_SECONDS = 600.0  # as in policy.schema
 
 @dataclass(frozen=True, slots=True)
 class VariantPlan:
-    """One variant as the policy bounds it and its status last told of it; None: not known."""
+    """One variant as the policy bounds it and its status last told of it; None: not known.
+
+    `current` is what the workload asks for, `existing` what its status counts, `ready` what serves.
+    """
 
     name: str
     role: Role
@@ -32,6 +37,9 @@ class VariantPlan:
     max_replicas: int
     desired: int | None
     current: int | None
+    existing: int | None = None
+    ready: int | None = None
+    hpa: HpaFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +80,7 @@ def plan_of(policy: Json) -> Plan:
 
 
 def _variant(spec: Json, told: Json) -> VariantPlan:
+    delivery = _part(told, "delivery")
     return VariantPlan(
         name=str(spec.get("name")),
         role=Role(spec.get("role", "Both")),
@@ -79,7 +88,27 @@ def _variant(spec: Json, told: Json) -> VariantPlan:
         max_replicas=int(spec.get("maxReplicas", MAX_REPLICAS)),
         desired=_count(told.get("desired")),
         current=_count(told.get("current")),
+        existing=_count(delivery.get("existing")),
+        ready=_count(told.get("ready")),
+        hpa=_hpa(delivery),
     )
+
+
+def _hpa(delivery: Json) -> HpaFacts | None:
+    """Return the HPA as the operator saw it; None if it told of none, or of one that cannot be."""
+    try:
+        facts = HpaFacts(
+            target_type=TargetType(delivery["metricType"]),
+            target=float(delivery["target"]),
+            min_replicas=int(delivery["minReplicas"]),
+            max_replicas=int(delivery["maxReplicas"]),
+            tolerance_up=float(delivery["toleranceUp"]),
+            tolerance_down=float(delivery["toleranceDown"]),
+        )
+        facts.view(0, 0, 0)
+    except (KeyError, TypeError, ValueError):
+        return None
+    return facts
 
 
 class Plans:
@@ -165,4 +194,6 @@ def _part(value: Json, key: str) -> Json:
 
 
 def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    return None

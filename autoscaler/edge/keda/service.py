@@ -15,7 +15,8 @@ from google.protobuf.message import DecodeError, Message
 from autoscaler.edge.keda import externalscaler_pb2 as pb
 from autoscaler.edge.keda.answers import Answer, answer_of
 from autoscaler.edge.keda.errors import Kind, NoAnswerError
-from autoscaler.edge.keda.metric import TARGET, metric_of
+from autoscaler.edge.keda.hpa_facts import TARGET
+from autoscaler.edge.keda.metric import metric_of
 from autoscaler.edge.keda.metrics import ScalerMetrics
 from autoscaler.edge.keda.plans import Plans
 from autoscaler.edge.keda.trigger import Trigger, trigger_of
@@ -113,12 +114,13 @@ class ExternalScaler:
     def metrics(self, body: bytes) -> bytes:
         """Answer GetMetrics."""
         request = _read(pb.GetMetricsRequest, body)
-        answer = self._answer(_trigger(request.scaledObjectRef))
+        trigger = _trigger(request.scaledObjectRef)
+        answer = self._answer(trigger)
         self._metrics.answered[answer.source]()
-        number = metric_of(answer)
+        number = metric_of(answer, trigger)
         value = pb.MetricValue(
             metricName=request.metricName,
-            metricValue=round(number.value),
+            metricValue=number.whole,
             metricValueFloat=number.value,
         )
         return pb.GetMetricsResponse(metricValues=[value]).SerializeToString()

@@ -4,10 +4,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from autoscaler.core.hpa import TargetType
 from autoscaler.edge.keda.errors import NoAnswerError
 from autoscaler.policy.schema import DNS_LABEL_PATTERN, DNS_NAME_PATTERN, MAX_REPLICAS, NAME_PATTERN
 
-OWN_KEYS = ("policy", "variant", "maxAgeSeconds", "fallbackReplicas")
+OWN_KEYS = ("policy", "variant", "maxAgeSeconds", "fallbackReplicas", "tolerance", "metricType")
 KEDA_KEYS = ("scalerAddress", "enableTLS", "unsafeSsl")  # KEDA's own, sent along with ours
 ALLOWED_KEYS = frozenset((*OWN_KEYS, *KEDA_KEYS))
 MAX_AGE_LIMIT_SECONDS = 86_400.0
@@ -17,13 +18,18 @@ UNFIT = re.compile(r"[^a-z0-9_-]")
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """What one trigger asks about; None where the scaler's or the policy's own setting holds."""
+    """What one trigger asks about; None where the scaler's or the policy's own setting holds.
+
+    `tolerance` and `target_type` are of the HPA, for where nobody of us may read it.
+    """
 
     namespace: str
     policy: str
     variant: str | None
     max_age_seconds: float | None = None
     fallback_replicas: int | None = None
+    tolerance: float | None = None
+    target_type: TargetType | None = None
 
     @property
     def service(self) -> str:
@@ -54,7 +60,25 @@ def trigger_of(namespace: str, metadata: Mapping[str, str]) -> Trigger:
         raise _bad("variant", _shown(variant), "the name of a variant of the policy")
     age = _number(metadata, "maxAgeSeconds", 1.0, MAX_AGE_LIMIT_SECONDS)
     fallback = _number(metadata, "fallbackReplicas", 0.0, MAX_REPLICAS, whole=True)
-    return Trigger(place, name, variant, age, None if fallback is None else int(fallback))
+    return Trigger(
+        place,
+        name,
+        variant,
+        age,
+        None if fallback is None else int(fallback),
+        _number(metadata, "tolerance", 0.0, 1.0),
+        _target_type(metadata),
+    )
+
+
+def _target_type(metadata: Mapping[str, str]) -> TargetType | None:
+    text = metadata.get("metricType")
+    if text is None:
+        return None
+    try:
+        return TargetType(text)
+    except ValueError:
+        raise _bad("metricType", _shown(text), ", ".join(TargetType)) from None
 
 
 def _number(

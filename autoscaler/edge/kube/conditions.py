@@ -14,6 +14,7 @@ from autoscaler.policy.status import (
     Condition,
     ConditionReason,
     ConditionType,
+    DeliveryStatus,
 )
 
 MARGIN = 0.25  # of the allowed misses: predicted beyond it, the SLO is at risk
@@ -27,6 +28,7 @@ class Obstacle(StrEnum):
 
     INVALID_SPEC = ConditionReason.INVALID_SPEC.value
     CONFLICT = ConditionReason.CONFLICT.value  # somebody else scales the target
+    NO_SCALED_OBJECT = ConditionReason.NO_SCALED_OBJECT.value  # in mode Keda: nobody asks
     TARGET_NOT_FOUND = ConditionReason.TARGET_NOT_FOUND.value
     FORBIDDEN = ConditionReason.FORBIDDEN.value
     WRITE_FAILED = ConditionReason.WRITE_FAILED.value
@@ -51,6 +53,8 @@ class StatusInputs:
     lead_seconds: float = math.nan
     model_version: str = ""
     problems: Mapping[Obstacle, str] = field(default_factory=dict)
+    deliveries: Mapping[str, DeliveryStatus] = field(default_factory=dict)  # by variant
+    delivered: "Verdict | None" = None  # None: KEDA has no part in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,7 @@ def policy_verdicts(
     inputs: StatusInputs, previous: Mapping[str, Any]
 ) -> dict[ConditionType, Verdict]:
     """Return all conditions of a policy; `previous` is its status so far (for hysteresis)."""
-    return {
+    verdicts = {
         ConditionType.READY: _ready(inputs),
         ConditionType.TELEMETRY_FRESH: _telemetry_fresh(inputs),
         ConditionType.MODEL_TRUSTED: _model_trusted(inputs),
@@ -87,6 +91,9 @@ def policy_verdicts(
         ),
         ConditionType.CONSTRAINED: _constrained(inputs),
     }
+    if inputs.delivered is not None:
+        verdicts[ConditionType.DELIVERED] = inputs.delivered
+    return verdicts
 
 
 def _ready(inputs: StatusInputs) -> Verdict:

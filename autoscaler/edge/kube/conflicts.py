@@ -171,7 +171,12 @@ def _words(target: Target) -> str:
 
 def _targets(policy: PolicyFacts) -> list[Target]:
     """Return what a policy writes to; apps/v1 and apps/v2 are the same object."""
-    return [(policy.namespace, _group(t.api_version), t.kind, t.name) for t in policy.targets]
+    return [target_of(policy.namespace, t) for t in policy.targets]
+
+
+def target_of(namespace: str, ref: TargetRef) -> Target:
+    """Return what a target reference of a policy in `namespace` names."""
+    return namespace, _group(ref.api_version), ref.kind, ref.name
 
 
 def _by_target(writers: Iterable[Writer]) -> dict[Target, list[Writer]]:

@@ -27,6 +27,7 @@ from autoscaler.policy.status import (
     AcceleratorPoolStatus,
     ClassStatus,
     Condition,
+    DeliveryStatus,
     ForecastStatus,
     LatencyStatus,
     PolicyDisplay,
@@ -68,7 +69,7 @@ def policy_status(
     fields: Status = {
         "observed_generation": generation,
         "mode": "Paused" if Obstacle.PAUSED in inputs.problems else inputs.mode.value,
-        "variants": _variants(decision, observation),
+        "variants": _variants(decision, observation, inputs.deliveries),
         "lead_time_seconds": _steady(previous, "leadTimeSeconds", inputs.lead_seconds, 5.0),
         "model_version": inputs.model_version or None,
         "conditions": conditions,
@@ -100,12 +101,19 @@ def _decided(previous: Mapping[str, Any], decision: ServiceDecision) -> Status:
 
 
 def _variants(
-    decision: ServiceDecision | None, observation: ServiceObservation | None
+    decision: ServiceDecision | None,
+    observation: ServiceObservation | None,
+    deliveries: Mapping[str, DeliveryStatus],
 ) -> list[VariantStatus]:
     decided = {} if decision is None else decision.variants
     observed = {} if observation is None else observation.variants
     return [
-        VariantStatus(name=name, desired=decided.get(name), **_counts(observed.get(name)))
+        VariantStatus(
+            name=name,
+            desired=decided.get(name),
+            delivery=deliveries.get(name),
+            **_counts(observed.get(name)),
+        )
         for name in dict.fromkeys((*decided, *observed))
     ]
 
