@@ -8,9 +8,11 @@ import numpy as np
 
 from autoscaler.core.assess import Situation
 from autoscaler.core.choose import Choice
+from autoscaler.core.needs import COVER_SLACK
 from autoscaler.core.outcome import FloatArray, ServiceDecision
 from autoscaler.core.prices import Prices
 from autoscaler.core.sizing import Evaluation, Sizes, evaluate
+from autoscaler.core.types import Policy
 from models.phases import phases_of
 
 
@@ -84,7 +86,7 @@ def _decision(
     return ServiceDecision(
         variants=dict(choice.counts),
         reason=choice.reason,
-        detail=choice.detail,
+        detail=_in_words(choice, attained, policy),
         horizon_seconds=situation.horizon_seconds,
         quantile=float(np.interp(carried, values, quantiles, left=0.0)) if known else math.nan,
         forecast_arrival_rate_rps=min(carried, float(values[-1])) if known else math.nan,
@@ -100,6 +102,16 @@ def _decision(
         shortfall_ratio=choice.shortfall_ratio,
         cost_usd_per_hour=prices.cost_usd_per_hour(policy.variants, choice.counts),
         trusted=situation.outlook is not None and situation.outlook.trusted,
+    )
+
+
+def _in_words(choice: Choice, attained: float, policy: Policy) -> str:
+    """Return the reason's sentence; of a service that gets less than it needs, with what that does to it."""
+    if choice.shortfall_ratio <= COVER_SLACK or math.isnan(attained):
+        return choice.detail
+    return (
+        f"{choice.detail}: {attained:.1%} of requests predicted within the SLO, "
+        f"{policy.attainment:.1%} asked"
     )
 
 

@@ -253,6 +253,18 @@ def test_the_maximum_and_the_quota_are_named() -> None:
     assert (n, reason) == (4, Reason.QUOTA)
 
 
+def test_who_gets_less_than_needed_is_told_what_comes_of_it() -> None:
+    obs = observation(h100=seen(3), pools={"h100": 3})
+    _, decisions = tick(policies(policy()), forecasts({SERVICE: outlook(20.0)}), State(), obs)
+    d = decisions.services[SERVICE]
+    assert d.shortfall_ratio > 0.2
+    assert d.predicted_attainment_ratio < 0.99
+    assert d.detail == (
+        f"{d.shortfall_ratio:.0%} of the requirement does not fit: "
+        f"{d.predicted_attainment_ratio:.1%} of requests predicted within the SLO, 99.0% asked"
+    )
+
+
 def test_a_minimum_that_does_not_fit_is_named() -> None:
     world = policies(policy(variants=(variant(min_replicas=5),)))
     obs = observation(h100=seen(5), pools={"h100": 3})
