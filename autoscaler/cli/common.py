@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,21 @@ def log_as(form: str, level: str) -> None:
     logging.getLogger("kopf").setLevel(logging.WARNING)  # its own account of every watch
     # every try of every watch while the API server is away: the Lease and the turns say so once
     logging.getLogger("kopf._cogs.clients.watching").setLevel(logging.CRITICAL)
+
+
+def moment(text: str, option: str) -> float:
+    """Return seconds since the epoch of RFC 3339 (UTC if it names no zone) or a number; BadParameter."""
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{text!r}; allowed: seconds since the epoch or RFC 3339", param_hint=option
+        ) from error
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
 
 
 def fail(message: str, status: int) -> int:

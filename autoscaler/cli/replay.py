@@ -3,12 +3,12 @@
 import json
 import math
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from autoscaler.cli.common import moment
 from autoscaler.core.outcome import Decisions
 from autoscaler.edge.artifacts import load_named
 from autoscaler.edge.decision_folder import files_of
@@ -56,16 +56,16 @@ def replay(
     ] = None,
 ) -> None:
     """Replay a decision log."""
-    moment = None if at is None else _seconds(at)
+    until = None if at is None else moment(at, "--at")
     result = _Result()
     for file in files_of(decisions):
-        _replay_file(file, models, math.inf if moment is None else moment, result)
-    if moment is not None:
+        _replay_file(file, models, math.inf if until is None else until, result)
+    if until is not None:
         if result.last is None:
             raise LogError(f"{decisions}: no decision at or before {at}")
         typer.echo(json.dumps(decisions_to_dict(result.last), indent=1))
     told = f"{result.ticks} decisions replayed, {result.differing} differ"
-    typer.echo(told, err=moment is not None)
+    typer.echo(told, err=until is not None)
     if result.differing:
         raise typer.Exit(1)
 
@@ -91,17 +91,3 @@ def _replay_file(file: Path, models: Path, until_seconds: float, result: _Result
     except LogError as error:
         where = "" if str(error).startswith(str(file)) else f"{file}: "
         raise LogError(f"{where}{error}") from error
-
-
-def _seconds(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        pass
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise typer.BadParameter(
-            f"{text!r}; allowed: seconds since the epoch or RFC 3339", param_hint="--at"
-        ) from error
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

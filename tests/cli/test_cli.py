@@ -137,6 +137,34 @@ def test_replay_agrees_and_notices_a_changed_byte(world: Path, tmp_path: Path) -
     assert run("replay", log, "--models", world / "models").returncode == 1
 
 
+def test_a_decision_is_explained_in_five_lines(world: Path, tmp_path: Path) -> None:
+    log = tmp_path / "decisions.jsonl"
+    assert decide(world, "".join(line(i) for i in range(8)), "--log", log).returncode == 0
+    told = run("explain", SERVICE, "--log", log)
+    assert told.returncode == 0, told.stderr
+    first, load, fleet, needed, so = told.stdout.splitlines()
+    decision = json.loads(log.read_text().splitlines()[-1])["decision"]["services"][SERVICE]
+    replicas = decision["variants"]["h100"]["replicas"]
+    assert first.startswith(f"{SERVICE} at 2026-")
+    assert f": {replicas} replicas" in first
+    assert first.endswith(f"[{decision['reason']}] {decision['detail']}")
+    assert "req/s now" in load
+    assert "95 % sure below" in load
+    assert "h100:" in fleet
+    assert "of 1 s allowed" in fleet
+    assert f"{decision['required_replicas']} replicas to hold the SLO for" in needed
+    assert "(99.0% asked, 100% of the error budget left)" in needed
+    assert f"${decision['cost_usd_per_hour']:,.2f} an hour" in so
+
+    shown = run("explain", SERVICE, "--log", log, "--json", "--at", END_SECONDS + 50)
+    content = json.loads(shown.stdout)
+    assert content["now_seconds"] == END_SECONDS + 45
+    assert content["decision"]["reason"]
+    before = run("explain", SERVICE, "--log", log, "--at", "2020-01-01")
+    assert before.returncode == 2
+    assert "no decision for prod/chat at or before that time" in before.stderr
+
+
 def test_a_bad_line_gets_an_error_and_the_stream_goes_on(world: Path) -> None:
     bad = '{"now_seconds": "noon", "interval_seconds": 15.0, "services": {}}\n'
     result = decide(world, line(0) + bad + "not json\n" + line(1) + line(0))
