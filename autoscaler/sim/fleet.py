@@ -1,18 +1,19 @@
 """A simulated fleet: variants whose replicas start, serve, drain and cost, behind one gateway."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from autoscaler.core.types import ServiceObservation, VariantObservation
-from autoscaler.sim.engine import EngineProfile, SimulationError
-from autoscaler.sim.replica import (
+from autoscaler.core.types import ServiceObservation
+from autoscaler.sim.engine import SimulationError
+from autoscaler.sim.interrupt import send_back
+from autoscaler.sim.observe import Interval, observe
+from autoscaler.sim.serve import (
     LEAST_LOAD,
     POWER_OF_TWO,
+    PREFIX_AWARE,
     ROUND_ROBIN,
     serve,
 )
@@ -20,54 +21,34 @@ from autoscaler.sim.state import (
     IDLE,
     NONE,
     IntArray,
-    Record,
-    clear_areas,
     more_replicas,
     new_ledger,
     new_replicas,
     put_replica,
 )
-from autoscaler.sim.telemetry import NAN, Latencies, Verdict, judge, latencies
+from autoscaler.sim.telemetry import NAN, Verdict, judge
+from autoscaler.sim.variants import ROLES, FleetVariant, KvTransfer, Pod, Spot
 from autoscaler.sim.workload import Requests
 from models.slo import SloTargets
 
-ROUTINGS = {"least-load": LEAST_LOAD, "round-robin": ROUND_ROBIN, "power-of-two": POWER_OF_TWO}
+__all__ = ["REFUSALS", "Fleet", "FleetVariant", "KvTransfer", "Spot"]
+
+ROUTINGS = {
+    "least-load": LEAST_LOAD,
+    "round-robin": ROUND_ROBIN,
+    "power-of-two": POWER_OF_TWO,
+    "prefix-aware": PREFIX_AWARE,
+}
+REFUSALS = ("", "no-output-token", "beyond-context-window", "beyond-kv-cache")
 SPARE_SLOTS = 8  # draining replicas keep theirs; more are made when needed
-
-
-@dataclass(frozen=True, slots=True)
-class FleetVariant:
-    """One way to serve: an engine, its accelerators, its limits, and how long a start takes.
-
-    `startup` draws the seconds from created to ready. At most max_replicas are ready or starting.
-    """
-
-    name: str
-    profile: EngineProfile
-    accelerators_per_replica: int
-    initial_replicas: int
-    max_replicas: int
-    startup: Callable[[np.random.Generator], float]
-
-
-@dataclass(slots=True)
-class _Replica:
-    """One replica from its creation to its end; times in seconds from the fleet's start."""
-
-    variant: int
-    created: float
-    ready: float  # when it is (to be) ready
-    first: bool  # there from the beginning: its start was not seen
-    slot: int = NONE  # while ready or draining
-    draining: bool = False
-    ended: float = math.inf
+SECONDS_PER_HOUR = 3600.0
 
 
 class Fleet:
     """Serves `requests` from `start_seconds` on; earlier ones are not offered.
 
-    The same arguments and calls give the same results. A request longer than a replica's whole cache
-    is refused, as vLLM does, and stays unserved.
+    The same arguments and calls give the same results. A request that a replica must refuse, as vLLM
+    does, stays unserved; `outcomes` says why (docs/simulator.md).
 
     Parameters
     ----------
@@ -75,8 +56,9 @@ class Fleet:
     variants : at least one; a gateway's queue (while no replica is ready) counts as the first one's.
     targets : what the shares within the SLO and the verdict are judged by.
     start_seconds : the time at which the fleet starts, on the clock of the requests.
-    seed : of start-up times and of power-of-two routing.
-    routing : least-load (fewest requests, ties in turn), round-robin or power-of-two.
+    seed : of start-up times, interruptions and power-of-two routing.
+    routing : least-load (fewest requests, ties in turn), round-robin, power-of-two or prefix-aware
+        (the longest prefix in a cache, unless that replica is much busier than the idlest).
     """
 
     now_seconds: float
@@ -103,24 +85,22 @@ class Fleet:
         self._variants, self._targets, self._routing = tuple(variants), targets, ROUTINGS[routing]
         self._rng = np.random.default_rng(seed)
         self._q = new_ledger(requests, start_seconds, seed)
+        if any(v.role == "prefill" for v in variants) != any(v.role == "decode" for v in variants):
+            raise SimulationError("roles: prefill and decode variants need each other")
         self._f = new_replicas(
             sum(v.max_replicas for v in variants) + SPARE_SLOTS,
             max(v.profile.max_num_seqs for v in variants),
             max(v.profile.block_tokens for v in variants),
+            int(self._q.request["group"].max(initial=NONE)) + 1,
         )
         self._free_slots = list(range(len(self._f.state)))[::-1]
         self._owner = np.full(len(self._f.state), NONE, dtype=np.int64)  # slot -> variant
-        self._living: list[_Replica] = []
-        self._over: list[_Replica] = []
+        self._living: list[Pod] = []
+        self._over: list[Pod] = []
         self._desired = [v.initial_replicas for v in variants]
         for number, variant in enumerate(variants):
-            if not 0 <= variant.initial_replicas <= variant.max_replicas:
-                raise SimulationError(
-                    f"variant '{variant.name}': initial_replicas is {variant.initial_replicas}; "
-                    f"allowed: 0 to max_replicas ({variant.max_replicas})"
-                )
             for _ in range(variant.initial_replicas):
-                self._living.append(_Replica(number, 0.0, 0.0, first=True))
+                self._living.append(Pod(number, 0.0, 0.0, first=True))
         self._open()
 
     @property
@@ -143,18 +123,31 @@ class Fleet:
         self.scale_ups += wanted > self._desired[number]
         self.scale_downs += wanted < self._desired[number]
         self._desired[number] = wanted
+        self._create(number)
         mine = [r for r in self._living if r.variant == number and not r.draining]
-        for _ in range(wanted - len(mine)):
-            seconds = float(self._variants[number].startup(self._rng))
-            if not (math.isfinite(seconds) and seconds >= 0):
-                raise SimulationError(
-                    f"variant '{variant}': a start takes {seconds} s; allowed: >= 0"
-                )
-            self._living.append(_Replica(number, self._now, self._now + seconds, first=False))
         surplus = len(mine) - wanted
         if surplus > 0:
             for replica in sorted(mine, key=self._keep)[:surplus]:
                 self._give_up(replica)
+        self._open()
+
+    def interrupt(self, variant: str, replicas: int, notice_seconds: float) -> None:
+        """Announce that ready replicas of a variant, the oldest first, are taken away after the notice.
+
+        From now on they take no new requests and others start in their place. What they have not
+        answered by then goes back to the gateway and begins again; its tokens so far are lost.
+        """
+        number = self._number(variant)
+        ready = [r for r in self._living if r.variant == number and r.slot != NONE]
+        ready = [r for r in ready if not r.draining]
+        if not (math.isfinite(notice_seconds) and notice_seconds >= 0):
+            raise SimulationError(f"interrupt: notice of {notice_seconds} s; allowed: >= 0")
+        if not 0 <= replicas <= len(ready):
+            raise SimulationError(
+                f"variant '{variant}': {replicas} interrupted; allowed: 0 to {len(ready)}, the ready ones"
+            )
+        for r in ready[:replicas]:
+            self._announce(r, notice_seconds)
         self._open()
 
     def advance(self, seconds: float) -> ServiceObservation:
@@ -166,16 +159,25 @@ class Fleet:
         gate_seconds = 0.0
         while self._now < until:
             self._open()
-            coming = [r.ready for r in self._living if r.slot == NONE]
-            stop = min([until, *coming])
-            ready, alive = self._slots(ready=True), self._slots(ready=False)
-            ready_seconds += np.bincount(self._owner[ready], minlength=len(ready_seconds)) * (
-                stop - self._now
-            )
-            gate_seconds += serve(self._f, self._q, ready, alive, self._routing, self._now, stop)
+            stop = min([until, *(r.next_change for r in self._living)])
+            front, back, alive = self._slots()
+            for ready in (front, back):
+                owned = np.bincount(self._owner[ready], minlength=len(ready_seconds))
+                ready_seconds += owned * (stop - self._now)
+            slots = (front, back, alive)
+            gate_seconds += serve(self._f, self._q, slots, self._routing, self._now, stop)
             self._now = stop
         self._open()
-        observation = self._observe(seconds, before, ready_seconds, gate_seconds)
+        observation = observe(
+            self._f,
+            self._q,
+            self._owner,
+            self._variants,
+            self._living,
+            self._desired,
+            Interval(seconds, before, ready_seconds, gate_seconds),
+            self._targets,
+        )
         self._close()
         self.now_seconds = self._start + self._now
         return observation
@@ -219,13 +221,16 @@ class Fleet:
     def outcomes(self) -> pd.DataFrame:
         """Return a row per request that has arrived, in order: its lengths and times as the requests'.
 
-        Columns arrive_seconds, first_seconds, end_seconds (NaN while there is none), input_tokens,
-        output_tokens.
+        Columns arrive_seconds, seen_seconds (when its replica's scheduler learned of it, from which
+        vLLM's own TTFT counts), first_seconds, end_seconds (NaN while there is none), input_tokens,
+        output_tokens, hit_tokens (found in the prefix cache), refused ("" or why).
         """
         rows = self._q.request[: int(self._q.tally["arrived"][0])]
-        times = {f"{key}_seconds": self._start + rows[key] for key in ("arrive", "first", "end")}
-        tokens = {f"{key}_tokens": rows[key] for key in ("input", "output")}
-        return pd.DataFrame(times | tokens)
+        times = {
+            f"{key}_seconds": self._start + rows[key] for key in ("arrive", "seen", "first", "end")
+        }
+        tokens = {f"{key}_tokens": rows[key] for key in ("input", "output", "hit")}
+        return pd.DataFrame(times | tokens | {"refused": np.array(REFUSALS)[rows["refused"]]})
 
     def _number(self, variant: str) -> int:
         for number, known in enumerate(self._variants):
@@ -235,105 +240,88 @@ class Fleet:
             f"no variant '{variant}'; allowed: {', '.join(v.name for v in self._variants)}"
         )
 
-    def _keep(self, r: _Replica) -> tuple[bool, int, float, float]:
+    def _create(self, number: int) -> None:
+        """Start replicas until as many as desired are ready or starting."""
+        variant = self._variants[number]
+        mine = sum(r.variant == number and not r.draining for r in self._living)
+        for _ in range(self._desired[number] - mine):
+            seconds = float(variant.startup(self._rng))
+            if not (math.isfinite(seconds) and seconds >= 0):
+                raise SimulationError(
+                    f"variant '{variant.name}': a start takes {seconds} s; allowed: >= 0"
+                )
+            self._living.append(Pod(number, self._now, self._now + seconds, first=False))
+
+    def _keep(self, r: Pod) -> tuple[bool, int, float, float]:
         """Sort key: what is given up first comes first."""
         load = int(self._f.state["load"][r.slot]) if r.slot != NONE else 0
         return (r.slot != NONE, load, -r.created, -r.ready)
 
-    def _give_up(self, r: _Replica) -> None:
+    def _give_up(self, r: Pod) -> None:
         if r.slot == NONE:
-            r.ended = self._now
-            self._living.remove(r)
-            self._over.append(r)
+            self._end(r, self._now)
             return
         r.draining = True
         if self._f.state["load"][r.slot] == 0:
             self._f.state["idle_since"][r.slot] = self._now
         self._close()
 
+    def _announce(self, r: Pod, notice_seconds: float) -> None:
+        """Drain a replica that will be lost, and start another one."""
+        r.lost = self._now + notice_seconds
+        self._give_up(r)
+        self._create(r.variant)
+
+    def _end(self, r: Pod, at: float) -> None:
+        r.ended = at
+        if r.slot != NONE:
+            self._free_slots.append(r.slot)
+            r.slot = NONE
+        self._living.remove(r)
+        self._over.append(r)
+
     def _open(self) -> None:
-        """Give a slot to every replica that has become ready."""
-        for r in self._living:
-            if r.slot == NONE and r.ready <= self._now:
-                if not self._free_slots:
-                    size = len(self._f.state)
-                    self._f = more_replicas(self._f)
-                    self._owner = np.concatenate([self._owner, np.full(size, NONE, dtype=np.int64)])
-                    self._free_slots = list(range(size, 2 * size))[::-1]
-                r.slot = self._free_slots.pop()
-                self._owner[r.slot] = r.variant
-                put_replica(self._f, r.slot, self._variants[r.variant].profile, self._now)
+        """Let happen what is due: replicas become ready, are told that they will be lost, are lost."""
+        for r in [r for r in self._living if r.next_change <= self._now]:
+            if r.slot == NONE:
+                self._become_ready(r)
+            elif not r.draining:
+                spot = self._variants[r.variant].spot
+                self._announce(r, spot.notice_seconds if spot is not None else 0.0)
+            if r.lost <= self._now and r.slot != NONE:
+                self._q = send_back(self._f, self._q, r.slot)
+                self._end(r, self._now)
+
+    def _become_ready(self, r: Pod) -> None:
+        if not self._free_slots:
+            size = len(self._f.state)
+            self._f = more_replicas(self._f)
+            self._owner = np.concatenate([self._owner, np.full(size, NONE, dtype=np.int64)])
+            self._free_slots = list(range(size, 2 * size))[::-1]
+        r.slot = self._free_slots.pop()
+        self._owner[r.slot] = r.variant
+        variant = self._variants[r.variant]
+        put_replica(self._f, r.slot, variant.profile, self._now)
+        state = self._f.state[r.slot]
+        state["role"] = ROLES[variant.role]
+        state["transfer_base"] = variant.transfer.base_seconds
+        state["transfer_per_token"] = variant.transfer.seconds_per_token
+        if variant.spot is not None and variant.spot.interruptions_per_hour > 0:
+            mean = SECONDS_PER_HOUR / variant.spot.interruptions_per_hour
+            r.told = self._now + float(self._rng.exponential(mean))
 
     def _close(self) -> None:
         """End the draining replicas that have run empty."""
         for r in [r for r in self._living if r.draining]:
             state = self._f.state[r.slot]
             if state["load"] == 0 and state["busy_until"] == IDLE:
-                r.ended = float(state["idle_since"])
-                self._free_slots.append(r.slot)
-                r.slot = NONE
-                self._living.remove(r)
-                self._over.append(r)
+                self._end(r, float(state["idle_since"]))
 
-    def _slots(self, *, ready: bool) -> IntArray:
-        """Slots in order of becoming ready: only those that take requests, or also the draining."""
-        slots = [r.slot for r in self._living if r.slot != NONE and not (ready and r.draining)]
-        return np.array(slots, dtype=np.int64)
-
-    def _observe(
-        self,
-        seconds: float,
-        before: Record,
-        ready_seconds: NDArray[np.float64],
-        gate_seconds: float,
-    ) -> ServiceObservation:
-        q, after = self._q, self._q.tally[0]
-        arrived = slice(int(before["arrived"]), int(after["arrived"]))
-        started = q.first_log[before["firsts"] : after["firsts"]]
-        ended = q.end_log[before["ends"] : after["ends"]]
-        arrivals = arrived.stop - arrived.start
-        variants = {}
-        for number, variant in enumerate(self._variants):
-            seen = latencies(
-                q,
-                started[self._owner[q.request["slot"][started]] == number],
-                ended[self._owner[q.request["slot"][ended]] == number],
-                self._targets,
-            )
-            variants[variant.name] = self._observe_variant(
-                number, seconds, float(ready_seconds[number]), gate_seconds * (number == 0), seen
-            )
-        return ServiceObservation(
-            arrival_rate_rps=arrivals / seconds,
-            isl_tokens=float(q.request["input"][arrived].mean()) if arrivals else NAN,
-            osl_tokens=float(q.request["output"][ended].mean()) if len(ended) else NAN,
-            variants=variants,
-        )
-
-    def _observe_variant(
-        self,
-        number: int,
-        seconds: float,
-        ready_seconds: float,
-        gate_seconds: float,
-        seen: Latencies,
-    ) -> VariantObservation:
-        mine = [r for r in self._living if r.variant == number]
-        steady = [r.slot for r in mine if r.slot != NONE and not r.draining]
-        draining = [r.slot for r in mine if r.draining]
-        slots = np.array(steady + draining, dtype=np.int64)
-        state = self._f.state[slots]  # a copy
-        clear_areas(self._f, slots)
-        used = float(state["blocks_area"][: len(steady)].sum())
-        blocks = ready_seconds * self._variants[number].profile.kv_blocks
-        return VariantObservation(
-            ready=len(steady),
-            starting=len(mine) - len(slots),
-            # those that ran empty in this interval are gone
-            draining=int(np.count_nonzero(state["load"][len(steady) :])),
-            desired=self._desired[number],
-            running=float(state["running_area"].sum()) / seconds,
-            waiting=(float(state["waiting_area"].sum()) + gate_seconds) / seconds,
-            kv_cache_usage_ratio=used / blocks if blocks else NAN,
-            **asdict(seen),
-        )
+    def _slots(self) -> tuple[IntArray, IntArray, IntArray]:
+        """Slots in order of becoming ready: those that take requests, those that decode, all at work."""
+        alive = [r for r in self._living if r.slot != NONE]
+        ready = [r for r in alive if not r.draining]
+        back = [r for r in ready if self._variants[r.variant].role == "decode"]
+        front = [r for r in ready if self._variants[r.variant].role != "decode"]
+        one, two, three = (np.array([r.slot for r in k], np.int64) for k in (front, back, alive))
+        return one, two, three

@@ -9,10 +9,13 @@ from autoscaler.sim.engine import EngineProfile
 from autoscaler.sim.workload import Requests
 
 IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
 Record = Any  # one row of a structured array: opaque to the type checker
 NONE = -1
 IDLE = np.inf
 NEVER = np.iinfo(np.int64).max
+BOTH, PREFILL, DECODE = 0, 1, 2  # roles of a replica
+ACCEPTED, NO_OUTPUT, BEYOND_WINDOW, BEYOND_CACHE = 0, 1, 2, 3  # why a request is refused
 
 REPLICA = np.dtype(
     [
@@ -20,6 +23,7 @@ REPLICA = np.dtype(
         ("per_sequence", "f8"),
         ("per_context", "f8"),
         ("per_prompt", "f8"),
+        ("prompt_step", "f8"),
         ("max_sequences", "i8"),
         ("max_tokens", "i8"),  # a step
         ("blocks", "i8"),
@@ -44,11 +48,28 @@ REPLICA = np.dtype(
         ("waiting", "i8"),
         ("load", "i8"),  # requests here, waiting or running
         ("next_end", "i8"),  # the step count at which the first sequence ends
-    ]
+        ("began", "f8"),  # when the step in flight, or the one that just ended, began
+        ("taken", "i8"),  # blocks ever handed out
+        ("admitted", "i8"),  # requests ever admitted
+        (
+            "late_sequences",
+            "i8",
+        ),  # ended with the last step: not yet free for an asynchronous scheduler
+        ("late_blocks", "i8"),
+        ("window", "i8"),  # most tokens of a request
+        ("transfer_base", "f8"),  # seconds to hand a prompt's keys and values to another replica
+        ("transfer_per_token", "f8"),
+        ("role", "i1"),
+        ("ahead", "i1"),  # schedules asynchronously, one step ahead
+        ("caching", "i1"),  # keeps freed blocks for prefixes
+    ],
+    align=True,
 )
 REQUEST = np.dtype(
     [
         ("arrive", "f8"),  # seconds from the fleet's start
+        ("sent", "f8"),  # when it came to its replica
+        ("seen", "f8"),  # when that replica's scheduler learned of it
         ("first", "f8"),  # first token, or NaN
         ("end", "f8"),  # last token, or NaN
         ("input", "i8"),  # tokens
@@ -56,6 +77,24 @@ REQUEST = np.dtype(
         ("generated", "i8"),  # tokens that a preempted request already has
         ("following", "i8"),  # the next request in the same queue, or NONE
         ("slot", "i8"),  # where it was sent, or NONE
+        ("turn", "i8"),  # how many its replica had admitted when it was
+        ("group", "i8"),  # requests that share a prefix, or NONE
+        ("prefix", "i8"),  # its first tokens, which the group shares
+        ("hit", "i8"),  # prompt tokens found in the cache and not computed
+        ("kept", "i8"),  # tokens it had in the cache when it was preempted,
+        ("kept_taken", "i8"),  # the replica's `taken` then,
+        ("kept_room", "i8"),  # and the free blocks that were to be overwritten before them
+        ("refused", "i1"),
+        ("moved", "i1"),  # its prompt was computed elsewhere and has been transferred
+    ],
+    align=True,
+)
+CACHED = np.dtype(
+    [
+        ("tokens", "i8"),  # of a group's prefix, in a replica's cache
+        ("users", "i8"),  # running requests of the group, which keep it there
+        ("taken", "i8"),  # when the last of them left: the replica's `taken`
+        ("room", "i8"),  # and the free blocks that were to be overwritten before it
     ]
 )
 TALLY = np.dtype(
@@ -68,13 +107,18 @@ TALLY = np.dtype(
         ("gate_waiting", "i8"),
         ("turn", "i8"),
         ("preemptions", "i8"),
+        (
+            "moving_head",
+            "i8",
+        ),  # transfers under way are moving[moving_head:moving_tail], by arrival
+        ("moving_tail", "i8"),
         ("seed", "u8"),
     ]
 )
 
 
 class Replicas(NamedTuple):
-    """R replica slots; S = most sequences, B = largest block, over all profiles."""
+    """R replica slots; S = most sequences, B = largest block, over all profiles; G = groups of prefixes."""
 
     state: NDArray[Any]  # (R,) of REPLICA
     members: IntArray  # (R, S) requests
@@ -82,6 +126,7 @@ class Replicas(NamedTuple):
     crossing: (
         IntArray  # (R, B) decoding sequences that need a block at step counts = b modulo the block
     )
+    cached: NDArray[Any]  # (R, G) of CACHED
 
 
 class Ledger(NamedTuple):
@@ -90,43 +135,51 @@ class Ledger(NamedTuple):
     request: NDArray[Any]  # (N,) of REQUEST
     first_log: IntArray  # (N,) requests in order of first token
     end_log: IntArray  # (N,) requests in order of end
+    moving: IntArray  # (N,) requests whose keys and values are under way
+    moving_since: FloatArray  # (N,)
+    moving_until: FloatArray  # (N,) ascending between head and tail
     tally: NDArray[Any]  # (1,) of TALLY
 
 
-def new_replicas(slots: int, sequences: int, block: int) -> Replicas:
+def new_replicas(slots: int, sequences: int, block: int, groups: int) -> Replicas:
     """Return `slots` empty slots for at most `sequences` sequences and blocks of up to `block`."""
     state = np.zeros(slots, dtype=REPLICA)
     state["busy_until"] = IDLE
-    state["next_end"] = NEVER
-    for queue in ("chunked", "head", "tail"):
-        state[queue] = NONE
     return Replicas(
         state,
         np.zeros((slots, sequences), dtype=np.int64),
         np.zeros((slots, sequences), dtype=np.int64),
         np.zeros((slots, block), dtype=np.int64),
+        np.zeros((slots, groups), dtype=CACHED),
     )
 
 
 def more_replicas(f: Replicas) -> Replicas:
     """Return the same replicas with twice the slots."""
-    empty = new_replicas(len(f.state), f.members.shape[1], f.crossing.shape[1])
+    empty = new_replicas(len(f.state), f.members.shape[1], f.crossing.shape[1], f.cached.shape[1])
     return Replicas(*(np.concatenate(pair) for pair in zip(f, empty, strict=True)))
 
 
 def put_replica(f: Replicas, slot: int, profile: EngineProfile, now: float) -> None:
-    """Start an idle replica of `profile` in an empty slot, `now` seconds from the fleet's start."""
+    """Start an idle replica of `profile` in a slot, `now` seconds from the fleet's start."""
+    f.state[slot] = np.zeros((), dtype=REPLICA)
+    f.crossing[slot] = 0
+    f.cached[slot] = np.zeros((), dtype=CACHED)
     s = f.state[slot]
+    s["busy_until"], s["next_end"] = IDLE, NEVER
+    s["chunked"] = s["head"] = s["tail"] = NONE
     s["base"] = profile.base_seconds
     s["per_sequence"] = profile.per_sequence_seconds
     s["per_context"] = profile.per_context_token_seconds
     s["per_prompt"] = profile.per_prompt_token_seconds
+    s["prompt_step"] = profile.prompt_step_seconds
     s["max_sequences"] = profile.max_num_seqs
     s["max_tokens"] = profile.max_num_batched_tokens
     s["blocks"] = s["free"] = profile.kv_blocks
     s["block"] = profile.block_tokens
+    s["window"] = NEVER if profile.max_model_len is None else profile.max_model_len
+    s["ahead"], s["caching"] = profile.async_scheduling, profile.prefix_caching
     s["idle_since"] = s["touched"] = now
-    clear_areas(f, np.array([slot]))
 
 
 def clear_areas(f: Replicas, slots: IntArray) -> None:
@@ -144,10 +197,19 @@ def new_ledger(requests: Requests, start_seconds: float, seed: int) -> Ledger:
     n = len(offered.arrive_seconds)
     request = np.zeros(n, dtype=REQUEST)
     request["arrive"] = offered.arrive_seconds - start_seconds
-    request["first"] = request["end"] = np.nan
+    for time in ("sent", "seen", "first", "end"):
+        request[time] = np.nan
     request["input"], request["output"] = offered.input_tokens, offered.output_tokens
+    request["group"] = _numbered(offered.groups)
+    request["prefix"] = offered.prefixes
     request["following"] = request["slot"] = NONE
     tally = np.zeros(1, dtype=TALLY)
     tally["gate_head"] = tally["gate_tail"] = NONE
     tally["seed"] = seed
-    return Ledger(request, np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64), tally)
+    numbers = [np.zeros(n, dtype=np.int64) for _ in range(3)]
+    return Ledger(request, numbers[0], numbers[1], numbers[2], np.zeros(n), np.zeros(n), tally)
+
+
+def _numbered(groups: IntArray) -> IntArray:
+    """Return the groups numbered 0, 1, ...; NONE stays."""
+    return (np.unique(np.append(groups, NONE), return_inverse=True)[1] - 1)[:-1].astype(np.int64)

@@ -20,12 +20,17 @@ CELLS_PER_MEMORY = 8  # resolution of the burst process
 class Requests:
     """N requests in order of arrival. Shapes (N,): seconds, prompt tokens, generated tokens.
 
-    Raises SimulationError if they are not sorted, not finite or without a token.
+    prefix_group, where given: requests with the same number (0 and up; -1 is none) begin alike, with
+    the first `prefix_tokens` tokens of each: a system prompt, or the turns so far of a conversation.
+    A request for no output token is one that a replica refuses. Raises SimulationError if the
+    requests are not sorted, not finite, without a prompt, or share more than their prompts.
     """
 
     arrive_seconds: FloatArray
     input_tokens: IntArray
     output_tokens: IntArray
+    prefix_group: IntArray | None = None
+    prefix_tokens: IntArray | None = None
 
     def __post_init__(self) -> None:
         n = len(self.arrive_seconds)
@@ -36,19 +41,52 @@ class Requests:
             )
         if not np.isfinite(self.arrive_seconds).all() or (np.diff(self.arrive_seconds) < 0).any():
             raise SimulationError("requests: arrive_seconds must be finite and in ascending order")
-        for name, tokens in (("input", self.input_tokens), ("output", self.output_tokens)):
-            if n and tokens.min() < 1:
+        for name, tokens, least in (
+            ("input", self.input_tokens, 1),
+            ("output", self.output_tokens, 0),
+        ):
+            if n and tokens.min() < least:
                 raise SimulationError(
                     f"requests: {name}_tokens, request {int(tokens.argmin())}: {tokens.min()}; "
-                    "at least 1 is allowed"
+                    f"at least {least} is allowed"
                 )
+        if (self.prefix_group is None) != (self.prefix_tokens is None):
+            raise SimulationError("requests: prefix_group and prefix_tokens belong together")
+        if len(self.groups) != n or len(self.prefixes) != n or (self.groups < -1).any():
+            raise SimulationError(
+                "requests: one prefix_group (-1 or more) and one prefix_tokens per request are allowed"
+            )
+        wrong = (self.prefixes < 0) | (self.prefixes > self.input_tokens)
+        if wrong.any():
+            raise SimulationError(
+                f"requests: prefix_tokens, request {int(wrong.argmax())}: "
+                f"{self.prefixes[wrong.argmax()]}; allowed: 0 to its input_tokens"
+            )
+
+    @property
+    def groups(self) -> IntArray:
+        """The group of each request, shape (N,); -1 is none."""
+        if self.prefix_group is None:
+            return np.full(len(self.arrive_seconds), -1, dtype=np.int64)
+        return self.prefix_group
+
+    @property
+    def prefixes(self) -> IntArray:
+        """The tokens that each request shares with its group, shape (N,)."""
+        if self.prefix_tokens is None:
+            return np.zeros(len(self.arrive_seconds), dtype=np.int64)
+        return self.prefix_tokens
 
     def between(self, since_seconds: float, until_seconds: float) -> "Requests":
         """Return the requests that arrive in [since, until), times unchanged."""
         low, high = np.searchsorted(self.arrive_seconds, [since_seconds, until_seconds])
         part = slice(int(low), int(high))
         return Requests(
-            self.arrive_seconds[part], self.input_tokens[part], self.output_tokens[part]
+            self.arrive_seconds[part],
+            self.input_tokens[part],
+            self.output_tokens[part],
+            None if self.prefix_group is None else self.prefix_group[part],
+            None if self.prefix_tokens is None else self.prefix_tokens[part],
         )
 
 

@@ -79,8 +79,14 @@ def test_nonsense_is_refused_by_name() -> None:
         draw(np.array([1.0, -1.0]))
     with pytest.raises(SimulationError, match="ascending"):
         Requests(np.array([1.0, 0.0]), np.array([1, 1]), np.array([1, 1]))
-    with pytest.raises(SimulationError, match="output_tokens, request 1: 0"):
-        Requests(np.array([0.0, 1.0]), np.array([1, 1]), np.array([1, 0]))
+    with pytest.raises(SimulationError, match="output_tokens, request 1: -1"):
+        Requests(np.array([0.0, 1.0]), np.array([1, 1]), np.array([1, -1]))
+    with pytest.raises(SimulationError, match="input_tokens, request 0: 0"):
+        Requests(np.array([0.0, 1.0]), np.array([0, 1]), np.array([1, 1]))
+    with pytest.raises(
+        SimulationError, match="prefix_tokens, request 1: 5; allowed: 0 to its input"
+    ):
+        Requests(*(np.array([n, 4]) for n in (0.0, 1, 1)), np.array([0, 0]), np.array([0, 5]))
     with pytest.raises(SimulationError, match="2 arrivals, 1 input"):
         Requests(np.array([0.0, 1.0]), np.array([1]), np.array([1, 1]))
 
