@@ -46,7 +46,7 @@ def backtest(
         raise FrameError(f"horizon_steps must be at least 1, got {horizon_steps}")
     if target not in LOAD_NUMBERS:
         raise FrameError(f"target '{target}' is unknown; allowed: {', '.join(LOAD_NUMBERS)}")
-    row, step = _locate(series, cutoffs)
+    row, step = locate(series, cutoffs)
     series = _padded(series, int(step.max(initial=0)) + 1)
     values = series.values[:, :, LOAD_NUMBERS.index(target)]
     origin = _last_known(values, row, step, cutoffs, Grid(series.step_seconds).window_steps)
@@ -68,7 +68,7 @@ def backtest(
     return _frame(cutoffs, yhat)
 
 
-def _locate(series: LoadSeries, cutoffs: pd.DataFrame) -> tuple[IntArray, IntArray]:
+def locate(series: LoadSeries, cutoffs: pd.DataFrame) -> tuple[IntArray, IntArray]:
     """Row of the service and last known step of each cutoff."""
     missing = [c for c in ("service", "cutoff") if c not in cutoffs.columns]
     if missing:

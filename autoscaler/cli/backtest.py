@@ -9,18 +9,23 @@ import typer
 from autoscaler.cli.common import log, progress_report
 from autoscaler.cli.ingest_otlp import identity_of
 from autoscaler.cli.telemetry import StoreRules, StoreService, StoreVariant, telemetry_folder
-from models.frames import LOAD_NUMBERS, FrameError, to_series, validate_load
-from models.otlp_identity import SERVICE_TEMPLATE, VARIANT_TEMPLATE
+from models.frames import LOAD_NUMBERS, FrameError, LoadSeries, to_series, validate_load
+from models.otlp_identity import SERVICE_TEMPLATE, VARIANT_TEMPLATE, Identity
 
 EXAMPLE = """
 Forecast from given cutoffs, each with only what was known then, and write the quantiles.
 
-**Example**
+**Examples**
 
     foreserve backtest --load load.parquet --cutoffs cutoffs.parquet --horizon-steps 6 \\
                        --target requests --out forecasts.parquet
+
+How good are the forecasts of my services? A page about the last week (docs/forecasting.md):
+
+    foreserve backtest --load telemetry/ --report backtest.html
 """
 MAX_HORIZON_STEPS = 2880
+USUAL_HORIZON_SECONDS = 1800.0
 
 
 def add_to(app: typer.Typer) -> None:
@@ -30,38 +35,88 @@ def add_to(app: typer.Typer) -> None:
 
 def backtest(
     load: Annotated[
-        Path, typer.Option(help="load.parquet of the telemetry folder, or an OTLP store.")
+        Path,
+        typer.Option(help="A telemetry folder, its load.parquet, or an OTLP store."),
     ],
-    cutoffs: Annotated[Path, typer.Option(help="Parquet with service, cutoff (UTC).")],
-    horizon_steps: Annotated[int, typer.Option(min=1, max=MAX_HORIZON_STEPS, help="Steps ahead.")],
-    out: Annotated[Path, typer.Option(help="Where forecasts go (Parquet).")],
+    cutoffs: Annotated[
+        Path | None,
+        typer.Option(help="Parquet with service, cutoff (UTC); left out: the last week's."),
+    ] = None,
+    horizon_steps: Annotated[
+        int | None,
+        typer.Option(min=1, max=MAX_HORIZON_STEPS, help="Steps ahead; left out: half an hour."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where forecasts go (Parquet).")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="A page about how good they are (HTML, self-contained).")
+    ] = None,
     target: Annotated[str, typer.Option(help=f"One of {', '.join(LOAD_NUMBERS)}.")] = "requests",
     service: StoreService = SERVICE_TEMPLATE,
     variant: StoreVariant = VARIANT_TEMPLATE,
     rules: StoreRules = None,
 ) -> None:
     """Forecast at every cutoff."""
-    from training.backtest import backtest as run_backtest
-    from training.telemetry import LOAD_FILE, read_frame
+    from training.contest import usual_cutoffs
 
     if target not in LOAD_NUMBERS:
         raise typer.BadParameter(
             f"{target!r}; allowed: {', '.join(LOAD_NUMBERS)}", param_hint="--target"
         )
-    with telemetry_folder(load, identity_of(service, variant, rules)) as found:
-        file = found if found == load else found / LOAD_FILE  # of a store
-        series = to_series(read_frame(file, validate_load), str(load))
-    asked = read_frame(cutoffs, _validate_cutoffs)
+    if out is None and report is None:
+        raise typer.BadParameter("missing; allowed: a file, or --report", param_hint="--out")
+    series = _series(load, identity_of(service, variant, rules))
+    steps = horizon_steps or max(1, round(USUAL_HORIZON_SECONDS / series.step_seconds))
+    if cutoffs is None:
+        asked = usual_cutoffs(series, steps, target)
+        if asked.empty:
+            raise FrameError(f"{load}: too short to judge {steps} steps ahead in its second half")
+    else:
+        asked = _read_cutoffs(cutoffs)
     try:
-        with progress_report() as report:
-            forecasts = run_backtest(
-                series, asked, horizon_steps=horizon_steps, target=target, progress=report
-            )
+        forecasts = _run(series, asked, steps, target, report, load.name)
     except ValueError as error:
-        raise FrameError(f"{cutoffs}: {error}") from error
-    out.parent.mkdir(parents=True, exist_ok=True)
-    forecasts.to_parquet(out, index=False)
-    log.info("%s: %d forecasts at %d cutoffs", out, len(forecasts), len(asked))
+        raise FrameError(f"{cutoffs or load}: {error}") from error
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        forecasts.to_parquet(out, index=False)
+        log.info("%s: %d forecasts at %d cutoffs", out, len(forecasts), len(asked))
+
+
+def _series(load: Path, identity: Identity) -> LoadSeries:
+    from training.telemetry import LOAD_FILE, read_frame
+
+    with telemetry_folder(load, identity) as found:
+        file = found / LOAD_FILE if found.is_dir() else found
+        return to_series(read_frame(file, validate_load), str(load))
+
+
+def _run(
+    series: LoadSeries, cutoffs: pd.DataFrame, steps: int, target: str, page: Path | None, name: str
+) -> pd.DataFrame:
+    """Return the forecasts; with a page, let every contestant forecast too and write it."""
+    from training.backtest import backtest as run_backtest
+    from training.contest import contest
+
+    with progress_report() as report:
+        if page is None:
+            return run_backtest(
+                series, cutoffs, horizon_steps=steps, target=target, progress=report
+            )
+        forecasts, held, importances = contest(
+            series, cutoffs, horizon_steps=steps, target=target, progress=report
+        )
+    from autoscaler.pages.backtest import Backtest, render
+
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(render(Backtest(held, series, target, importances), name=name), "utf-8")
+    log.info("%s: the report, %d cutoffs", page, len(cutoffs))
+    return forecasts
+
+
+def _read_cutoffs(path: Path) -> pd.DataFrame:
+    from training.telemetry import read_frame
+
+    return read_frame(path, _validate_cutoffs)
 
 
 def _validate_cutoffs(frame: pd.DataFrame, where: str) -> pd.DataFrame:
