@@ -29,7 +29,7 @@ from autoscaler.core.types import (
     VariantObservation,
 )
 from models.latency import LatencyModel
-from models.latency_fit import default_columns
+from models.latency_parameters import default_columns
 from models.quantiles import QUANTILES
 from models.slo import SloTargets
 

@@ -223,23 +223,26 @@ def predicted_latency(
     replicas: FloatArray,
     isl_tokens: FloatArray,
     osl_tokens: FloatArray,
-    horizon_seconds: float = 60.0,
+    horizon_seconds: FloatArray | float = 60.0,
     role: str = BOTH,
+    levels: FloatArray | None = None,
 ) -> dict[str, FloatArray]:
     """Return ttft_p50, ttft_p95, ttft_p99, tpot_p50, ... in seconds; shapes broadcast.
 
     Of a variant that serves one phase only (`role`), only that phase's latency means something.
 
     Beyond saturation there is no steady state: what is given is the mean over an overload that lasts
-    `horizon_seconds`, from an empty queue.
+    `horizon_seconds`, from an empty queue. `levels` (..., 3): what is asked for under these names,
+    0.5, 0.95 and 0.99 where not given.
     """
+    asked = np.array(list(LEVELS.values())) if levels is None else levels
     with np.errstate(invalid="ignore", divide="ignore"):
         work = _work(c, isl_tokens, osl_tokens, role)
         rate = arrival_rate_rps / replicas
         batch = mean_field(c, work, rate, replicas)
         t = tails(c, work, batch, rate, replicas, horizon_seconds)
-        out = {f"ttft_{k}": ttft_quantile(t, np.asarray(q)) for k, q in LEVELS.items()}
-        out.update({f"tpot_{k}": tpot_quantile(t, np.asarray(q)) for k, q in LEVELS.items()})
+        out = {f"ttft_{k}": ttft_quantile(t, asked[..., n]) for n, k in enumerate(LEVELS)}
+        out.update({f"tpot_{k}": tpot_quantile(t, asked[..., n]) for n, k in enumerate(LEVELS)})
     return out
 
 

@@ -15,15 +15,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from models.capacity import QUANTILE_NAMES, predicted_latency
-from models.latency_fit import default_columns, fit_windows
-from models.latency_windows import usable_windows
+from models.latency_fit import fit_windows
+from models.latency_parameters import default_columns
+from models.latency_windows import sample_level, usable_windows
 from models.progress import Progress
 from models.step_time import N_COEFFICIENTS, Coefficients
 
 FloatArray = NDArray[np.float64]
 FILE = "latency.json"
 FORMAT = 2
-WINDOW_SECONDS = 60.0  # how long an overload lasts that `predict` speaks of: about one window
+WINDOW_SECONDS = 60.0  # of a pair that was never seen
+FEWEST_REQUESTS = 20.0  # of a window: a percentile of fewer says nothing
 TYPICAL = {
     "ready_replicas": 1.0,
     "arrival_rate_rps": 0.0,
@@ -95,21 +97,29 @@ class LatencyModel:
         """Return `windows` with ttft_p50/p95/p99_seconds and tpot_p50/p95/p99_seconds, without NaN.
 
         `windows` needs service, variant, ready_replicas, arrival_rate_rps, isl_tokens and osl_tokens.
+        What is predicted is what a window as long as those of the telemetry shows: an overload lasts
+        that long, and the p95 of few requests is less than that of many (models.latency_windows).
         A pair that was not fitted gets the median of its variant's services, then of all, then the
         prior; a missing number gets one replica, no load, or the median length of the table.
         """
         pairs = list(zip(windows.service.astype(str), windows.variant.astype(str), strict=True))
         c = self._with_fallback(pairs)
         numbers = {name: _filled(windows[name], value) for name, value in TYPICAL.items()}
+        rate, seconds = numbers["arrival_rate_rps"], self._window_seconds(pairs)
         got = predicted_latency(
             c,
-            numbers["arrival_rate_rps"],
+            rate,
             np.maximum(numbers["ready_replicas"], 1.0),
             np.maximum(numbers["isl_tokens"], 1.0),
             np.maximum(numbers["osl_tokens"], 1.0),
-            horizon_seconds=WINDOW_SECONDS,
+            horizon_seconds=seconds,
+            levels=sample_level(np.maximum(rate * seconds, FEWEST_REQUESTS)),
         )
         return windows.assign(**{f"{name}_seconds": got[name] for name in QUANTILE_NAMES})
+
+    def _window_seconds(self, pairs: Sequence[tuple[str, str]]) -> FloatArray:
+        scores = [self.scores.get("/".join(pair), {}) for pair in pairs]
+        return np.array([s.get("window_seconds", WINDOW_SECONDS) for s in scores], dtype=np.float64)
 
     def _with_fallback(self, pairs: Sequence[tuple[str, str]]) -> Coefficients:
         columns = self.coefficients(pairs).columns()

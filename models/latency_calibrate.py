@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from models.latency_tails import Tails, tails, tpot_share, ttft_share
-from models.latency_windows import Windows, backlogged, sample_level
+from models.latency_windows import Windows, sample_level
 from models.step_time import Coefficients, mean_field, request_work
 
 FloatArray = NDArray[np.float64]
@@ -36,7 +36,7 @@ Z_MAX = 5.0
 
 def calibrated(c: Coefficients, windows: Windows) -> Coefficients:
     """Return `c` (fields of shape (1,)) with burst_ratio and tpot_scatter_ratio set."""
-    after = np.concatenate([[False], backlogged(windows)[:-1]])
+    after = np.concatenate([[False], ~windows.steady[:-1]])
     lengths = np.stack([_smooth(windows.isl_tokens), _smooth(windows.osl_tokens)])
     rows = np.flatnonzero(~after)
     if len(rows) > MAX_WINDOWS:

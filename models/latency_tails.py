@@ -54,7 +54,7 @@ def tails(
     batch: Batch,
     rate_rps: FloatArray,
     replicas: FloatArray,
-    horizon_seconds: float | None = None,
+    horizon_seconds: FloatArray | float | None = None,
 ) -> Tails:
     """Return the distributions at `rate_rps` per replica.
 
@@ -120,7 +120,7 @@ def _prompt_queue(
     batch: Batch,
     rate_rps: FloatArray,
     replicas: FloatArray,
-    horizon_seconds: float | None,
+    horizon_seconds: FloatArray | float | None,
 ) -> tuple[FloatArray, FloatArray]:
     """Return (chance to wait, mean wait of those who do) behind other prompts of the replica."""
     steady = np.minimum(rate_rps, FULL / work.saturation_seconds)
@@ -152,7 +152,7 @@ def _slot_queue(
     batch: Batch,
     rate_rps: FloatArray,
     replicas: FloatArray,
-    horizon_seconds: float | None,
+    horizon_seconds: FloatArray | float | None,
 ) -> tuple[FloatArray, FloatArray]:
     """Return (chance to wait, mean wait of those who do) for a place in the batch."""
     steady = np.minimum(rate_rps, FULL / work.saturation_seconds)
@@ -165,7 +165,10 @@ def _slot_queue(
 
 
 def _queue_length(
-    use: FloatArray, service: FloatArray, replicas: FloatArray, horizon_seconds: float | None
+    use: FloatArray,
+    service: FloatArray,
+    replicas: FloatArray,
+    horizon_seconds: FloatArray | float | None,
 ) -> FloatArray:
     """Mean queue over R in units of `service`: u / (1 - u) / R; finite over a limited horizon."""
     if horizon_seconds is None:

@@ -1,8 +1,9 @@
 """From serving telemetry of one (service, variant) to the few cells that a latency fit needs.
 
-Windows with a backlog are no steady state: what they show depends on how long it has been growing.
-They say what the limits of a batch are; the latency of the rest is averaged in cells of like load, so
-that a fit takes the same time on an hour or on a month of telemetry.
+Windows with a backlog are no steady state: what waits there depends on how long it has been growing.
+They say what the limits of a batch are and how long the steps of a full batch take; of the time to the
+first token and of the batch that a load makes only the others tell. Windows are averaged in cells of
+like load, so that a fit takes the same time on an hour or on a month of telemetry.
 """
 
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ MIN_LIMIT_WINDOWS = 5
 class Windows:
     """Usable windows of one (service, variant), shape (W,) each; `latency` is (W, 6), may be NaN."""
 
+    start_seconds: FloatArray  # epoch, rising
     rate_rps: FloatArray  # per replica
     replicas: FloatArray
     isl_tokens: FloatArray
@@ -44,6 +46,9 @@ class Windows:
     kv_usage_ratio: FloatArray
     finished: FloatArray  # requests behind the percentiles, NaN where unknown
     latency: FloatArray  # seconds, columns as QUANTILE_COLUMNS
+    steady: NDArray[np.bool_]  # False: a backlog is older than this window's load
+    before: NDArray[np.bool_]  # True: before the last change of pace
+    length_seconds: FloatArray  # of a window, usually
 
     def take(self, rows: "NDArray[np.int64] | NDArray[np.bool_]") -> "Windows":
         """Return the chosen windows."""
@@ -71,6 +76,7 @@ def usable_windows(frame: pd.DataFrame) -> Windows:
     for column in ("arrival_rate_rps", "isl_tokens", "osl_tokens"):
         known &= frame[column].to_numpy(np.float64) > 0  # NaN compares false
     rows = np.flatnonzero(known)
+    seconds = _window_seconds(frame)
     if len(rows) > MAX_WINDOWS:
         rows = rows[np.linspace(0, len(rows) - 1, MAX_WINDOWS).astype(np.int64)]
     part = frame.iloc[rows]
@@ -80,8 +86,8 @@ def usable_windows(frame: pd.DataFrame) -> Windows:
         return part[column].to_numpy(np.float64)
 
     finished = numbers("finished_requests")
-    seconds = _window_seconds(part)
     return Windows(
+        start_seconds=part.ts.astype("datetime64[ns, UTC]").astype("int64").to_numpy() / 1e9,
         rate_rps=numbers("arrival_rate_rps") / count,
         replicas=count,
         isl_tokens=numbers("isl_tokens"),
@@ -92,23 +98,26 @@ def usable_windows(frame: pd.DataFrame) -> Windows:
         kv_usage_ratio=numbers("kv_cache_usage_ratio"),
         finished=np.where(finished > 0, finished, numbers("arrival_rate_rps") * seconds),
         latency=latency[rows],
+        steady=~_backlogged(numbers("running") / count, numbers("waiting") / count),
+        before=np.zeros(len(rows), dtype=bool),
+        length_seconds=np.full(len(rows), seconds),
     )
 
 
-def _window_seconds(part: pd.DataFrame) -> float:
+def _window_seconds(frame: pd.DataFrame) -> float:
     """Return the usual distance between rows; the windows' length is not in the table."""
-    steps = np.diff(part.ts.astype("datetime64[ns, UTC]").astype("int64").to_numpy()) / 1e9
+    steps = np.diff(frame.ts.astype("datetime64[ns, UTC]").astype("int64").to_numpy()) / 1e9
     return float(np.median(steps[steps > 0])) if (steps > 0).any() else 60.0
 
 
-def backlogged(windows: Windows) -> NDArray[np.bool_]:
+def _backlogged(running: FloatArray, waiting: FloatArray) -> NDArray[np.bool_]:
     """Return (W,) True where more requests wait than a steady queue holds: one a replica and up."""
-    return windows.waiting > np.maximum(1.0, 0.25 * windows.running)
+    return waiting > np.maximum(1.0, 0.25 * running)
 
 
 def limits_of(windows: Windows) -> Limits:
     """Return what bounds the batch: `running` flat under a backlog, tokens per KV usage."""
-    full = windows.running[backlogged(windows)]
+    full = windows.running[~windows.steady]
     full = full[np.isfinite(full) & (full > 1.0)]
     sequences = NO_LIMIT
     if len(full) >= MIN_LIMIT_WINDOWS:
@@ -131,6 +140,7 @@ def limits_of(windows: Windows) -> Limits:
 class Cells:
     """Windows of like load, averaged. Shapes (C,); `log_latency` (C, 6) may be NaN."""
 
+    start_seconds: FloatArray
     rate_rps: FloatArray
     replicas: FloatArray
     isl_tokens: FloatArray
@@ -140,17 +150,18 @@ class Cells:
     log_latency: FloatArray
     level: FloatArray  # (C, 3): what the measured p50, p95, p99 stand for, given the sample
     weight: FloatArray  # (C,): of a cell's residuals, mean 1
+    length_seconds: FloatArray
+    steady: NDArray[np.bool_]
+    before: NDArray[np.bool_]
 
 
-def to_cells(windows: Windows, usual_hit_ratio: float) -> Cells:
-    """Average windows in cells of like replicas and rate; up to MAX_CELLS windows stay single."""
-    count = len(windows)
-    if count <= MAX_CELLS:
-        label = np.arange(count)
-    else:
-        order = np.lexsort((windows.rate_rps, np.round(3.0 * np.log2(windows.replicas))))
-        label = np.empty(count, dtype=np.int64)
-        label[order] = np.arange(count) * MAX_CELLS // count
+def to_cells(windows: Windows, usual_hit_ratio: float, *, in_time: bool = False) -> Cells:
+    """Average windows in cells of like replicas and rate; some MAX_CELLS windows stay single.
+
+    A cell is of one kind: with or without a backlog, before or after a change of pace. `in_time`:
+    average neighbours in time instead, whatever their kind.
+    """
+    label = _in_order(np.arange(len(windows))) if in_time else _cell_labels(windows)
     hits = np.where(np.isfinite(windows.hit_ratio), windows.hit_ratio, usual_hit_ratio)
     size = np.bincount(label).astype(np.float64)
 
@@ -167,6 +178,7 @@ def to_cells(windows: Windows, usual_hit_ratio: float) -> Cells:
     with np.errstate(divide="ignore", invalid="ignore"):
         latency = np.log(windows.latency)
     return Cells(
+        start_seconds=mean(windows.start_seconds),
         rate_rps=mean(windows.rate_rps),
         replicas=mean(windows.replicas),
         isl_tokens=mean(windows.isl_tokens),
@@ -176,7 +188,27 @@ def to_cells(windows: Windows, usual_hit_ratio: float) -> Cells:
         log_latency=np.stack([mean(latency[:, j]) for j in range(latency.shape[1])], axis=1),
         level=sample_level(finished),
         weight=weight / weight.mean(),
+        length_seconds=mean(windows.length_seconds),
+        steady=mean(windows.steady.astype(np.float64)) > 0.5,
+        before=mean(windows.before.astype(np.float64)) > 0.5,
     )
+
+
+def _cell_labels(windows: Windows) -> NDArray[np.int64]:
+    """Return (W,) the cell of each window: of one kind, then of like replicas, then of like rate."""
+    kind = 2 * windows.before.astype(np.int64) + windows.steady
+    order = np.lexsort((windows.rate_rps, np.round(3.0 * np.log2(windows.replicas)), kind))
+    label = _in_order(order)
+    cells: NDArray[np.int64] = np.unique(4 * label + kind, return_inverse=True)[1]
+    return cells
+
+
+def _in_order(order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return (W,) labels 0 to MAX_CELLS - 1 that rise along `order`, of about as many windows each."""
+    count = len(order)
+    label = np.empty(count, dtype=np.int64)
+    label[order] = np.arange(count) * min(count, MAX_CELLS) // max(count, 1)
+    return label
 
 
 def sample_level(finished: FloatArray) -> FloatArray:

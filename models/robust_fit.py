@@ -31,14 +31,14 @@ def minimise(
     """
     x = np.array(start, dtype=np.float64)
     data, prior = residuals(x)
-    loss, damping = _loss(data, prior, soft), FIRST_DAMPING
+    loss, damping = robust_loss(data, prior, soft), FIRST_DAMPING
     equations = _normal(data, prior, *slopes(x), soft)
     for _ in range(MAX_STEPS):
         matrix, gradient = equations
         damped = matrix + damping * np.diag(np.diag(matrix) + 1e-12)
         step = np.clip(-np.linalg.solve(damped, gradient), -MAX_MOVE, MAX_MOVE)
         data, prior = residuals(x + step)
-        found = _loss(data, prior, soft)
+        found = robust_loss(data, prior, soft)
         if not found < loss:  # NaN is no improvement
             damping *= CALMER
             if damping > MOST_DAMPING:
@@ -52,7 +52,8 @@ def minimise(
     return x
 
 
-def _loss(data: FloatArray, prior: FloatArray, soft: float) -> float:
+def robust_loss(data: FloatArray, prior: FloatArray, soft: float) -> float:
+    """Return soft-L1(data) + squares(prior), in squares of a usual error."""
     robust = 2.0 * soft**2 * (np.sqrt(1.0 + (data / soft) ** 2) - 1.0)
     return float(robust.sum() + (prior**2).sum())
 

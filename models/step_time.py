@@ -30,7 +30,7 @@ A replica saturates where the steps that a request needs no longer fit into the 
 1 / lam_max = L*d + per_prompt_token*X + base * max(L / slots, (X + L) * steps_per_token).
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Self
 
 import numpy as np
@@ -171,14 +171,34 @@ class Batch:
     decode_load: FloatArray  # lam * L * k, below 1
 
 
+def observed_field(
+    c: Coefficients, work: Work, batch: Batch, running: FloatArray, replicas: FloatArray
+) -> Batch:
+    """Return `batch` with the neighbours that `running` requests per replica mean, where measured.
+
+    What a step takes follows from the batch, whatever load made it: a window whose batch a backlog
+    filled, or a burst emptied, tells as much of the step as one in balance. Shapes broadcast.
+    """
+    gap, bend = _routing_terms(c, replicas)
+    half = 0.5 * (running - gap - bend)
+    seen = np.minimum(half + np.sqrt(half * half + bend * running), work.slots - 1.0)
+    neighbours = np.where(np.isfinite(running), np.maximum(seen, 0.0), batch.neighbours)
+    tpot = work.alone_seconds + work.neighbour_seconds * neighbours
+    return replace(batch, neighbours=neighbours, tpot_seconds=tpot)
+
+
+def _routing_terms(c: Coefficients, replicas: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return g and e of the module docstring."""
+    uneven = (1.0 - c.regularity_ratio) * (1.0 - c.routing_ratio * (1.0 - 1.0 / replicas))
+    return ROUTING_GAP * (1.0 - uneven), ROUTING_BEND / replicas
+
+
 def mean_field(c: Coefficients, work: Work, rate_rps: FloatArray, replicas: FloatArray) -> Batch:
     """Return the mean field at `rate_rps` requests/s per replica; all shapes broadcast."""
     rate = np.minimum(rate_rps, FULL / work.saturation_seconds)
     load = rate * work.osl_tokens * work.neighbour_seconds
     idle = rate * (work.osl_tokens * work.alone_seconds + work.prefill_seconds)
-    uneven = (1.0 - c.regularity_ratio) * (1.0 - c.routing_ratio * (1.0 - 1.0 / replicas))
-    gap = ROUTING_GAP * (1.0 - uneven)
-    bend = ROUTING_BEND / replicas
+    gap, bend = _routing_terms(c, replicas)
     half = 0.5 * (idle - gap - bend * (1.0 - load))
     root = np.sqrt(half * half + (1.0 - load) * bend * idle)
     neighbours = np.minimum((half + root) / (1.0 - load), work.slots - 1.0)
