@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from autoscaler.cli import server
+from autoscaler.cli import keda, server
 from autoscaler.cli.common import log_as
 from autoscaler.edge.prometheus_api import Access
 from autoscaler.edge.telemetry_config import read_labels
@@ -21,6 +21,8 @@ latency, or concurrency, until `foreserve train` has written some. Ends on SIGTE
 **Examples**
 
     foreserve run --models /models --prometheus http://prometheus.monitoring.svc:9090
+
+    foreserve run --models /models --prometheus http://prometheus.monitoring.svc:9090 --scaler-listen :6000
 
     foreserve run --kubeconfig ~/.kube/config --namespace foreserve-system --models models/ \\
                   --otlp-store store/ --starts store/ --http 127.0.0.1:8080
@@ -80,6 +82,13 @@ def run(
     decision_log_mib: Annotated[
         int, typer.Option(min=16, help="MiB that the folder may hold; the oldest files go.")
     ] = 1024,
+    scaler_listen: Annotated[
+        str | None,
+        typer.Option(help="HOST:PORT: answer KEDA, too, as `foreserve scaler` does."),
+    ] = None,
+    tls_cert: keda.TlsCert = None,
+    tls_key: keda.TlsKey = None,
+    client_ca: keda.ClientCa = None,
     config: server.Config = None,
     user: server.User = None,
     password_file: server.PasswordFile = None,
@@ -116,6 +125,9 @@ def run(
         starts,
         decision_log,
         decision_log_mib,
+        None
+        if scaler_listen is None
+        else keda.listening_of(address_of(scaler_listen), (tls_cert, tls_key, client_ca)),
     )
     try:
         serve(place, source, with_history=not no_history)

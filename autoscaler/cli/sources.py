@@ -35,6 +35,7 @@ class Source:
     server_seconds: Callable[[], float] | None
     pod_loads: Callable[[float], Mapping[tuple[str, str], float]]
     failed_devices: Callable[[float], Mapping[str, int]] | None
+    gateway: tuple[PrometheusApi, Labels] | None = None  # whose queue can be looked at
 
 
 def prometheus_source(
@@ -49,6 +50,7 @@ def prometheus_source(
         server_seconds=api.server_seconds,
         pod_loads=partial(pod_loads, api, labels),
         failed_devices=partial(failed_devices, api),
+        gateway=(api, labels),
     )
 
 

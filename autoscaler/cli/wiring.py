@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autoscaler.cli.sources import Source
 from autoscaler.core.types import Policies
@@ -35,6 +36,10 @@ from autoscaler.operate.turn import Parts
 from models.artifact import CURRENT, ArtifactError
 from models.frames import LoadSeries
 
+if TYPE_CHECKING:  # the extra keda need not be installed
+    from autoscaler.edge.keda.serve import ScalerBeside
+    from autoscaler.edge.keda.server import Listening
+
 log = logging.getLogger("foreserve")
 LEASE = "foreserve"
 STALE_INTERVALS = 4.0  # of silence before telemetry counts as stale in a status
@@ -55,6 +60,7 @@ class Place:
     starts: Path | None = None
     decision_log: Path | None = None
     decision_log_mib: int = 1024
+    listening: "Listening | None" = None  # for KEDA
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +93,12 @@ def serve(place: Place, source: Source, *, with_history: bool) -> None:
     )
     ended = threading.Event()
     candidate = threading.Thread(target=world.lease.run, args=(ended,), name="lease", daemon=True)
+    scaler = None if place.listening is None else _scaler(place.listening, source, world, version)
 
     def helpers() -> str:
-        return "" if candidate.is_alive() else "the Lease is no longer renewed"
+        if not candidate.is_alive():
+            return "the Lease is no longer renewed"
+        return "" if scaler is None else scaler.health()
 
     process = _process(place, source, world, helpers, with_history=with_history)
     stop = threading.Event()
@@ -99,18 +108,32 @@ def serve(place: Place, source: Source, *, with_history: bool) -> None:
     status.start()
     world.watches.start()
     candidate.start()
+    if scaler is not None:
+        scaler.start()
     log.info("foreserve %s as %s in %s", version, place.identity, place.namespace)
     try:
         process.run(stop)
     finally:
         world.lease.release()
         ended.set()
+        if scaler is not None:
+            scaler.close()
         if world.recorder is not None:
             world.recorder.close()
         world.watches.close()
         status.close()
         world.traces.shutdown()
         log.info("ended")
+
+
+def _scaler(listening: "Listening", source: Source, world: _World, version: str) -> "ScalerBeside":
+    """Return the scaler that answers KEDA from this process: on every replica, whoever leads."""
+    from autoscaler.edge.keda.serve import Scaler, ScalerBeside
+
+    scaler = Scaler(world.api, version, world.clock, world.metrics.registry)
+    if source.gateway is not None:
+        scaler.look_at(*source.gateway)
+    return ScalerBeside(scaler, listening)
 
 
 def _process(

@@ -119,7 +119,9 @@ class _Answer(BaseHTTPRequestHandler):
 class Running:
     """One process; `log` is what it wrote so far."""
 
-    def __init__(self, kube: ApiServer, telemetry: str, folder: Path, name: str) -> None:
+    def __init__(
+        self, kube: ApiServer, telemetry: str, folder: Path, name: str, *more: str
+    ) -> None:
         (self._port,) = free_ports(1)
         self.identity = name
         self._file = folder / f"{name}.log"
@@ -139,7 +141,7 @@ class Running:
         command = [sys.executable, "-c", "from autoscaler.cli import main; main()", "run"]
         with self._file.open("wb") as log:
             self.process = subprocess.Popen(
-                [*command, *arguments, "--no-history"],
+                [*command, *arguments, *more, "--no-history"],
                 stdout=log,
                 stderr=log,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},

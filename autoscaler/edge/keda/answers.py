@@ -5,20 +5,20 @@
 
 What runs is taken as the larger of what was decided and what the workload asked for when that was
 written: whichever of the two came about meanwhile, nothing that serves is taken away. Zero is told
-only where it was decided.
+only where it was decided, and not while requests wait at the gateway: then the service's first variant
+(of each phase) is told one.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
 from autoscaler.edge.keda.errors import NoAnswerError
-from autoscaler.edge.keda.plans import Plan, VariantPlan
+from autoscaler.edge.keda.plans import SERVED_MODE, Plan, VariantPlan
 from autoscaler.edge.keda.trigger import Trigger
 from models.phases import phases_of
 
-Source = Literal["plan", "paused", "running", "fallback"]
-SOURCES: tuple[Source, ...] = ("plan", "paused", "running", "fallback")
-SERVED_MODE = "Keda"
+Source = Literal["plan", "paused", "running", "fallback", "gateway"]
+SOURCES: tuple[Source, ...] = ("plan", "paused", "running", "fallback", "gateway")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,33 @@ class Answer:
     variant: VariantPlan
 
 
-def answer_of(plan: Plan, trigger: Trigger, age_seconds: float, max_age_seconds: float) -> Answer:
-    """Return what to tell of a trigger whose plan is `age_seconds` old; NoAnswerError."""
+def answer_of(
+    plan: Plan,
+    trigger: Trigger,
+    age_seconds: float,
+    max_age_seconds: float,
+    *,
+    called: bool = False,
+) -> Answer:
+    """Return what to tell of a trigger whose plan is `age_seconds` old; NoAnswerError.
+
+    `called`: requests wait at the gateway for this service.
+    """
+    answer = _planned(plan, trigger, age_seconds, max_age_seconds)
+    if called and plan.at_zero and answer.replicas == 0 and answer.variant in _first_ones(plan):
+        return Answer(1, "gateway", answer.variant)
+    return answer
+
+
+def _first_ones(plan: Plan) -> list[VariantPlan]:
+    """Return the variants that serve a service's first request: of each phase the first that may run."""
+    phases = phases_of([v.role for v in plan.variants])
+    able = [[plan.variants[i] for i in phase if plan.variants[i].max_replicas] for phase in phases]
+    return [variants[0] for variants in able if variants]
+
+
+def _planned(plan: Plan, trigger: Trigger, age_seconds: float, max_age_seconds: float) -> Answer:
+    """Return what the plan says, or what stands in for one that is too old."""
     variant = _asked_for(plan, trigger)
     if plan.mode != SERVED_MODE:
         raise NoAnswerError(

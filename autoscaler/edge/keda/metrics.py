@@ -15,14 +15,18 @@ SECONDS_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0)
 
 
 class ScalerMetrics:
-    """Everything exported, in a registry of its own."""
+    """Everything exported."""
 
-    def __init__(self, version: str, plans: Plans) -> None:
-        self.registry = CollectorRegistry(auto_describe=False)
-        build = Gauge(
-            "foreserve_build_info", "Version in use.", ["version"], registry=self.registry
-        )
-        build.labels(version).set(1)
+    def __init__(
+        self, version: str, plans: Plans, registry: CollectorRegistry | None = None
+    ) -> None:
+        """Register with `registry`, the operator's (which tells the version), or with one of its own."""
+        self.registry = CollectorRegistry(auto_describe=False) if registry is None else registry
+        if registry is None:
+            build = Gauge(
+                "foreserve_build_info", "Version in use.", ["version"], registry=self.registry
+            )
+            build.labels(version).set(1)
         self._requests = Counter(
             "foreserve_scaler_requests", "Calls ended.", ["method", "code"], registry=self.registry
         )
@@ -50,6 +54,12 @@ class ScalerMetrics:
             ["result"],
             registry=self.registry,
         )
+        self._looks = Counter(
+            "foreserve_scaler_gateway_looks",
+            "Questions for the gateway's queue, while a service is planned at zero.",
+            ["result"],
+            registry=self.registry,
+        )
         self._ended: dict[tuple[str, str], Callable[[], None]] = {}
         self.registry.register(_Ages(plans))
 
@@ -63,6 +73,10 @@ class ScalerMetrics:
     def reloaded(self, ok: bool) -> None:
         """Count changed TLS files that were taken, or refused."""
         self._reloads.labels("ok" if ok else "failed").inc()
+
+    def looked(self, ok: bool) -> None:
+        """Count a look at the gateway's queue."""
+        self._looks.labels("ok" if ok else "failed").inc()
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Return the body of /metrics and its content type."""

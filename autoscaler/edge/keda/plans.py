@@ -8,7 +8,7 @@ than the gap. The operator renews the time of policies in mode Keda every minute
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from threading import Lock
@@ -21,6 +21,7 @@ from autoscaler.edge.keda.hpa_facts import HpaFacts
 from autoscaler.policy.schema import MAX_REPLICAS
 
 Json = Mapping[str, Any]
+SERVED_MODE = "Keda"
 DEFAULT_FALLBACK_AFTER_SECONDS = 600.0  # as in policy.schema
 
 
@@ -47,12 +48,24 @@ class Plan:
     """One policy's last decision. `decided` is its time as the status has it, "" if there is none."""
 
     service: str
+    model: str
     mode: str
     is_paused: bool
     variants: tuple[VariantPlan, ...]
     fallback_after_seconds: float
     fallback_replicas: int | None
     decided: str
+
+    @property
+    def namespace(self) -> str:
+        """The service's namespace."""
+        return self.service.partition("/")[0]
+
+    @property
+    def at_zero(self) -> bool:
+        """Whether KEDA is to have the whole service at zero."""
+        served = self.mode == SERVED_MODE and not self.is_paused
+        return served and all(v.desired == 0 for v in self.variants)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +83,7 @@ def plan_of(policy: Json) -> Plan:
     told = {v.get("name"): v for v in status.get("variants") or ()}
     return Plan(
         service=f"{metadata.get('namespace')}/{metadata.get('name')}",
+        model=str(spec.get("model", "")),
         mode=str(behavior.get("mode", "Recommend")),
         is_paused=status.get("mode") == "Paused",
         variants=tuple(_variant(v, told.get(v.get("name"), {})) for v in spec.get("variants", ())),
@@ -112,13 +126,14 @@ def _hpa(delivery: Json) -> HpaFacts | None:
 
 
 class Plans:
-    """All policies' plans by service. One thread writes; others read without waiting."""
+    """All policies' plans by service. One thread writes them, another who is called; others just read."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.listed = False  # whether the policies are known at all: unknown is not empty
         self.contact_at = -math.inf  # monotonic: when the API server last said anything
         self._plans: dict[str, Dated] = {}
+        self._called: frozenset[str] = frozenset()
         self._listener: Callable[[str], None] = lambda _: None
         self._lock = Lock()
 
@@ -137,6 +152,16 @@ class Plans:
     def age_seconds(self, dated: Dated) -> float:
         """Return how long ago it was decided; inf if that is not known."""
         return max(self.clock.monotonic() - dated.decided_at, 0.0)
+
+    def is_called(self, service: str) -> bool:
+        """Whether requests wait at the gateway for a service at zero."""
+        return service in self._called
+
+    def call(self, services: Collection[str]) -> None:
+        """Take in for whom requests wait; not for a thread's every look, only what is new is told."""
+        before, self._called = self._called, frozenset(services)
+        for service in before ^ self._called:
+            self._listener(service)
 
     def heard(self) -> None:
         """Note that the API server is there, and has nothing new to tell."""

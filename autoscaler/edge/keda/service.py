@@ -132,7 +132,8 @@ class ExternalScaler:
                 raise NoAnswerError("nothing_known", "the policies have not been read yet")
             raise NoAnswerError("unknown_policy", f"there is no ScalingPolicy {trigger.service}")
         age = self._plans.age_seconds(dated)
-        return answer_of(dated.plan, trigger, age, self._max_age_seconds)
+        called = self._plans.is_called(trigger.service)
+        return answer_of(dated.plan, trigger, age, self._max_age_seconds, called=called)
 
     def _once(
         self, method: str, answer: Callable[[bytes], bytes]
