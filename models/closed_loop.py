@@ -58,7 +58,8 @@ class StepTimes:
                 self.per_prompt_token_seconds,
             ]
         )
-        return points.design() @ each
+        seconds: FloatArray = points.design() @ each
+        return seconds
 
 
 def fit_closed_loop(points: ClosedLoop, tpot_seconds: FloatArray) -> StepTimes:
