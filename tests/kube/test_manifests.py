@@ -91,15 +91,23 @@ def test_nothing_is_granted_wholesale_and_secrets_never(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
-def test_every_role_is_bound_to_the_operator_alone(name: str) -> None:
+def test_every_role_is_bound_to_one_account_alone(name: str) -> None:
     objects = overlay(name)
     roles = {o["metadata"]["name"] for o in objects if o["kind"] in {"Role", "ClusterRole"}}
     bindings = [o for o in objects if o["kind"].endswith("RoleBinding")]
     assert sorted(b["roleRef"]["name"] for b in bindings) == sorted(roles)
-    subject = {"kind": "ServiceAccount", "name": "foreserve", "namespace": "foreserve-system"}
     for binding in bindings:
+        whose = "foreserve-scaler" if "scaler" in binding["roleRef"]["name"] else "foreserve"
+        subject = {"kind": "ServiceAccount", "name": whose, "namespace": "foreserve-system"}
         assert binding["subjects"] == [subject]
         assert binding["roleRef"]["kind"] == binding["kind"].removesuffix("Binding")
+
+
+def test_the_scaler_reads_policies_and_nothing_else() -> None:
+    role = named(overlay("keda"), "ClusterRole", "foreserve-scaler")
+    assert set(rights([role])) == {
+        ("cluster", "foreserve.dev", "scalingpolicies", verb) for verb in ("list", "watch")
+    }
 
 
 def test_a_scale_that_is_written_can_be_read() -> None:
@@ -121,14 +129,15 @@ def test_further_kinds_are_scaled_and_nothing_else() -> None:
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_every_pod_is_locked_down(name: str) -> None:
     specs = [spec for found in overlay(name) for spec in pod_specs(found)]
-    assert len(specs) == 2  # the operator, training
+    assert len(specs) == (3 if name == "keda" else 2)  # the operator, training; the scaler
     for spec in specs:
         context = spec["securityContext"]
         assert context["runAsNonRoot"] is True
         assert context["runAsUser"] == context["runAsGroup"] == context["fsGroup"] == 65532
         assert context["seccompProfile"] == {"type": "RuntimeDefault"}
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
-        assert spec["automountServiceAccountToken"] is (spec["serviceAccountName"] == "foreserve")
+        reads_the_cluster = spec["serviceAccountName"] != "foreserve-training"
+        assert spec["automountServiceAccountToken"] is reads_the_cluster
         for container in [*spec.get("initContainers", []), *spec["containers"]]:
             assert container["securityContext"] == {
                 "allowPrivilegeEscalation": False,
@@ -166,7 +175,7 @@ def test_the_deployment_is_two_probed_replicas_that_only_read_models() -> None:
 
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_selectors_find_their_pods(name: str) -> None:
-    objects = overlay(name)
+    objects = [o for o in overlay(name) if "scaler" not in o["metadata"]["name"]]
     (operator,) = [o["spec"]["template"] for o in objects if o["kind"] == "Deployment"]
     (training,) = [
         o["spec"]["jobTemplate"]["spec"]["template"] for o in objects if o["kind"] == "CronJob"
@@ -186,6 +195,31 @@ def test_selectors_find_their_pods(name: str) -> None:
         assert selector.items() <= labels.items()
         assert not selector.items() <= its.items()
     assert policy_selector(objects, "foreserve-training").items() <= its.items()
+
+
+def test_selectors_find_the_scaler_and_nobody_else() -> None:
+    objects = overlay("keda")
+    labels = {
+        o["metadata"]["name"]: o["spec"]["template"]["metadata"]["labels"]
+        for o in objects
+        if o["kind"] == "Deployment"
+    }
+    deployment = named(objects, "Deployment", "foreserve-scaler")["spec"]
+    selectors = [
+        named(objects, "Service", "foreserve-scaler")["spec"]["selector"],
+        deployment["selector"]["matchLabels"],
+        named(objects, "PodDisruptionBudget", "foreserve-scaler")["spec"]["selector"][
+            "matchLabels"
+        ],
+        policy_selector(objects, "foreserve-scaler"),
+        *(
+            c["labelSelector"]["matchLabels"]
+            for c in deployment["template"]["spec"]["topologySpreadConstraints"]
+        ),
+    ]
+    for selector in selectors:
+        found = [n for n, own in labels.items() if selector.items() <= own.items()]
+        assert found == ["foreserve-scaler"]
 
 
 def policy_selector(objects: list[Object], name: str) -> Object:
@@ -208,8 +242,20 @@ def test_network_policies_let_through_only_what_is_needed() -> None:
     assert rest == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
 
 
-def test_no_pod_disruption_budget_blocks_a_drain() -> None:
-    budget = named(overlay("recommend"), "PodDisruptionBudget", "foreserve")["spec"]
+def test_only_keda_asks_the_scaler() -> None:
+    spec = named(overlay("keda"), "NetworkPolicy", "foreserve-scaler")["spec"]
+    keda, monitoring = spec["ingress"]
+    assert [p["port"] for p in keda["ports"]] == ["grpc"]
+    assert keda["from"] == [
+        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "keda"}}}
+    ]
+    assert [p["port"] for p in monitoring["ports"]] == ["http"]
+    assert {p["port"] for e in spec["egress"] for p in e["ports"]} == {53, 443, 6443, 9090}
+
+
+@pytest.mark.parametrize("name", ["foreserve", "foreserve-scaler"])
+def test_no_pod_disruption_budget_blocks_a_drain(name: str) -> None:
+    budget = named(overlay("keda"), "PodDisruptionBudget", name)["spec"]
     assert budget["maxUnavailable"] == 1
     assert "minAvailable" not in budget
 
@@ -233,7 +279,8 @@ def command_lines(name: str) -> list[list[str]]:
 def test_commands_take_the_flags_that_they_are_given(name: str) -> None:
     lines = command_lines(name)
     words = [[a for a in line if not a.startswith("-")] for line in lines]
-    assert sorted(words) == [["ingest", "prometheus"], ["run"], ["train"]]
+    scaler = [["scaler"]] if name == "keda" else []
+    assert sorted(words) == [["ingest", "prometheus"], ["run"], *scaler, ["train"]]
     for line, command in zip(lines, words, strict=True):
         given = {a.split("=", 1)[0] for a in line if a.startswith("-")}
         assert given <= flags_of(*command), command
@@ -290,8 +337,8 @@ def test_kustomize_builds_what_these_tests_read(name: str) -> None:
         assert whole == expected[each]
 
 
-def build_with(tmp_path: Path, component: str) -> list[Object]:
-    """The overlay recommend with one component, as a user's own kustomization would have it."""
+def build_with(tmp_path: Path, component: str, name: str = "recommend") -> list[Object]:
+    """An overlay with one component, as a user's own kustomization would have it."""
     tree = tmp_path / "manifests"
     tree.symlink_to(MANIFESTS)
     own = tmp_path / "own"
@@ -300,7 +347,7 @@ def build_with(tmp_path: Path, component: str) -> list[Object]:
         {
             "apiVersion": "kustomize.config.k8s.io/v1beta1",
             "kind": "Kustomization",
-            "resources": ["../manifests/overlays/recommend"],
+            "resources": [f"../manifests/overlays/{name}"],
             "components": [f"../manifests/components/{component}"],
         }
     )
@@ -321,6 +368,19 @@ def test_without_shared_volumes_there_is_one_operator_and_training_beside_it(
     (term,) = spec["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
     labels = deployment["template"]["metadata"]["labels"]
     assert term["labelSelector"]["matchLabels"].items() <= labels.items()
+
+
+def test_with_mtls_the_scaler_has_its_files_and_takes_the_flags(tmp_path: Path) -> None:
+    objects = build_with(tmp_path, "keda-mtls", "keda")
+    (spec,) = pod_specs(named(objects, "Deployment", "foreserve-scaler"))
+    (container,) = spec["containers"]
+    given = dict(a.split("=", 1) for a in container["args"][1:])
+    assert set(given) <= flags_of("scaler")
+    (mount,) = [m for m in container["volumeMounts"] if m["name"] == "tls"]
+    (volume,) = [v for v in spec["volumes"] if v["name"] == "tls"]
+    assert volume["secret"]["secretName"] == "foreserve-scaler-tls"
+    for flag in ("--tls-cert", "--tls-key", "--client-ca"):
+        assert given[flag].startswith(f"{mount['mountPath']}/")
 
 
 def test_the_service_monitor_finds_the_service(tmp_path: Path) -> None:
