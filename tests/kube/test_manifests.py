@@ -25,6 +25,9 @@ from manifest_files import (
 
 from autoscaler.cli import app
 from autoscaler.core.types import Policies
+from autoscaler.edge.clock import Clock
+from autoscaler.edge.keda.metrics import ScalerMetrics
+from autoscaler.edge.keda.plans import Plans
 from autoscaler.edge.kube.deletion_cost import cost_patch
 from autoscaler.edge.metrics import OperatorMetrics
 from autoscaler.edge.telemetry_config import read_labels
@@ -383,10 +386,16 @@ def test_with_mtls_the_scaler_has_its_files_and_takes_the_flags(tmp_path: Path) 
         assert given[flag].startswith(f"{mount['mountPath']}/")
 
 
-def test_the_service_monitor_finds_the_service(tmp_path: Path) -> None:
-    objects = build_with(tmp_path, "servicemonitor")
-    monitor = named(objects, "ServiceMonitor", "foreserve")
-    service = named(objects, "Service", "foreserve-metrics")
+@pytest.mark.parametrize(
+    ("monitor_name", "service_name"),
+    [("foreserve", "foreserve-metrics"), ("foreserve-scaler", "foreserve-scaler")],
+)
+def test_the_service_monitor_finds_the_service(
+    tmp_path: Path, monitor_name: str, service_name: str
+) -> None:
+    objects = build_with(tmp_path, "servicemonitor", "keda")
+    monitor = named(objects, "ServiceMonitor", monitor_name)
+    service = named(objects, "Service", service_name)
     wanted = monitor["spec"]["selector"]["matchLabels"]
     assert wanted.items() <= service["metadata"]["labels"].items()
     assert monitor["metadata"]["namespace"] == service["metadata"]["namespace"]
@@ -542,7 +551,8 @@ def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
 
 def test_the_documentation_names_every_metric() -> None:
     text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-    for family in OperatorMetrics("1").registry.collect():
+    scaler = ScalerMetrics("1", Plans(Clock())).registry
+    for family in (*OperatorMetrics("1").registry.collect(), *scaler.collect()):
         name = family.name + ("_total" if family.type == "counter" else "")
         assert f"`{name}`" in text, name
 
