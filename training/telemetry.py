@@ -15,6 +15,7 @@ from models.frames import (
     validate_serving,
     validate_startups,
 )
+from models.mend import mend_load
 
 LOAD_FILE = "load.parquet"
 SERVING_FILE = "serving.parquet"
@@ -30,6 +31,7 @@ class Telemetry:
     serving: pd.DataFrame
     startups: pd.DataFrame
     missing: tuple[str, ...]  # files that the folder lacks
+    mended: tuple[str, ...] = ()  # what was impossible in the load and is taken as gaps
 
 
 def read_telemetry(folder: Path) -> Telemetry:
@@ -43,12 +45,26 @@ def read_telemetry(folder: Path) -> Telemetry:
     absent = [f for f in (SERVING_FILE, STARTUPS_FILE) if not (folder / f).exists()]
     if (folder / WATCHED_FILE).exists():
         absent = [f for f in absent if f != STARTUPS_FILE]  # starts are known all the same
+    load, mended = read_load(folder / LOAD_FILE)
     return Telemetry(
-        load=read_frame(folder / LOAD_FILE, validate_load),
+        load=load,
         serving=_optional(folder / SERVING_FILE, validate_serving, _no_serving()),
         startups=starts.joined(_starts(folder / STARTUPS_FILE), _starts(folder / WATCHED_FILE)),
         missing=tuple(absent),
+        mended=mended,
     )
+
+
+def read_load(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Return the load of a Parquet file and sentences on what was mended, or raise FrameError."""
+    notes: list[str] = []
+
+    def mended(frame: pd.DataFrame, where: str) -> pd.DataFrame:
+        done = mend_load(frame, where)
+        notes.extend(done.notes)
+        return validate_load(done.frame, where)
+
+    return read_frame(path, mended), tuple(notes)
 
 
 def read_frame(path: Path, validate: Callable[[pd.DataFrame, str], pd.DataFrame]) -> pd.DataFrame:

@@ -57,6 +57,7 @@ def train(
         "trained_until_seconds": _trained_until(series, incumbent, load_verdict),
         "step_seconds": series.step_seconds,
         "missing_files": list(telemetry.missing),
+        "mended": list(telemetry.mended),
         "promotion": {
             "load": summary_of(load_verdict),
             "latency": _renewed(telemetry.serving.empty),

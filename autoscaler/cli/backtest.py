@@ -9,7 +9,7 @@ import typer
 from autoscaler.cli.common import log, progress_report
 from autoscaler.cli.ingest_otlp import identity_of
 from autoscaler.cli.telemetry import StoreRules, StoreService, StoreVariant, telemetry_folder
-from models.frames import LOAD_NUMBERS, FrameError, LoadSeries, to_series, validate_load
+from models.frames import LOAD_NUMBERS, FrameError, LoadSeries, to_series
 from models.otlp_identity import SERVICE_TEMPLATE, VARIANT_TEMPLATE, Identity
 
 EXAMPLE = """
@@ -83,11 +83,13 @@ def backtest(
 
 
 def _series(load: Path, identity: Identity) -> LoadSeries:
-    from training.telemetry import LOAD_FILE, read_frame
+    from training.telemetry import LOAD_FILE, read_load
 
     with telemetry_folder(load, identity) as found:
-        file = found / LOAD_FILE if found.is_dir() else found
-        return to_series(read_frame(file, validate_load), str(load))
+        frame, mended = read_load(found / LOAD_FILE if found.is_dir() else found)
+    for sentence in mended:
+        log.warning("%s", sentence)
+    return to_series(frame, str(load))
 
 
 def _run(

@@ -50,6 +50,8 @@ def train(
         trained = run_training(
             folder, models, incumbent=current_generation(models), progress=report
         )
+    for sentence in trained.summary["mended"]:
+        log.warning("%s", sentence)
     for part, verdict in trained.summary["promotion"].items():
         word = "promoted" if verdict["promoted"] else "kept the incumbent"
         log.info("%s: %s (%s)", part, word, verdict["why"])

@@ -1,5 +1,6 @@
 """Read what the features need of a load history: its last days, and only of known services."""
 
+import logging
 from collections.abc import Collection
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from models.frames import FrameError, LoadSeries, load_step_seconds, to_series, validate_load
+from models.mend import mend_load
+
+log = logging.getLogger("foreserve")
 
 
 def read_history(
@@ -35,7 +39,10 @@ def read_history(
         raise FrameError(f"{path}: not readable as Parquet ({error})") from error
     if frame.empty and {"ts", "service"} <= set(frame.columns):
         return None
-    frame = validate_load(frame, str(path))
+    mended = mend_load(frame, str(path))
+    for sentence in mended.notes:
+        log.warning("%s", sentence)
+    frame = validate_load(mended.frame, str(path))
     if step_seconds is not None:
         _refuse_longer_steps(frame, str(path), step_seconds)
     return to_series(frame, str(path), step_seconds=step_seconds)

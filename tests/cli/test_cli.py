@@ -262,7 +262,7 @@ def naive_times(folder: Path) -> None:
 
 def duplicates(folder: Path) -> None:
     frame = load_frame()
-    pd.concat([frame, frame.iloc[:5]]).to_parquet(folder / "load.parquet")
+    pd.concat([frame, frame.assign(requests=1.0)]).to_parquet(folder / "load.parquet")
 
 
 def negative(folder: Path) -> None:
@@ -283,7 +283,7 @@ def nothing_known(folder: Path) -> None:
         (drop_column, ["load.parquet", "'input_tokens'", "missing"]),
         (milliseconds, ["serving.parquet", "tpot_p50_seconds", "milliseconds"]),
         (naive_times, ["load.parquet", "'ts'", "time zone"]),
-        (duplicates, ["load.parquet", "5 duplicate rows"]),
+        (duplicates, ["load.parquet", "2880 duplicate rows"]),
         (negative, ["load.parquet", "requests", ">= 0"]),
         (not_parquet, ["load.parquet", "Parquet"]),
         (nothing_known, ["load.parquet", "no known value"]),
