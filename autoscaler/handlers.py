@@ -15,11 +15,13 @@ import kopf
 
 from autoscaler.edge.kube.api import KubeApi
 from autoscaler.edge.kube.cluster import Cluster
+from autoscaler.operate.troubles import Troubles
 
 log = logging.getLogger("foreserve.watch")
-logging.getLogger("kopf._core.reactor.running").setLevel(
-    logging.ERROR
-)  # signals are not kopf's here
+REFUSED = (
+    "the API server does not accept this account's credentials: does the ServiceAccount still exist, was "
+    "its token revoked?"
+)
 RESTART_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 FOLLOW_SECONDS = 0.1  # between two looks at what the other thread and kopf say
 INACTIVE_SECONDS = 70.0  # a silent stream is opened anew: bookmarks come every minute
@@ -27,6 +29,25 @@ INACTIVE_SECONDS = 70.0  # a silent stream is opened anew: bookmarks come every 
 STREAM = "watcher for "  # how kopf names the tasks of its watch streams
 LACKING_SECONDS = 5.0  # that a stream may be gone (its CRD is, say) before all are begun anew
 END_SECONDS = 5.0  # for kopf to end by itself
+
+
+class _TellRefusalOnce(logging.Filter):
+    """Drops what kopf says, with its stacks, of each try and of credentials that are refused.
+
+    `Watches` tells in one line why watching has ended.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        a_try = str(record.msg).startswith("Request attempt")
+        return not (isinstance(error, kopf.LoginError) or a_try)
+
+
+logging.getLogger("kopf._core.reactor.running").setLevel(
+    logging.ERROR
+)  # signals are not kopf's here
+for _name in ("kopf._core.reactor.running", "kopf._core.reactor.observation", "asyncio"):
+    logging.getLogger(_name).addFilter(_TellRefusalOnce())
 
 WATCHED: Mapping[str, tuple[str, str, str]] = {
     "policies": ("foreserve.dev", "v1alpha1", "scalingpolicies"),
@@ -97,6 +118,7 @@ class Watches:
         self._api = api
         self._stop = threading.Event()
         self._running = threading.Event()
+        self._troubles = Troubles("watching", over="watch streams are open again")
         self._thread = threading.Thread(target=self._run, name="kopf", daemon=True)
 
     @property
@@ -119,16 +141,17 @@ class Watches:
             ready = threading.Event()
             try:
                 asyncio.run(self._operate(ready))
-                ended = "ended"
+                why, told = "ended", "kopf gave up"
+            except kopf.LoginError:
+                why, told = "401 Unauthorized", REFUSED
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - watching goes on
-                ended = f"ended with {type(error).__name__}: {error}"
+                why, told = type(error).__name__, str(error) or "no message"
             self._running.clear()
             if self._stop.is_set():
                 return
             failures = 0 if ready.is_set() else failures + 1
-            wait = RESTART_SECONDS[min(failures, len(RESTART_SECONDS) - 1)]
-            log.warning("watching %s; again in %.0f s", ended, wait)
-            self._stop.wait(wait)
+            self._troubles.follow({why: f"{told}; it is begun anew"}, time.monotonic())
+            self._stop.wait(RESTART_SECONDS[min(failures, len(RESTART_SECONDS) - 1)])
 
     async def _operate(self, ready: threading.Event) -> None:
         stop = (
@@ -166,8 +189,9 @@ class Watches:
             if time.monotonic() - whole_at > LACKING_SECONDS:
                 log.warning("%d of %d watch streams have ended", most - streams, most)
                 break
-            if ready.is_set():
+            if ready.is_set() and streams and not self._running.is_set():
                 self._running.set()
+                self._troubles.follow({}, time.monotonic())
             await asyncio.sleep(FOLLOW_SECONDS)
         self._running.clear()
         stop.set()

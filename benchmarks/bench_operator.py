@@ -80,20 +80,27 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
+def log_mib(folder: Path) -> float:
+    return sum(f.stat().st_size for f in folder.glob("*")) / 2**20
+
+
 def measure(url: str, kubeconfig: Path, models: Path, seconds: float, interval: float) -> None:
-    port = free_port()
+    port, decisions = free_port(), kubeconfig.with_name("decisions")
     command = [
         sys.executable, "-c", "from autoscaler.cli import main; main()", "run",
         "--models", str(models), "--prometheus", url, "--kubeconfig", str(kubeconfig),
         "--interval-seconds", str(interval), "--http", f"127.0.0.1:{port}", "--no-history",
+        "--decision-log", str(decisions),
     ]  # fmt: skip
     process = subprocess.Popen(command)
     try:
         time.sleep(60)  # first statuses, first checkpoint, imports
         before, begun, cpu = ticks(port), time.monotonic(), cpu_seconds(process.pid)
+        logged = log_mib(decisions)
         time.sleep(seconds)
         after, took = ticks(port), time.monotonic() - begun
         used = cpu_seconds(process.pid) - cpu
+        logged = (log_mib(decisions) - logged) / took * 86_400
         turns = after["collect", "count"] - before["collect", "count"]
         parts = {
             phase: (after[phase, "sum"] - before[phase, "sum"]) / turns
@@ -102,7 +109,8 @@ def measure(url: str, kubeconfig: Path, models: Path, seconds: float, interval: 
         print(
             f"{turns:.0f} turns: {sum(parts.values()):.2f} s a turn "
             f"({', '.join(f'{n} {s * 1000:.0f} ms' for n, s in parts.items())}), "
-            f"CPU {used / took:.1%} of a core, peak {rss_mib(process.pid):.0f} MiB"
+            f"CPU {used / took:.1%} of a core, peak {rss_mib(process.pid):.0f} MiB, "
+            f"decision log {logged:.0f} MiB a day"
         )
     finally:
         process.send_signal(signal.SIGTERM)

@@ -81,6 +81,7 @@ def serve(place: Place, source: Source, *, with_history: bool) -> None:
     api = KubeApi.from_environment(place.kubeconfig, place.context)
     cluster = Cluster(reducers())
     metrics = OperatorMetrics(version)
+    api.count_errors(metrics.count_api_error)
     world = _World(
         api=api,
         cluster=cluster,

@@ -93,7 +93,9 @@ class OperatorMetrics:
         self._info = self._gauge("model_info", "The models' generation in use.", ["generation"])
         self._writes = self._counter("writes", "Writes to the API server.", ["what", "result"])
         self._errors = self._counter(
-            "api_errors", "Requests that the API server refused or did not answer.", ["reason"]
+            "api_errors",
+            "Requests that the API server refused or did not answer, each try.",
+            ["verb", "resource", "code"],
         )
         self._gauge("build_info", "The program's version.", ["version"]).labels(version).set(1)
         self._leader.set(0)
@@ -127,9 +129,9 @@ class OperatorMetrics:
         """Count a write: `what` (scale, status, event, checkpoint, deletion-cost ...), and its result."""
         self._writes.labels(what, result).inc()
 
-    def count_api_error(self, reason: str) -> None:
-        """Count a failed request by the API server's reason, such as Conflict or Forbidden."""
-        self._errors.labels(reason).inc()
+    def count_api_error(self, verb: str, resource: str, code: str) -> None:
+        """Count a failed request; `code`: the HTTP status, or a word where there was no answer."""
+        self._errors.labels(verb, resource, code).inc()
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """Return the exposition and its content type, in the format that `accept` prefers."""

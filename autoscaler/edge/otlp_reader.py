@@ -88,6 +88,7 @@ class OtlpReader:
         services: dict[str, ServiceObservation] = {}
         stale: dict[str, float] = {}
         partial: dict[str, tuple[str, ...]] = {}
+        scraped: dict[Key, float] = {}
         for name, policy in policies.services.items():
             age = rows.age_seconds(name)
             if age > self._settings.stale_after_seconds:
@@ -97,12 +98,14 @@ class OtlpReader:
             if seen is None:
                 continue
             services[name] = seen
+            scraped |= rows.speaking(policy)
             missing = missing_of(seen, {}) + rows.lengths_missing(seen) + rows.strangers(policy)
             if missing:
                 partial[name] = missing
         silent = tuple(n for n in policies.services if n not in services)
         observation = Observation(now_seconds, seconds, services, {})
-        return Reading(observation, {}, silent, stale, partial, tuple(services))
+        rebuilt = frozenset(n for n in services if rows.rebuilt(policies.services[n]))
+        return Reading(observation, {}, silent, stale, partial, tuple(services), scraped, rebuilt)
 
     def _live(self, policies: Policies, now_seconds: float) -> tuple[Places, Live]:
         settings = self._settings
@@ -169,6 +172,22 @@ class _Rows:
         """Whether anything is known of the engines of this row."""
         place = self._group.get(key)
         return place is not None and bool(self._live.numbers.known[place, 0])
+
+    def speaking(self, policy: Policy) -> dict[Key, float]:
+        """Return how many replicas of each variant speak, without variants of which none does."""
+        counts = {
+            (policy.service, variant.name): float(self._live.live[self._group[key]])
+            for variant, key in keys_of(policy, self.has)
+            if self.has(key)
+        }
+        return {key: n for key, n in counts.items() if n > 0}
+
+    def rebuilt(self, policy: Policy) -> bool:
+        """Whether the service's rate is the sum of what its replicas tell, and not a gateway's."""
+        keys = [key for _, key in keys_of(policy, self.has) if self.has(key)]
+        told = math.fsum(self._get("arrival_rate_rps", key) for key in keys)
+        rate = float(self._live.arrival_rate_rps[self._service[policy.service]])
+        return bool(keys) and math.isclose(told, rate, rel_tol=1e-6)
 
     def lengths_missing(self, seen: ServiceObservation) -> tuple[str, ...]:
         """Return which lengths nobody tells though requests end."""

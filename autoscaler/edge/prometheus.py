@@ -95,6 +95,7 @@ class PrometheusReader:
         stale: dict[str, float] = {}
         partial: dict[str, tuple[str, ...]] = {}
         by_scrapes: list[str] = []
+        scraped: dict[Key, float] = {}
         for name, policy in policies.services.items():
             ages = [answers.get("age_seconds", key) for _, key in keys_of(policy, answers.has)]
             age = min((a for a in ages if not math.isnan(a)), default=math.nan)
@@ -107,6 +108,7 @@ class PrometheusReader:
             if seen is None:
                 continue
             services[name] = seen
+            scraped |= _scraped(policy, answers)
             missing = missing_of(seen, failed)
             if missing:
                 partial[name] = missing
@@ -114,7 +116,10 @@ class PrometheusReader:
                 by_scrapes.append(name)
         silent = tuple(n for n in policies.services if n not in services)
         observation = Observation(now_seconds, settings.interval_seconds, services, {})
-        return Reading(observation, failed, silent, stale, partial, tuple(by_scrapes))
+        rebuilt = frozenset(n for n in services if math.isnan(gateway.get(n, math.nan)))
+        return Reading(
+            observation, failed, silent, stale, partial, tuple(by_scrapes), scraped, rebuilt
+        )
 
     def _ask(self, now_seconds: float) -> tuple[dict[str, list[Row]], dict[str, str]]:
         asked: dict[Future[list[Row]], str] = {
@@ -169,6 +174,15 @@ def _service(
     )  # lengths as the phase sees them that reads, or writes
     osl = answers.mean("osl_tokens", phases[-1])
     return ServiceObservation(rate, isl, osl, with_held(variants, held)), by_scrapes
+
+
+def _scraped(policy: Policy, answers: Answers) -> dict[Key, float]:
+    """Return how many replicas of each variant are scraped, without variants of which none is."""
+    counts = {
+        (policy.service, variant.name): answers.get("ready_replicas", key)
+        for variant, key in keys_of(policy, answers.has)
+    }
+    return {key: n for key, n in counts.items() if not math.isnan(n)}
 
 
 def _variant(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from autoscaler.core.types import (
     Observation,
@@ -22,6 +22,8 @@ class Reading:
     failed: query -> one sentence. silent: services of policies that are absent from the observation.
     stale: service -> age of its newest sample in seconds. partial: service -> what is missing though
     the service answers. counted_by_scrapes: services whose replicas only their telemetry counts.
+    scraped: (service, variant of the policy) -> replicas that tell of themselves, a mean over the window;
+    rebuilt: services whose rate is the sum of what these tell, no gateway's.
     """
 
     observation: Observation
@@ -30,6 +32,8 @@ class Reading:
     stale: Mapping[str, float]
     partial: Mapping[str, tuple[str, ...]]
     counted_by_scrapes: tuple[str, ...]
+    scraped: Mapping[Key, float] = field(default_factory=dict)
+    rebuilt: frozenset[str] = frozenset()
 
 
 def keys_of(policy: Policy, has: Callable[[Key], bool]) -> list[tuple[Variant, Key]]:

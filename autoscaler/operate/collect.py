@@ -27,11 +27,14 @@ class Replicas:
     ready: int
     starting: int
     draining: int
+    settled: int = 0  # ready for long enough to be scraped
 
 
-def replicas_of(desired: int, ready: int, starting: int, draining: int) -> Replicas:
+def replicas_of(
+    desired: int, ready: int, starting: int, draining: int, settled: int = 0
+) -> Replicas:
     """Return the counts; what is desired and not yet there is starting as well."""
-    return Replicas(desired, ready, max(starting, desired - ready, 0), draining)
+    return Replicas(desired, ready, max(starting, desired - ready, 0), draining, settled)
 
 
 def merged(

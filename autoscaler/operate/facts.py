@@ -26,6 +26,7 @@ from autoscaler.edge.kube.scale import ScaleView, read_scales
 from autoscaler.edge.kube.selectors import group_selector
 from autoscaler.operate.authority import TargetKey
 from autoscaler.operate.collect import Replicas, VariantKey, replicas_of
+from autoscaler.operate.coverage import SETTLED_SECONDS
 from autoscaler.operate.roster import Roll, Roster, is_paused, see
 
 log = logging.getLogger("foreserve")
@@ -167,7 +168,7 @@ class FactFinder:
             scales=scales,
             pods=pods,
             groups=groups,
-            replicas=_replicas(targets, scales, pods, groups),
+            replicas=_replicas(targets, scales, pods, groups, now_seconds),
             inventory=usable(roll.pool_bodies, facts, lambda p: p.uid in ours),
             quotas=namespace_limits(
                 roll.pool_bodies, slow.quotas or [], every_pod, lambda p: p.uid in ours
@@ -312,11 +313,18 @@ def _groups(
     return pods_of(groups, pods)
 
 
+def _is_settled(pod: PodRecord, now_seconds: float) -> bool:
+    """Whether a pod serves and has been ready for so long that its metrics must have been scraped."""
+    serves = pod.ready and not pod.deleting and not pod.ended
+    return serves and now_seconds - pod.ready_seconds >= SETTLED_SECONDS
+
+
 def _replicas(
     targets: Mapping[VariantKey, TargetKey],
     scales: Mapping[TargetKey, ScaleView | KubeError],
     pods: Mapping[VariantKey, list[PodRecord]],
     groups: Mapping[VariantKey, list[PodRecord]],
+    now_seconds: float,
 ) -> dict[VariantKey, Replicas]:
     """Return the counts of every workload whose scale could be read.
 
@@ -331,6 +339,10 @@ def _replicas(
         if own is None:
             out[key] = replicas_of(view.replicas, min(view.status_replicas, view.replicas), 0, 0)
         else:
-            counts = replica_counts(whole_groups(own, groups.get(key, own)))
-            out[key] = replicas_of(view.replicas, counts.ready, counts.starting, counts.draining)
+            members = whole_groups(own, groups.get(key, own))
+            counts = replica_counts(members)
+            settled = sum(_is_settled(pod, now_seconds) for pod in members)
+            out[key] = replicas_of(
+                view.replicas, counts.ready, counts.starting, counts.draining, settled
+            )
     return out

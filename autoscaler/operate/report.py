@@ -26,6 +26,7 @@ from autoscaler.policy.schema import AcceleratorPool
 
 log = logging.getLogger("foreserve.decision")
 PARALLEL = 8
+SECONDS_PER_HOUR = 3600.0
 STATUS_SECONDS = 5.0  # of a turn, for statuses: a slow server must not slow decisions
 Status = Mapping[str, Any]
 
@@ -109,6 +110,7 @@ class Reporter:
         policy = member.policy
         deliveries, verdict = delivered(turn, member, asks)
         last = self._last_telemetry.get(name, math.nan)
+        finished, attained = _recent(turn, name)
         inputs = StatusInputs(
             mode=Mode.RECOMMEND if policy is None else policy.behavior.mode,
             decision=turn.step.decisions.services.get(name),
@@ -117,6 +119,12 @@ class Reporter:
             stale_after_seconds=self._stale_after,
             lead_seconds=lead_seconds.get(name, math.nan),
             model_version=model_version,
+            partly=turn.partly.get(name, ""),
+            withheld=turn.withheld.get(name, ""),
+            lowering=turn.lowering.get(name, ""),
+            attainment=math.nan if policy is None else policy.attainment,
+            attained_ratio=attained,
+            finished_requests=finished,
             problems=_obstacles(turn, member),
             deliveries=deliveries,
             delivered=verdict,
@@ -174,7 +182,6 @@ class Reporter:
             return False
         except KubeError as error:
             self._metrics.count_write("status", "failed")
-            self._metrics.count_api_error(error.reason or "Unknown")
             self._unwritten[f"{about.kind} {about.name}"] = str(error)
             return False
         self._metrics.count_write("status", "ok")
@@ -242,6 +249,17 @@ def _log_decision(
 
 def _number(value: float) -> float | None:
     return round(value, 4) if math.isfinite(value) else None
+
+
+def _recent(turn: Turn, service: str) -> tuple[float, float]:
+    """Return how many requests ended in this hour and the last, and the share of them within the SLO."""
+    state = turn.state.services.get(service)
+    hour = int(turn.now_seconds // SECONDS_PER_HOUR)
+    hours = [] if state is None else [h for h in state.budget if h.hour >= hour - 1]
+    finished = math.fsum(h.finished for h in hours)
+    if finished <= 0:
+        return 0.0, math.nan
+    return finished, 1.0 - math.fsum(h.missed for h in hours) / finished
 
 
 def _obstacles(turn: Turn, member: Member) -> dict[Obstacle, str]:
@@ -312,5 +330,6 @@ def _pool(turn: Turn, seen: Seen, previous: Status) -> Status:
             for c in classes
         ],
         invalid=facts.roll.pool_problems.get(seen.name, ""),
+        excluded=facts.inventory.excluded_nodes.get(seen.name, {}),
     )
     return pool_status(previous, seen.generation, inputs, turn.now_seconds)

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from autoscaler.core.types import Mode, Observation, Policies
+from autoscaler.core.outcome import State
+from autoscaler.core.types import Observation, Policies
 from autoscaler.edge.clock import Clock, SteadyTime
 from autoscaler.edge.kube.api import KubeApi
 from autoscaler.edge.kube.conflicts import (
@@ -29,10 +30,12 @@ from autoscaler.edge.tracing import TickTraces
 from autoscaler.loop import Controller, Step
 from autoscaler.operate.authority import Standing, standing_of
 from autoscaler.operate.collect import accelerators, limited, merged, only_seen
+from autoscaler.operate.coverage import whole
 from autoscaler.operate.effects import Outcome, Write, carry_out, writes_of
 from autoscaler.operate.facts import FactFinder, Facts
 from autoscaler.operate.memory import Memory
 from autoscaler.operate.record import Recorder
+from autoscaler.operate.restraints import Lowering, as_acted, withheld
 
 log = logging.getLogger("foreserve")
 
@@ -66,6 +69,10 @@ class Turn:
     standings: Mapping[str, Standing]
     outcomes: tuple[Outcome, ...]
     led: bool
+    state: State  # after the step
+    partly: Mapping[str, str]  # services of which telemetry tells a part, and which
+    withheld: Mapping[str, str]  # services whose decision is written later, and when
+    lowering: Mapping[str, str]  # services of which more runs than their maximum
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +102,8 @@ class Operator:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._lowering = Lowering()
+        self._forbidden: set[str] = set()  # services that we were not allowed to scale
 
     def leads(self) -> bool:
         """Whether this process may act now."""
@@ -113,13 +122,17 @@ class Operator:
             if parts.time.compare():  # asked in a wrong time: once more, before anything follows
                 now = parts.time.now(controller.last_seconds)
                 reading = parts.telemetry.read(policies, now)
-            observation = _observed(reading.observation, policies, facts)
+            telemetry, partly = whole(reading, policies, facts.replicas)
+            observation = _observed(telemetry, policies, facts)
             standings = standings_of(facts)
-            policies = _as_acted(policies, standings)
+            policies = as_acted(policies, standings, self._forbidden)
             led = self.leads() and parts.memory.recall(controller, parts.lease.tenure)
         collected = clock.monotonic()
         parts.metrics.observe_phase("collect", collected - begun)
         with parts.traces.phase("decide"):
+            policies, lowering = self._lowering.gently(
+                policies, standings, facts.replicas, controller.state, now
+            )
             controller.declare(policies)
             fresh = parts.memory.take_note(controller, standings, facts.replicas, now)
             controller.forget(parts.memory.gone(facts.roll.members, now))
@@ -134,7 +147,19 @@ class Operator:
             with parts.traces.phase("actuate"):
                 outcomes = self._act(step, facts, standings, fresh, may_lower=may_lower)
         parts.metrics.observe_phase("actuate", clock.monotonic() - decided)
-        return Turn(now, facts, reading, step, standings, outcomes, led)
+        return Turn(
+            now_seconds=now,
+            facts=facts,
+            reading=reading,
+            step=step,
+            standings=standings,
+            outcomes=outcomes,
+            led=led,
+            state=controller.state,
+            partly=partly,
+            withheld=withheld(fresh, step, standings, may_grow=may_grow, may_lower=may_lower),
+            lowering=lowering,
+        )
 
     def _act(
         self,
@@ -148,8 +173,11 @@ class Operator:
         """Write the scales that may be written; not of services whose authority has just changed."""
         may = [n for n, s in standings.items() if s.writes and n not in fresh]
         writes = writes_of(step.decisions, facts.targets(), facts.scales, may)
+        doubtful = [w for w in writes if w.service in self._forbidden]
+        writes = [w for w in writes if w.service not in self._forbidden]
+        refused = self._ask_again(doubtful)
         growing, going = [w for w in writes if not w.lowers], [w for w in writes if w.lowers]
-        outcomes = self._carry_out(growing)  # which waits for nothing
+        outcomes = [*refused, *self._carry_out(growing)]  # which waits for nothing
         if not may_lower:
             return tuple(outcomes)
         if going and self._parts.before_writes is not None:
@@ -159,7 +187,19 @@ class Operator:
     def _carry_out(self, writes: Sequence[Write]) -> Sequence[Outcome]:
         if not writes:
             return ()
-        return carry_out(self._parts.api, writes, self._parts.lease.left_seconds)
+        outcomes = carry_out(self._parts.api, writes, self._parts.lease.left_seconds)
+        self._forbidden |= {o.write.service for o in outcomes if o.forbidden}
+        return outcomes
+
+    def _ask_again(self, writes: Sequence[Write]) -> list[Outcome]:
+        """Write what is there already, to learn whether it is allowed now; return what is refused still.
+
+        Not the decision: it was made as advice, without regard to what is left for it.
+        """
+        outcomes = self._carry_out([replace(w, replicas=w.view.replicas) for w in writes])
+        refused = [o for o in outcomes if o.problem]
+        self._forbidden -= {w.service for w in writes} - {o.write.service for o in refused}
+        return refused
 
 
 def _observed(telemetry: Observation, policies: Policies, facts: Facts) -> Observation:
@@ -168,18 +208,6 @@ def _observed(telemetry: Observation, policies: Policies, facts: Facts) -> Obser
     ]
     usable = accelerators(policies, facts.replicas, facts.inventory.usable, declared)
     return merged(telemetry, policies, facts.replicas, usable)
-
-
-def _as_acted(policies: Policies, standings: Mapping[str, Standing]) -> Policies:
-    """Return the policies with mode Recommend where nothing is written: paused, or another one scales."""
-    services = dict(policies.services)
-    for name, standing in standings.items():
-        behavior = services[name].behavior
-        if behavior.mode is Mode.SCALE and not standing.writes:
-            services[name] = replace(
-                services[name], behavior=replace(behavior, mode=Mode.RECOMMEND)
-            )
-    return replace(policies, services=services)
 
 
 def standings_of(facts: Facts) -> dict[str, Standing]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
+MAX_EXCLUDED_NODES = 10  # that a pool's status names
 MAX_MESSAGE_CHARACTERS = 1024
 REASON_PATTERN = r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"
 
@@ -51,6 +52,7 @@ class ConditionReason(StrEnum):
     NO_DECISION = "NoDecision"
     # TelemetryFresh
     MEASURED = "Measured"
+    PARTLY_MEASURED = "PartlyMeasured"
     STALE = "Stale"
     NEVER_MEASURED = "NeverMeasured"
     # ModelTrusted
@@ -62,6 +64,7 @@ class ConditionReason(StrEnum):
     ERROR_BUDGET_SPENT = "ErrorBudgetSpent"
     CAPACITY_SHORT = "CapacityShort"
     MISS_PREDICTED = "MissPredicted"
+    MISS_MEASURED = "MissMeasured"
     # Constrained
     UNCONSTRAINED = "Unconstrained"
     ACCELERATORS_LACKING = "AcceleratorsLacking"
@@ -275,6 +278,15 @@ class ClassStatus(_Status):
     )
 
 
+class ExcludedNode(_Status):
+    """One node on which nothing new is counted."""
+
+    name: Annotated[str, StringConstraints(max_length=253)] = Field(description="of the node")
+    reason: Annotated[str, StringConstraints(max_length=512)] = Field(
+        description="not Ready, cordoned, its taint, the XID that a device reported, or listed in the spec"
+    )
+
+
 class PoolDisplay(_Status):
     """Texts for the columns of kubectl; read the numbers beside them instead."""
 
@@ -290,6 +302,14 @@ class AcceleratorPoolStatus(_Status):
     )
     classes: list[ClassStatus] = Field(
         default=[], max_length=256, description="the kinds of accelerators in the pool"
+    )
+    excluded_nodes: list[ExcludedNode] | None = Field(
+        default=None,
+        max_length=MAX_EXCLUDED_NODES,
+        description="nodes that classes select and that nothing new is counted on: the first ten by name",
+    )
+    excluded_node_count: Count | None = Field(
+        default=None, description="how many such nodes there are; absent: none"
     )
     cost_usd_per_hour: Amount | None = Field(default=None, description="of the accelerators in use")
     display: PoolDisplay | None = Field(

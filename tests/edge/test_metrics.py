@@ -191,14 +191,15 @@ def test_the_process_itself() -> None:
     metrics.count_write("scale", "ok")
     metrics.count_write("scale", "conflict")
     metrics.count_write("scale", "ok")
-    metrics.count_api_error("Forbidden")
+    metrics.count_api_error("update", "deployments/scale", "403")
     metrics.observe_phase("decide", 0.2)
     assert value(metrics, "leader") == 1
     assert math.isnan(value(metrics, "model_info", generation="g1"))
     assert value(metrics, "model_info", generation="g2") == 1
     assert value(metrics, "writes_total", what="scale", result="ok") == 2
     assert value(metrics, "writes_total", what="scale", result="conflict") == 1
-    assert value(metrics, "api_errors_total", reason="Forbidden") == 1
+    labels = {"verb": "update", "resource": "deployments/scale", "code": "403"}
+    assert value(metrics, "api_errors_total", **labels) == 1
     assert value(metrics, "tick_duration_seconds_count", phase="decide") == 1
     assert value(metrics, "tick_duration_seconds_bucket", phase="decide", le="0.1") == 0
     assert value(metrics, "tick_duration_seconds_bucket", phase="decide", le="0.25") == 1

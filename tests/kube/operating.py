@@ -121,6 +121,7 @@ class Rig:
         self.cluster = Cluster(reducers())
         clock = time.clock()
         self.metrics = OperatorMetrics("test")
+        self.api.count_errors(self.metrics.count_api_error)
         self.memory = Memory(self.api, OWN_NAMESPACE, clock)
         self.controller = Controller(Policies({}, ()), models)
         finder = FactFinder(self.api, self.cluster, OWN_NAMESPACE, clock, lambda: False)

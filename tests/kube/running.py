@@ -125,10 +125,11 @@ class Running:
         (self._port,) = free_ports(1)
         self.identity = name
         self._file = folder / f"{name}.log"
-        models = folder / "models"
-        models.mkdir(exist_ok=True)
+        self.models, self.decisions = folder / "models", folder / f"{name}-decisions"
+        self.models.mkdir(exist_ok=True)
         flags = {
-            "--models": str(models),
+            "--models": str(self.models),
+            "--decision-log": str(self.decisions),
             "--prometheus": telemetry,
             "--kubeconfig": str(kube.kubeconfig(folder / "kubeconfig")),
             "--namespace": OWN_NAMESPACE,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from apidouble import ApiDouble
-from apiserver import ApiServer
+from apiserver import ApiServer, free_ports
 from kubernetes.client import ApiClient, Configuration
 from kubernetes.config import incluster_config
 from scripted import Act, ScriptedServer, answer, hang, trickle
@@ -25,7 +25,7 @@ from autoscaler.edge.kube.api import (
     KubeUnavailable,
 )
 from autoscaler.edge.kube.discovery import ASK_AGAIN_SECONDS, Discovery
-from autoscaler.edge.kube.errors import described
+from autoscaler.edge.kube.errors import described, resource_in
 
 CONFIG_MAP = {"apiVersion": "v1", "kind": "ConfigMap"}
 
@@ -168,6 +168,53 @@ def test_twenty_threads_share_the_connections(
     assert len(seen) == 200
     assert all(own == str(i) for i, own in seen)
     assert "pool is full" not in caplog.text
+
+
+def test_every_try_that_fails_is_counted(at_double: KubeApi, double: ApiDouble) -> None:
+    seen: list[tuple[str, str, str]] = []
+    at_double.count_errors(lambda *what: seen.append(what))
+    scale = "/apis/apps/v1/namespaces/prod/deployments/chat/scale"
+    with pytest.raises(KubeNotFound):
+        at_double.get(scale)
+    double.fail("GET", "pods", 503, times=2)
+    at_double.list("/api/v1/pods")
+    double.fail("PATCH", "nodes", 403, times=1)
+    with pytest.raises(KubeForbidden):
+        at_double.within(1.0).patch("/api/v1/nodes/n1", {})
+    assert seen == [
+        ("get", "deployments/scale", "404"),
+        ("list", "pods", "503"),  # twice: the third try is answered
+        ("list", "pods", "503"),
+        ("patch", "nodes", "403"),
+    ]
+
+
+def test_no_answer_is_counted_by_a_word() -> None:
+    (port,) = free_ports(1)
+    api = KubeApi(ApiClient(Configuration(host=f"http://127.0.0.1:{port}")), timeout_seconds=0.2)
+    seen: list[tuple[str, str, str]] = []
+    api.count_errors(lambda *what: seen.append(what))
+    with pytest.raises(KubeUnavailable):
+        api.create("/api/v1/namespaces/prod/events", {})
+    assert seen == [("create", "events", "NoConnection")]
+
+
+@pytest.mark.parametrize(
+    ("path", "resource"),
+    [
+        ("/api/v1/nodes", "nodes"),
+        ("/api/v1/namespaces/a", "namespaces"),
+        ("/api/v1/namespaces/a/pods/p", "pods"),
+        (
+            "/apis/foreserve.dev/v1alpha1/namespaces/a/scalingpolicies/p/status",
+            "scalingpolicies/status",
+        ),
+        ("/apis/apps/v1", "discovery"),
+        ("/api", "discovery"),
+    ],
+)
+def test_a_path_is_of_a_resource(path: str, resource: str) -> None:
+    assert resource_in(path) == resource
 
 
 def test_an_outage_ends_by_itself(at_double: KubeApi, double: ApiDouble) -> None:

@@ -77,7 +77,7 @@ def test_a_bad_node_does_not_count(bad: NodeRecord, more: dict[str, Any], reason
     theirs = [pod(f"t{i}", gpus=1, labels=OTHERS, node="bad") for i in range(2)]
     inventory = count([node("n1"), bad], theirs, **more)
     assert inventory.usable == {"h100": 8}  # their two pods on the bad node subtract nothing
-    assert inventory.excluded_nodes == {"bad": reason}
+    assert inventory.excluded_nodes == {"fleet": {"bad": reason}}
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def test_only_devices_of_selected_nodes_without_taints() -> None:
     assert found.usable == {
         "h100": 4
     }  # 3 of n1 without the tainted one, and ours that serves on bad
-    assert found.excluded_nodes == {"bad": "cordoned"}
+    assert found.excluded_nodes == {"fleet": {"bad": "cordoned"}}
 
 
 def test_the_newest_generation_counts() -> None:

@@ -373,6 +373,41 @@ def test_without_shared_volumes_there_is_one_operator_and_training_beside_it(
     assert term["labelSelector"]["matchLabels"].items() <= labels.items()
 
 
+MIB = re.compile(r"--decision-log-mib=(\d+)")
+LOG_VOLUME = "decisions"
+
+
+def mounted(deployment: Object, volume: str) -> tuple[str, Object]:
+    """Return where a Deployment's container has a volume, and the volume."""
+    (spec,) = pod_specs(deployment)
+    (mount,) = [m for m in spec["containers"][0]["volumeMounts"] if m["name"] == volume]
+    (found,) = [v for v in spec["volumes"] if v["name"] == volume]
+    return mount["mountPath"], found
+
+
+def test_the_decision_log_has_room_in_its_volume(tmp_path: Path) -> None:
+    for objects in (overlay("recommend"), build_with(tmp_path, "decision-log")):
+        deployment = named(objects, "Deployment", "foreserve")
+        (container,) = pod_specs(deployment)[0]["containers"]
+        folder, volume = mounted(deployment, LOG_VOLUME)
+        assert f"--decision-log={folder}" in container["args"]
+        (mib,) = [int(m[1]) for a in container["args"] if (m := MIB.fullmatch(a))]
+        if "emptyDir" in volume:
+            assert volume["emptyDir"]["sizeLimit"] == f"{mib + 256}Mi"
+        else:
+            claim = named(
+                objects, "PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"]
+            )
+            assert claim["spec"]["resources"]["requests"]["storage"] == f"{2 * mib // 1024}Gi"
+    assert set(volume) == {"name", "persistentVolumeClaim"}  # the component's, and no emptyDir
+
+
+def test_the_service_monitor_finds_the_service(tmp_path: Path) -> None:
+    objects = build_with(tmp_path, "servicemonitor")
+    monitor = named(objects, "ServiceMonitor", "foreserve")
+    service = named(objects, "Service", "foreserve-metrics")
+
+
 def test_with_mtls_the_scaler_has_its_files_and_takes_the_flags(tmp_path: Path) -> None:
     objects = build_with(tmp_path, "keda-mtls", "keda")
     (spec,) = pod_specs(named(objects, "Deployment", "foreserve-scaler"))

@@ -1,5 +1,6 @@
 """`foreserve run` as users run it: a process, signals, a real Lease in real time."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +11,8 @@ from apiserver import ApiServer
 from crd_setup import install
 from operating import OWN_NAMESPACE, PER_REPLICA, Workloads, deployment, policy
 from running import LEASE, Prometheus, Running, Traffic, holder, until
+
+from autoscaler.cli.replay import replay as replay_command
 
 TURN_SECONDS = 15.0  # by when a new load is acted upon, on a busy machine
 Start = Callable[[str], Running]
@@ -73,7 +76,9 @@ def fragile(double: ApiDouble, tmp_path: Path) -> Iterator[Scene]:
     it.close()
 
 
-def test_it_acts_answers_probes_and_ends_cleanly(scene: Scene) -> None:
+def test_it_acts_answers_probes_and_ends_cleanly(
+    scene: Scene, capsys: pytest.CaptureFixture[str]
+) -> None:
     running = scene.start("first")
     running.wait_ready()
     assert running.ask("/healthz") == (200, "ok\n")
@@ -89,6 +94,23 @@ def test_it_acts_answers_probes_and_ends_cleanly(scene: Scene) -> None:
     assert scene.kube.request("GET", CHECKPOINT)[0] == 200
     assert "Traceback" not in running.log
     assert scene.world.replicas("chat") == 5
+    replay_command(running.decisions, running.models, None)  # or it raises
+    replayed = re.search(r"(\d+) decisions replayed, 0 differ", capsys.readouterr().out)
+    assert replayed is not None
+    assert int(replayed[1]) >= 2
+
+
+def test_a_killed_process_leaves_a_log_that_is_replayed(
+    scene: Scene, capsys: pytest.CaptureFixture[str]
+) -> None:
+    running = scene.start("first")
+    running.wait_ready()
+    until(lambda: holder(scene.kube) == "first", TURN_SECONDS, lambda: running.log)
+    scene.load(5)
+    scene.wait_for(5)
+    running.kill()
+    replay_command(running.decisions, running.models, None)
+    assert " replayed, 0 differ" in capsys.readouterr().out
 
 
 def test_without_a_crd_it_waits_and_says_so(double: ApiDouble, tmp_path: Path) -> None:

@@ -70,7 +70,9 @@ class AsNow:
 
 
 def learned() -> ServingModels:
-    return ServingModels("g-fake", AsNow(), latency_model(("llm/chat", "default")), LeadTimeModel({}))  # type: ignore[arg-type]
+    return ServingModels(
+        "g-fake", AsNow(), latency_model(("llm/chat", "default")), LeadTimeModel({})
+    )  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -100,7 +102,9 @@ def an_eventful_hour(double: ApiDouble, world: Workloads, folder: Path) -> int:
     rig.turn(3)
     world.run_pods("chat", ready_after_seconds=45.0)  # starts are learned
     rig.turn(2)
-    world.edit("chat", {"spec": {"slo": {"objectives": [{"metric": "ttft", "targetSeconds": 2.5}]}}})
+    world.edit(
+        "chat", {"spec": {"slo": {"objectives": [{"metric": "ttft", "targetSeconds": 2.5}]}}}
+    )
     world.put(POOL)  # and a limit
     rig.turn(2)
     world.edit("code", {"metadata": {"annotations": {"foreserve.dev/paused": "true"}}})
@@ -147,7 +151,7 @@ def test_without_any_kind_of_record_it_would_not(
 ) -> None:
     an_eventful_hour(double, world, tmp_path)
     file = files_of(tmp_path)[0]
-    lines = list(gzip.open(file, "rt"))
+    lines = gzip.decompress(file.read_bytes()).decode().splitlines(keepends=True)
     first = next(n for n, text in enumerate(lines) if json.loads(text)["kind"] == "tick")
     kept = [t for n, t in enumerate(lines) if n < first or json.loads(t)["kind"] != kind]
     assert len(kept) < len(lines)
@@ -158,8 +162,9 @@ def test_without_any_kind_of_record_it_would_not(
     assert not all(agreed)
 
 
+@pytest.mark.usefixtures("world")
 def test_the_command_replays_a_folder_and_shows_a_moment(
-    double: ApiDouble, world: Workloads, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    double: ApiDouble, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, time = tmp_path / "log", Time()
     log = DecisionFolder(folder, "pod_1", LIMIT_BYTES)
@@ -181,9 +186,8 @@ def test_the_command_replays_a_folder_and_shows_a_moment(
     assert f"{file}: line" in capsys.readouterr().err
 
 
-def test_it_needs_the_models_that_decided(
-    double: ApiDouble, world: Workloads, tmp_path: Path
-) -> None:
+@pytest.mark.usefixtures("world")
+def test_it_needs_the_models_that_decided(double: ApiDouble, tmp_path: Path) -> None:
     log = DecisionFolder(tmp_path / "log", "p", LIMIT_BYTES)
     Rig(double, load(3.0, 1.0), Time(), models=learned(), decision_log=log).turn(1)
     log.close()
@@ -191,9 +195,8 @@ def test_it_needs_the_models_that_decided(
         replay_command(tmp_path / "log", tmp_path, None)
 
 
-def test_a_new_generation_begins_a_file(
-    double: ApiDouble, world: Workloads, tmp_path: Path
-) -> None:
+@pytest.mark.usefixtures("world")
+def test_a_new_generation_begins_a_file(double: ApiDouble, tmp_path: Path) -> None:
     log, time = DecisionFolder(tmp_path, "p", LIMIT_BYTES), Time()
     rig = Rig(double, load(3.0, 1.0), time, models=nothing_learned(), decision_log=log)
     rig.turn(2)

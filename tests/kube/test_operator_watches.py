@@ -9,7 +9,10 @@ from apiserver import ApiServer
 from crd_setup import install
 from operating import OWN_NAMESPACE, PER_REPLICA, Rig, Script, Time, Workloads, deployment, policy
 
+from autoscaler.edge.kube.api import KubeApi
+from autoscaler.edge.kube.cluster import Cluster
 from autoscaler.handlers import Watches
+from autoscaler.operate.facts import reducers
 
 SEEN_SECONDS = 60.0  # kopf takes its time to end and to begin anew, more on a busy machine
 
@@ -96,6 +99,25 @@ def test_watching_begins_anew_after_401(double: ApiDouble, watched: Watched, kin
     double.fail("GET", kind, 401, times=1)
     double.break_watches()
     watched.check()
+
+
+def test_credentials_that_are_refused_are_one_line(
+    double: ApiDouble, caplog: pytest.LogCaptureFixture
+) -> None:
+    install(double)
+    api = KubeApi(double.client("nobody's token"))
+    watches = Watches(Cluster(reducers()), api)
+    watches.start()
+    try:
+        until(lambda: "401 Unauthorized" in caplog.text)
+        time.sleep(5.0)  # it is tried again after 1 and 2 s
+    finally:
+        watches.close()
+    told = [r for r in caplog.records if r.levelname in {"WARNING", "ERROR", "CRITICAL"}]
+    assert len(told) == 1, caplog.text
+    assert "does the ServiceAccount still exist" in told[0].getMessage()
+    assert "Traceback" not in caplog.text
+    assert not watches.alive
 
 
 @pytest.mark.slow

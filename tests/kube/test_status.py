@@ -413,6 +413,86 @@ def test_a_pool() -> None:
     }
 
 
+def test_nodes_that_a_pool_leaves_out_are_named_up_to_ten() -> None:
+    excluded = {f"gpu-{i:02d}": "cordoned" for i in range(12)} | {
+        "gpu-03": "a device reported XID 79"
+    }
+    made = pool_status({}, 2, PoolInputs(CLASSES, excluded=excluded), NOW)
+    assert made["excludedNodeCount"] == 12
+    assert [n["name"] for n in made["excludedNodes"]] == [f"gpu-{i:02d}" for i in range(10)]
+    assert made["excludedNodes"][3]["reason"] == "a device reported XID 79"
+    ready = condition_of(made, ConditionType.READY)
+    assert "12 nodes are left out" in ready["message"]
+
+
+def test_what_was_not_written_is_not_called_written() -> None:
+    scale = replace(INPUTS, mode=Mode.SCALE, problems={})
+    message = condition_of(status(scale), ConditionType.READY)["message"]
+    assert "written to the workloads" in message
+    later = replace(scale, withheld="once its load history was read")
+    message = condition_of(status(later), ConditionType.READY)["message"]
+    assert "written once its load history was read" in message
+    assert "written to the workloads" not in message
+
+
+def test_what_runs_beyond_the_maximum_is_told() -> None:
+    over = replace(
+        INPUTS, mode=Mode.SCALE, lowering="h100: 40 run, maxReplicas is 4: they go slowly"
+    )
+    assert "40 run, maxReplicas is 4" in condition_of(status(over), ConditionType.READY)["message"]
+
+
+def test_a_part_that_is_measured_is_told() -> None:
+    partly = replace(INPUTS, partly="3 of 5 ready replicas are scraped: their load stands for all")
+    fresh = condition_of(status(partly), ConditionType.TELEMETRY_FRESH)
+    assert (fresh["status"], fresh["reason"]) == ("True", "PartlyMeasured")
+    assert fresh["message"].startswith("3 of 5")
+    old = condition_of(
+        status(replace(partly, telemetry_age_seconds=1000.0)), ConditionType.TELEMETRY_FRESH
+    )
+    assert (old["status"], old["reason"]) == ("False", "Stale")
+    assert "3 of 5" in old["message"]
+
+
+@pytest.mark.parametrize(
+    ("attained", "finished", "expected"),
+    [
+        (0.95, 400.0, ("True", "MissMeasured")),
+        (0.9925, 400.0, ("False", "OnTarget")),
+        (0.95, 19.0, ("Unknown", "NothingKnown")),  # 19 requests tell nothing of a share
+        (math.nan, 0.0, ("Unknown", "NothingKnown")),
+    ],
+)
+def test_without_a_prediction_what_was_measured_tells_the_risk(
+    attained: float, finished: float, expected: tuple[str, str]
+) -> None:
+    inputs = replace(
+        decided(
+            predicted_attainment_ratio=math.nan, error_budget_left_ratio=0.4, shortfall_ratio=0.0
+        ),
+        attainment=0.99,
+        attained_ratio=attained,
+        finished_requests=finished,
+    )
+    assert verdict(status(inputs), ConditionType.SLO_AT_RISK) == expected
+
+
+def test_measured_risk_does_not_flap_about_its_bound() -> None:
+    inputs = replace(
+        decided(
+            predicted_attainment_ratio=math.nan, error_budget_left_ratio=0.4, shortfall_ratio=0.0
+        ),
+        attainment=0.99,
+        attained_ratio=0.987,  # the bound is 0.99 - 0.25 * 0.01 = 0.9875
+        finished_requests=1000.0,
+    )
+    risky = status(inputs)
+    assert verdict(risky, ConditionType.SLO_AT_RISK)[0] == "True"
+    better = replace(inputs, attained_ratio=0.989)  # above the bound, below what is asked for
+    assert verdict(status(better, risky), ConditionType.SLO_AT_RISK)[0] == "True"
+    assert verdict(status(better), ConditionType.SLO_AT_RISK)[0] == "False"
+
+
 def test_a_pool_that_is_used_up_unknown_or_invalid() -> None:
     full = replace(CLASSES[0], in_use=32)
     made = pool_status({}, 2, PoolInputs((full, CLASSES[1])), NOW)

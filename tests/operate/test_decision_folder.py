@@ -19,7 +19,13 @@ LIMIT = 400_000
 def tick(second: int, rate: float = 1.0, generation: str = "g-1") -> LoggedTick:
     rng = np.random.default_rng(second)  # so that gzip cannot make nothing of it
     outlook = Outlook(
-        BEGIN, np.arange(1.0, 61.0), np.array([0.1, 0.9]), rng.random((60, 2)), 1.0, 1.0, trusted=True
+        BEGIN,
+        np.arange(1.0, 61.0),
+        np.array([0.1, 0.9]),
+        rng.random((60, 2)),
+        1.0,
+        1.0,
+        trusted=True,
     )
     seen = ServiceObservation(rate, 500.0, 100.0, {})
     return LoggedTick(

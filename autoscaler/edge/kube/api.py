@@ -6,7 +6,7 @@ the hook that reads a rotated token again). urllib3's own retries are off: it wo
 
 import copy
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlencode
@@ -45,6 +45,7 @@ from autoscaler.edge.kube.errors import (
     described,
     no_answer,
     refusal,
+    resource_in,
 )
 
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
 
 Json = dict[str, Any]
 Items = list[Json]  # spelled out here: the class has a method `list`
+OnError = Callable[[str, str, str], None]  # verb, resource, code
 
 TIMEOUT_SECONDS = 5.0
 CONNECT_SECONDS = 2.0
@@ -73,6 +75,7 @@ MAX_RESTARTS = 3  # of a list whose continue token expired
 MAX_ATTEMPTS = 4
 FIRST_WAIT_SECONDS = 0.1  # then 0.2, 0.4
 MAX_WAIT_SECONDS = 5.0  # the most of a Retry-After that is waited for
+VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 PATCH_TYPES = {
     "merge": "application/merge-patch+json",
     "json": "application/json-patch+json",
@@ -95,6 +98,14 @@ class KubeApi:
         self._pool: urllib3.PoolManager = client.rest_client.pool_manager
         self._pool.connection_pool_kw["maxsize"] = POOL_CONNECTIONS  # pools are made at first use
         self._discovery = Discovery()
+        self._on_error: OnError = lambda *_: None
+
+    def count_errors(self, count: OnError) -> None:
+        """Call `count` with verb, resource and code of every request that fails, each try of it.
+
+        The code is the HTTP status, or one word ("Timeout", "NoConnection") where there was none.
+        """
+        self._on_error = count
 
     @classmethod
     def from_environment(cls, kubeconfig: Path | None = None, context: str | None = None) -> Self:
@@ -198,8 +209,13 @@ class KubeApi:
             headers["Content-Type"] = content_type
 
         def attempt() -> Json:
-            answer = self._answer(method, path, url, headers | self._credentials(), data, end)
-            return _decoded(method, path, answer)
+            try:
+                answer = self._answer(method, path, url, headers | self._credentials(), data, end)
+                return _decoded(method, path, answer)
+            except KubeError as error:
+                verb = "list" if params and "limit" in params else VERBS[method]
+                self._on_error(verb, resource_in(path), str(error.status or error.reason))
+                raise
 
         retrying = Retrying(
             retry=retry_if_exception(_worth_repeating_read if method == "GET" else _refused_early),

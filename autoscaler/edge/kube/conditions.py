@@ -19,6 +19,7 @@ from autoscaler.policy.status import (
 
 MARGIN = 0.25  # of the allowed misses: predicted beyond it, the SLO is at risk
 SHORT = 0.01  # share of the requirement that may lack before it is worth a word
+LEAST_REQUESTS = 20.0  # fewer tell nothing of a share
 AGE_STEP_SECONDS = 30.0  # the age of telemetry is told in steps: it is another every tick
 NO_DECISION = "no decision has been made yet"
 
@@ -52,6 +53,12 @@ class StatusInputs:
     stale_after_seconds: float = 180.0
     lead_seconds: float = math.nan
     model_version: str = ""
+    partly: str = ""  # which part of the service is measured, where it is not the whole
+    withheld: str = ""  # when a decision that may be written will be, where it was not now
+    lowering: str = ""  # what runs beyond the maximum
+    attainment: float = math.nan  # the share of requests that the policy asks for
+    attained_ratio: float = math.nan  # that of the last hour's requests
+    finished_requests: float = 0.0  # of which that is
     problems: Mapping[Obstacle, str] = field(default_factory=dict)
     deliveries: Mapping[str, DeliveryStatus] = field(default_factory=dict)  # by variant
     delivered: "Verdict | None" = None  # None: KEDA has no part in it
@@ -106,12 +113,16 @@ def _ready(inputs: StatusInputs) -> Verdict:
     if inputs.decision is None:
         return Verdict("Unknown", ConditionReason.NO_DECISION, NO_DECISION)
     reason, done = DONE_WITH_DECISIONS[inputs.mode]
+    if inputs.withheld:
+        done = f"written {inputs.withheld}"
     desired = sum(inputs.decision.variants.values())
     if inputs.observation is None:
         return Verdict("True", reason, f"{replicas(desired)} wanted, {done}")
     ready = sum(v.ready for v in inputs.observation.variants.values())
     starting = sum(v.starting for v in inputs.observation.variants.values())
     text = f"{replicas(desired)} wanted ({done}), {ready} ready, {starting} starting"
+    if inputs.lowering:
+        text = f"{text}; {inputs.lowering}"
     return Verdict("True", reason, text)
 
 
@@ -123,7 +134,11 @@ def _telemetry_fresh(inputs: StatusInputs) -> Verdict:
     shown = AGE_STEP_SECONDS * max(1, math.ceil(age / AGE_STEP_SECONDS))
     if age > inputs.stale_after_seconds:
         text = f"last measured about {duration(shown)} ago; allowed: {duration(inputs.stale_after_seconds)}"
+        if inputs.partly:
+            text = f"{text}; {inputs.partly}"
         return Verdict("False", ConditionReason.STALE, text)
+    if inputs.partly:
+        return Verdict("True", ConditionReason.PARTLY_MEASURED, inputs.partly)
     return Verdict("True", ConditionReason.MEASURED, f"measured within the last {duration(shown)}")
 
 
@@ -158,14 +173,31 @@ def _slo_at_risk(inputs: StatusInputs, was_at_risk: bool) -> Verdict:
         text = f"{decision.shortfall_ratio:.0%} of the required capacity did not fit"
         return Verdict("True", ConditionReason.CAPACITY_SHORT, text)
     if not math.isfinite(predicted):
-        text = "no prediction: the speed of no variant in use is known"
-        return Verdict("Unknown", ConditionReason.NOTHING_KNOWN, text)
-    # once at risk it must reach the target itself again: no flapping about one bound
-    bound = target if was_at_risk else target - MARGIN * (1.0 - target)
+        return _measured_risk(inputs, was_at_risk)
+    bound = _bound(target, was_at_risk)
     shares = f"{predicted:.2%} of requests should meet the SLO, planned for {target:.2%}"
     if predicted < bound:
         return Verdict("True", ConditionReason.MISS_PREDICTED, shares)
     text = f"{left:.0%} of the error budget is left; {shares}"
+    return Verdict("False", ConditionReason.ON_TARGET, text)
+
+
+def _bound(target: float, was_at_risk: bool) -> float:
+    """Return what must be reached: once at risk the target itself, so that nothing flaps about one bound."""
+    return target if was_at_risk else target - MARGIN * (1.0 - target)
+
+
+def _measured_risk(inputs: StatusInputs, was_at_risk: bool) -> Verdict:
+    """Return whether the SLO is missed now, where nobody can tell what will be."""
+    if not math.isfinite(inputs.attained_ratio) or inputs.finished_requests < LEAST_REQUESTS:
+        text = "no prediction: the speed of no variant in use is known, and too little was measured"
+        return Verdict("Unknown", ConditionReason.NOTHING_KNOWN, text)
+    text = (
+        f"{inputs.attained_ratio:.2%} of the last hour's requests met the SLO, wanted are "
+        f"{inputs.attainment:.2%}; no prediction: the speed of no variant in use is known"
+    )
+    if inputs.attained_ratio < _bound(inputs.attainment, was_at_risk):
+        return Verdict("True", ConditionReason.MISS_MEASURED, text)
     return Verdict("False", ConditionReason.ON_TARGET, text)
 
 
@@ -199,10 +231,14 @@ class ClassFacts:
 
 @dataclass(frozen=True, slots=True)
 class PoolInputs:
-    """What a pool's status is made of; `invalid` says why its spec is not in force."""
+    """What a pool's status is made of; `invalid` says why its spec is not in force.
+
+    `excluded`: node -> why nothing new is counted on it.
+    """
 
     classes: Sequence[ClassFacts]
     invalid: str = ""
+    excluded: Mapping[str, str] = field(default_factory=dict)
 
 
 def pool_verdicts(inputs: PoolInputs) -> dict[ConditionType, Verdict]:
@@ -216,6 +252,8 @@ def pool_verdicts(inputs: PoolInputs) -> dict[ConditionType, Verdict]:
     else:
         limited = sum(c.usable is not None for c in inputs.classes)
         text = f"{len(inputs.classes)} classes, {limited} of them with a limit"
+        if inputs.excluded:
+            text = f"{text}; {len(inputs.excluded)} nodes are left out, see excludedNodes"
         ready = Verdict("True", ConditionReason.INVENTORY_KNOWN, text)
     return {ConditionType.READY: ready, ConditionType.EXHAUSTED: _exhausted(inputs.classes)}
 

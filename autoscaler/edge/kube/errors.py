@@ -96,6 +96,15 @@ def described(method: str, path: str) -> str:
     return f"{method} {'/'.join(rest[:2])}{''.join(f' {sub}' for sub in rest[2:])}{place}"
 
 
+def resource_in(path: str) -> str:
+    """Return 'deployments/scale' for the path of a scale; 'discovery' for what is of no resource."""
+    parts = [unquote(part) for part in path.strip("/").split("/")]
+    rest = parts[2:] if parts[0] == "api" else parts[3:]
+    if rest[:1] == ["namespaces"] and len(rest) > 2:
+        rest = rest[2:]
+    return "/".join((*rest[:1], *rest[2:3])) or "discovery"
+
+
 def _status_of(body: bytes) -> Mapping[str, object]:
     try:
         answer = orjson.loads(body)

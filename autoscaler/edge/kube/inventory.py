@@ -32,12 +32,12 @@ class Inventory:
 
     usable: class -> accelerators, ours in use included; absent: not known, or no quota declared.
     problems: class -> one sentence: why it is not known or, if it is in `usable`, what is odd about it.
-    excluded_nodes: node -> why nothing new is counted on it.
+    excluded_nodes: pool -> node -> why nothing new is counted on it.
     """
 
     usable: Mapping[str, int]
     problems: Mapping[str, str]
-    excluded_nodes: Mapping[str, str]
+    excluded_nodes: Mapping[str, Mapping[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +55,14 @@ def usable(pools: Sequence[AcceleratorPool], facts: ClusterFacts, ours: Ours) ->
     """
     counts: dict[str, int] = {}
     problems: dict[str, str] = {}
-    excluded: dict[str, str] = {}
+    excluded: dict[str, dict[str, str]] = {}
     claimed: dict[Source, str] = {}
     use = _use(facts.pods or (), ours)
     for pool in pools:
         reasons = _reasons(pool, facts)
         for c in pool.spec.classes:
+            if left_out := _excluded_of(c, reasons, facts):
+                excluded.setdefault(pool.metadata.name, {}).update(left_out)
             try:
                 counted = _count(c, reasons, facts, use, ours)
             except UnknownInventory as why:
@@ -74,7 +76,6 @@ def usable(pools: Sequence[AcceleratorPool], facts: ClusterFacts, ours: Ours) ->
             counts[c.name] = counted.accelerators
             if counted.problem:
                 problems[c.name] = f"{counted.problem}."
-            excluded |= _excluded_of(c, reasons, facts)
             _refuse_twice(c.name, counted.sources, claimed, problems)
     return Inventory(counts, problems, excluded)
 

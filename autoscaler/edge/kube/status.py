@@ -24,10 +24,12 @@ from autoscaler.edge.kube.conditions import (
     with_history,
 )
 from autoscaler.policy.status import (
+    MAX_EXCLUDED_NODES,
     AcceleratorPoolStatus,
     ClassStatus,
     Condition,
     DeliveryStatus,
+    ExcludedNode,
     ForecastStatus,
     LatencyStatus,
     PolicyDisplay,
@@ -194,6 +196,12 @@ def pool_status(
             ClassStatus(name=c.name, usable=c.usable, in_use=c.in_use, usd_per_hour=c.usd_per_hour)
             for c in inputs.classes
         ],
+        excluded_nodes=[
+            ExcludedNode(name=name, reason=reason)
+            for name, reason in sorted(inputs.excluded.items())[:MAX_EXCLUDED_NODES]
+        ]
+        or None,
+        excluded_node_count=len(inputs.excluded) or None,
         cost_usd_per_hour=total,
         display=PoolDisplay(
             in_use=", ".join(_in_use(c) for c in inputs.classes) or None,
