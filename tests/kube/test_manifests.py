@@ -402,12 +402,6 @@ def test_the_decision_log_has_room_in_its_volume(tmp_path: Path) -> None:
     assert set(volume) == {"name", "persistentVolumeClaim"}  # the component's, and no emptyDir
 
 
-def test_the_service_monitor_finds_the_service(tmp_path: Path) -> None:
-    objects = build_with(tmp_path, "servicemonitor")
-    monitor = named(objects, "ServiceMonitor", "foreserve")
-    service = named(objects, "Service", "foreserve-metrics")
-
-
 def test_with_mtls_the_scaler_has_its_files_and_takes_the_flags(tmp_path: Path) -> None:
     objects = build_with(tmp_path, "keda-mtls", "keda")
     (spec,) = pod_specs(named(objects, "Deployment", "foreserve-scaler"))
