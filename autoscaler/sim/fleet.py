@@ -108,6 +108,12 @@ class Fleet:
         """Running requests that lost their KV blocks so far."""
         return int(self._q.tally["preemptions"][0])
 
+    @property
+    def busy(self) -> bool:
+        """Whether any request that has arrived is still served, or waits for a replica that is there."""
+        q = self._q.tally[0]
+        return bool(self._f.state["load"].any() or q["moving_head"] < q["moving_tail"])
+
     def scale(self, variant: str, replicas: int) -> None:
         """Ask for `replicas` ready or starting replicas of a variant, at most its max_replicas.
 

@@ -24,7 +24,8 @@ def send_back(f: Replicas, q: Ledger, slot: int) -> Ledger:
     lost.sort()
     rows = q.request
     again = int(np.isfinite(rows["first"][lost]).sum())
-    for field, value in (("first", np.nan), ("generated", 0), ("moved", 0), ("kept", 0)):
+    fields = (("first", np.nan), ("generated", 0), ("moved", 0), ("shared", 0))
+    for field, value in fields:
         rows[field][lost] = value
     rows["following"][lost] = [*lost[1:], c["gate_head"]]
     c["gate_head"] = lost[0]

@@ -6,8 +6,9 @@ out (vllm/v1/core/block_pool.py, kv_cache_manager.py: whole blocks only, at leas
 Here a replica counts the blocks that it ever handed out: what was freed with `room` free blocks ahead of
 it is whole as long as no more than that were taken since, and then shrinks from its end.
 
-Simplifications: a group of requests has one prefix a replica, as long as the longest of its members'
-sequences; blocks are not shared between requests that run together, so that a hit saves work, no memory.
+Requests of a group that run together share the blocks of their prefix. They belong to the group, and are
+freed when the last of them leaves. Simplified: of the sequences of a group only the last one that was
+freed is remembered, and blocks taken out of the middle of the queue count as taken from its head.
 """
 # mypy: disable-error-code="no-any-return"
 
@@ -18,51 +19,81 @@ from autoscaler.sim.state import NONE, Ledger, Record, Replicas
 
 @njit(nogil=True)
 def _left(s: Record, tokens: int, taken: int, room: int) -> int:
-    """Tokens that are left, in whole blocks, of what was freed at `taken` behind `room` free blocks."""
-    blocks = tokens // s.block - max(0, s.taken - taken - room)
-    return max(0, blocks) * s.block
+    """Blocks that are left of what was freed at `taken` behind `room` free blocks."""
+    return max(0, tokens // s.block - max(0, s.taken - taken - room))
+
+
+@njit(nogil=True)
+def _group_blocks(f: Replicas, q: Ledger, r: int, i: int) -> int:
+    """Blocks of request i's prefix that replica r has for its group, in use or free."""
+    s, request = f.state[r], q.request[i]
+    if s.caching == 0 or request.group == NONE:
+        return 0
+    c = f.cached[r, request.group]
+    blocks = max(c.owned, _left(s, c.tokens, c.taken, c.room))
+    whole = min(request.prefix, request.input + request.generated - 1) // s.block
+    return min(blocks, whole)
 
 
 @njit(nogil=True)
 def cached_tokens(f: Replicas, q: Ledger, r: int, i: int) -> int:
-    """Tokens of request i's prompt that replica r need not compute."""
+    """Tokens of request i's prompt that replica r need not compute: whole blocks, never all."""
     s, request = f.state[r], q.request[i]
-    if s.caching == 0:
+    blocks = _group_blocks(f, q, r, i)
+    if s.caching == 1 and request.kept > 0:
+        own = _left(s, request.kept, request.kept_taken, request.kept_room)
+        blocks = max(blocks, min(own, (request.input + request.generated - 1) // s.block))
+    return blocks * s.block
+
+
+@njit(nogil=True)
+def blocks_in_use(f: Replicas, q: Ledger, r: int, i: int) -> int:
+    """Blocks of request i's prefix that others hold on replica r: it need not take them."""
+    group = q.request[i].group
+    if f.state[r].caching == 0 or group == NONE:
         return 0
-    hit = 0
-    if request.kept > 0:
-        hit = _left(s, request.kept, request.kept_taken, request.kept_room)
-    if request.group != NONE:
-        c = f.cached[r, request.group]
-        tokens = c.tokens
-        if c.users == 0:
-            tokens = _left(s, tokens, c.taken, c.room)
-        hit = max(hit, min(tokens, request.prefix))
-    return min(hit, request.input + request.generated - 1) // s.block * s.block
+    return min(f.cached[r, group].owned, _group_blocks(f, q, r, i))
 
 
 @njit(nogil=True)
-def enter_cache(f: Replicas, q: Ledger, r: int, i: int) -> None:
-    """Note that the prompt of request i is computed on replica r, and stays while i runs."""
+def join_group(f: Replicas, q: Ledger, r: int, i: int) -> None:
+    """Let request i, which is admitted to replica r, share what there is of its prefix."""
     request = q.request[i]
-    request.kept = 0
-    if f.state[r].caching == 1 and request.group != NONE:
+    blocks = _group_blocks(f, q, r, i)
+    if blocks > 0:
         c = f.cached[r, request.group]
-        known = request.input + request.generated
-        if c.users > 0:
-            known = max(known, c.tokens)
-        c.tokens = known
         c.users += 1
+        c.owned = max(c.owned, blocks)
+        request.shared = blocks
 
 
 @njit(nogil=True)
-def leave_cache(f: Replicas, q: Ledger, r: int, i: int, tokens: int) -> None:
-    """Note that a running request, with `tokens` in the cache, has just been taken off replica r."""
+def share_prompt(f: Replicas, q: Ledger, r: int, i: int) -> None:
+    """Give the group what request i computed of its prefix, unless another one did meanwhile."""
     s, request = f.state[r], q.request[i]
+    request.kept = 0
+    if s.caching == 0 or request.group == NONE:
+        return
+    c, whole = f.cached[r, request.group], request.prefix // s.block
+    if whole > request.shared and c.owned == request.shared:
+        if request.shared == 0:
+            c.users += 1
+        c.owned = request.shared = whole
+
+
+@njit(nogil=True)
+def give_back(f: Replicas, q: Ledger, r: int, i: int, tokens: int) -> int:
+    """Return the blocks that are free now that request i, with `tokens` in the cache, leaves replica r."""
+    s, request = f.state[r], q.request[i]
+    blocks = (tokens + s.block - 1) // s.block - request.shared
     if s.caching == 1 and request.group != NONE:
         c = f.cached[r, request.group]
-        c.users -= 1
-        c.tokens = max(c.tokens, tokens)
-        if c.users == 0:
-            c.taken = s.taken
-            c.room = max(0, s.free + s.late_blocks - c.tokens // s.block)
+        if request.shared > 0:
+            c.users -= 1
+            if c.users == 0:
+                blocks += c.owned
+                c.owned = 0
+        c.tokens, c.taken = tokens, s.taken
+        c.room = max(0, s.free + s.late_blocks + blocks - tokens // s.block)
+    request.shared = 0
+    return blocks

@@ -26,7 +26,13 @@ import numpy as np
 from numba import njit
 
 from autoscaler.sim.leap import later_blocks, leap_seconds, leap_steps
-from autoscaler.sim.prefix import cached_tokens, enter_cache, leave_cache
+from autoscaler.sim.prefix import (
+    blocks_in_use,
+    cached_tokens,
+    give_back,
+    join_group,
+    share_prompt,
+)
 from autoscaler.sim.state import (
     ACCEPTED,
     BEYOND_CACHE,
@@ -79,17 +85,17 @@ def _leave(f: Replicas, q: Ledger, r: int, k: int, held_tokens: int, ahead: bool
     """Take member k, which decodes, off replica r and free its blocks, with the next step if `ahead`."""
     s, i = f.state[r], f.members[r, k]
     f.crossing[r, _crossing_key(q.request[i], f.end_step[r, k], s.block)] -= 1
+    freed = give_back(f, q, r, i, held_tokens)
     if ahead:
         s.late_sequences += 1
-        s.late_blocks += _blocks(held_tokens, s.block)
+        s.late_blocks += freed
     else:
-        s.free += _blocks(held_tokens, s.block)
+        s.free += freed
     s.context -= held_tokens
     s.joined -= 1
     s.decoding = s.joined
     f.members[r, k] = f.members[r, s.joined]
     f.end_step[r, k] = f.end_step[r, s.joined]
-    leave_cache(f, q, r, i, held_tokens)
 
 
 @njit(nogil=True)
@@ -119,7 +125,7 @@ def _preempt(f: Replicas, q: Ledger, r: int) -> None:
     victim = s.chunked
     if victim != NONE:
         held = s.chunk_done
-        s.free += _blocks(held, s.block)
+        s.free += give_back(f, q, r, victim, held)
         s.chunked = NONE
     else:
         k = 0
@@ -165,6 +171,7 @@ def _compute_prompt(
         s.chunk_done = done + chunk
         return chunk
     s.chunked = NONE
+    share_prompt(f, q, r, i)
     f.members[r, s.joined] = i  # its first token comes with this step, then one a step
     f.end_step[r, s.joined] = s.steps + request.output - request.generated
     s.joined += 1
@@ -183,10 +190,13 @@ def _admit(f: Replicas, q: Ledger, r: int, budget: int) -> int:
     s.waiting -= 1
     s.admitted += 1
     request.turn = s.admitted
-    done = request.input - 1 if request.moved == 1 else cached_tokens(f, q, r, i)
+    held, done = 0, request.input - 1
+    if request.moved == 0:
+        held, done = blocks_in_use(f, q, r, i), cached_tokens(f, q, r, i)
+        join_group(f, q, r, i)
     if request.generated == 0:
         request.hit = done
-    return _compute_prompt(f, q, r, i, done, 0, budget)
+    return _compute_prompt(f, q, r, i, done, held, budget)
 
 
 @njit(nogil=True)
@@ -206,6 +216,8 @@ def _schedule_prompts(f: Replicas, q: Ledger, r: int, preempted: bool) -> tuple[
     while not preempted and s.waiting > 0 and s.chunked == NONE and tokens < budget:
         request = q.request[s.head]
         whole = _blocks(request.input + request.generated, s.block)
+        if request.moved == 0:
+            whole -= blocks_in_use(f, q, r, s.head)
         if s.joined + s.late_sequences >= s.max_sequences or whole > s.free:
             break
         if s.ahead == 1 and request.sent > s.began:
@@ -285,11 +297,10 @@ def _settle(f: Replicas, r: int, steps: int) -> None:
 def _hand_over(f: Replicas, q: Ledger, r: int, i: int, now: float) -> None:
     """Take request i, whose prompt is computed, off a prefill replica and send its keys and values on."""
     s, request = f.state[r], q.request[i]
-    s.late_blocks += _blocks(request.input, s.block)
+    s.late_blocks += give_back(f, q, r, i, request.input)
     s.late_sequences += 1
     s.joined -= 1
     s.load -= 1
-    leave_cache(f, q, r, i, request.input)
     put_under_way(q, i, now, now + s.transfer_base + s.transfer_per_token * request.input)
 
 
@@ -309,7 +320,6 @@ def _end_step(f: Replicas, q: Ledger, r: int, now: float) -> None:
     for k in range(s.decoding, joined):
         i = f.members[r, k]
         request = q.request[i]
-        enter_cache(f, q, r, i)
         if s.role == PREFILL:
             _hand_over(f, q, r, i, now)
             continue

@@ -65,35 +65,37 @@ REPLICA = np.dtype(
     ],
     align=True,
 )
-REQUEST = np.dtype(
+REQUEST = np.dtype(  # what every step may touch first: it shares a line of the processor's cache
     [
         ("arrive", "f8"),  # seconds from the fleet's start
         ("sent", "f8"),  # when it came to its replica
-        ("seen", "f8"),  # when that replica's scheduler learned of it
         ("first", "f8"),  # first token, or NaN
         ("end", "f8"),  # last token, or NaN
-        ("input", "i8"),  # tokens
-        ("output", "i8"),
-        ("generated", "i8"),  # tokens that a preempted request already has
-        ("following", "i8"),  # the next request in the same queue, or NONE
-        ("slot", "i8"),  # where it was sent, or NONE
-        ("turn", "i8"),  # how many its replica had admitted when it was
-        ("group", "i8"),  # requests that share a prefix, or NONE
-        ("prefix", "i8"),  # its first tokens, which the group shares
-        ("hit", "i8"),  # prompt tokens found in the cache and not computed
-        ("kept", "i8"),  # tokens it had in the cache when it was preempted,
-        ("kept_taken", "i8"),  # the replica's `taken` then,
-        ("kept_room", "i8"),  # and the free blocks that were to be overwritten before them
+        ("input", "i4"),  # tokens
+        ("output", "i4"),
+        ("generated", "i4"),  # tokens that a preempted request already has
+        ("following", "i4"),  # the next request in the same queue, or NONE
+        ("slot", "i4"),  # where it was sent, or NONE
+        ("turn", "i4"),  # how many its replica had admitted when it was
+        ("group", "i4"),  # requests that share a prefix, or NONE
         ("refused", "i1"),
         ("moved", "i1"),  # its prompt was computed elsewhere and has been transferred
+        ("shared", "i4"),  # blocks of its beginning that belong to the group
+        ("prefix", "i4"),  # its first tokens, which the group shares
+        ("hit", "i4"),  # prompt tokens found in the cache and not computed
+        ("kept", "i4"),  # tokens it had in the cache when it was preempted,
+        ("kept_room", "i4"),  # and the free blocks that were to be overwritten before them,
+        ("kept_taken", "i8"),  # the replica's `taken` then
+        ("seen", "f8"),  # when that replica's scheduler learned of it
     ],
     align=True,
 )
 CACHED = np.dtype(
     [
-        ("tokens", "i8"),  # of a group's prefix, in a replica's cache
-        ("users", "i8"),  # running requests of the group, which keep it there
-        ("taken", "i8"),  # when the last of them left: the replica's `taken`
+        ("users", "i8"),  # running requests that share a group's prefix on a replica
+        ("owned", "i8"),  # its blocks that they share
+        ("tokens", "i8"),  # of the sequence that was freed last,
+        ("taken", "i8"),  # the replica's `taken` then,
         ("room", "i8"),  # and the free blocks that were to be overwritten before it
     ]
 )

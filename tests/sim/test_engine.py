@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sim_builders import PROFILE, fleet, requests, variant
-from slow_engine import Job, SlowReplica
+from slow_engine import Job
+from slow_fleet import SlowFleet
 
 from autoscaler.sim.engine import EngineProfile, SimulationError
 from autoscaler.sim.workload import Requests
@@ -121,15 +122,15 @@ def test_a_replica_agrees_with_the_step_by_step_engine(
     arrive = np.cumsum([row[0] for row in rows]) + np.pi * 1e-4 * np.arange(len(rows))
     inputs, outputs = (np.array([row[k] for row in rows]) for k in (1, 2))
     jobs = [Job(*job) for job in zip(arrive, inputs.tolist(), outputs.tolist(), strict=True)]
-    slow = SlowReplica(profile, jobs)
-    slow.run()
+    slow = SlowFleet(profile)
+    slow.run(jobs)
     sim = fleet(Requests(arrive, inputs, outputs), variant(profile))
     while sim.now_seconds <= jobs[-1].arrive or sim.verdict(0.0, 1e9).unserved_requests:
         sim.advance(interval)
     done = sim.outcomes()
     assert list(done.first_seconds) == pytest.approx([job.first for job in jobs], rel=1e-9)
     assert list(done.end_seconds) == pytest.approx([job.end for job in jobs], rel=1e-9)
-    assert sim.preemptions == slow.preemptions
+    assert sim.preemptions == slow.alive[0].preemptions
 
 
 def test_a_long_mixed_run_agrees_with_the_step_by_step_engine() -> None:
@@ -143,10 +144,10 @@ def test_a_long_mixed_run_agrees_with_the_step_by_step_engine() -> None:
     profile = replace(PROFILE, max_num_seqs=32, kv_capacity_tokens=8000, max_num_batched_tokens=512)
     columns = (load.arrive_seconds, load.input_tokens, load.output_tokens)
     jobs = [Job(*job) for job in zip(*(c.tolist() for c in columns), strict=True)]
-    slow = SlowReplica(profile, jobs)
-    slow.run()
+    slow = SlowFleet(profile)
+    slow.run(jobs)
     sim = fleet(load, variant(profile))
     sim.advance(5000.0)
-    assert slow.preemptions > 10  # the run has what it is meant to have
-    assert sim.preemptions == slow.preemptions
+    assert slow.alive[0].preemptions > 10  # the run has what it is meant to have
+    assert sim.preemptions == slow.alive[0].preemptions
     assert list(sim.outcomes().end_seconds) == pytest.approx([job.end for job in jobs], rel=1e-9)
