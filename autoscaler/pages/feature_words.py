@@ -11,6 +11,12 @@ WORDS = (
     (r"min_(\d+)", "smallest of the last {0} steps"),
     (r"spread_(\d+)", "how much the last {0} steps scattered"),
     (r"jump_(\d+)", "mean change from step to step over the last {0} steps"),
+    (r"zero", "how far the level is from nothing at all"),
+    (r"noise", "how noisy single steps are, against the day's mean"),
+    (r"noise_rise", "whether they have lately become noisier"),
+    (r"noise_window", "how noisy they were over the last day"),
+    (r"jump_age", "steps since the last jump"),
+    (r"jump_size", "how large that jump was"),
     (r"age_steps", "steps since the last value that is known"),
     (r"known_ratio", "how much of the last day is known"),
     (r"lead", "how far ahead the forecast looks"),
@@ -18,6 +24,11 @@ WORDS = (
     (r"yesterday_smooth", "around the same time yesterday"),
     (r"yesterday_rise", "how the load went on from here yesterday"),
     (r"yesterday_level", "the level at this time yesterday"),
+    (r"yesterday_ratio", "same time yesterday, times how today compares with yesterday so far"),
+    (r"rise_day", "how the load went on from here yesterday"),
+    (r"rise_two_days", "how the load went on from here two days ago"),
+    (r"rise_week", "how the load went on from here a week ago"),
+    (r"week_ratio", "same time a week ago, times how today compares with then so far"),
     (r"week_smooth", "around the same time a week ago"),
     (r"week_rise", "how the load went on from here a week ago"),
     (r"week_level", "the level at this time a week ago"),
@@ -38,8 +49,12 @@ CONTESTANTS = {
     "last-week-ratio": "as a week ago at this time, times how today compares with then so far",
     "level-and-yesterday": "halfway between the level and yesterday-ratio",
     "last-value-and-rise": "the newest step, and half of what yesterday-ratio expects to be added",
+    "smoothing": "exponential smoothing of the steps so far",
+    "smoothing-and-rise": "that, and half of what yesterday-ratio expects to be added",
+    "linear": "a global linear quantile regression",
+    "local": "trees over this service's own history",
     "lightgbm": "the global model: trees over all services' histories",
-    "blend": "halfway between the global model and the service's best rule",
+    "blend": "a weighted mean of several, weighted by what held-out days showed",
 }
 
 
@@ -49,7 +64,7 @@ def contestant_words(name: str) -> str:
 
 
 def meaning(feature: str) -> str:
-    """Return what a feature is, or nothing where no words are known; all but counts are log ratios."""
+    """Return what a feature is, or nothing where no words are known."""
     for pattern, words in WORDS:
         found = re.fullmatch(pattern, feature)
         if found:
