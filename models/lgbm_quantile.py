@@ -4,9 +4,9 @@ Deterministic: fixed seeds, row-wise histograms, one thread a booster. Crossed q
 sorted (Chernozhukov, Fernández-Val & Galichon, Econometrica 78 (2010): sorting never hurts).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Self
+from typing import Any, Self
 
 import lightgbm as lgb
 import numpy as np
@@ -18,7 +18,7 @@ FloatMatrix = NDArray[np.float32]
 ROUNDS = 120
 MIN_ROWS = 400  # fewer rows than this teach a tree nothing
 WORKERS = 2  # boosters at a time, one thread each: OpenMP barriers crawl where cores are shared
-PARAMETERS: dict[str, object] = {
+PARAMETERS: dict[str, Any] = {
     "objective": "quantile",
     "learning_rate": 0.06,
     "num_leaves": 24,
@@ -63,7 +63,7 @@ class LgbmQuantile:
             raise ValueError("targets and weights must be finite: leave rows with gaps out")
         boosters: list[lgb.Booster] = []
         with ThreadPoolExecutor(WORKERS) as pool:
-            for booster in pool.map(lambda q: _boost(matrix, target, weight, q), QUANTILES):
+            for booster in pool.map(lambda q: boost(matrix, target, weight, q), QUANTILES):
                 boosters.append(booster)
                 if done is not None:
                     done(len(boosters))
@@ -119,11 +119,21 @@ def file_name(quantile: float) -> str:
     return f"lgbm-q{round(quantile * 100):02d}.txt"
 
 
-def _boost(
-    matrix: FloatMatrix, target: FloatArray, weight: FloatArray, quantile: float
+def boost(
+    matrix: FloatMatrix,
+    target: FloatArray,
+    weight: FloatArray,
+    quantile: float,
+    *,
+    rounds: int = ROUNDS,
+    parameters: Mapping[str, Any] = PARAMETERS,
+    leaf_rows: int = MIN_LEAF_ROWS,
 ) -> lgb.Booster:
     """Fit one quantile; the data set is not shared, so that boosters may be fitted side by side."""
-    least = max(MIN_LEAF_ROWS, round(MIN_LEAF_TAIL_ROWS / min(quantile, 1 - quantile)))
-    data = lgb.Dataset(matrix, target, weight=weight, params=PARAMETERS)
-    own = {"alpha": quantile, "min_data_in_leaf": least}
-    return lgb.train(PARAMETERS | own, data, num_boost_round=ROUNDS)
+    least = max(
+        leaf_rows,
+        round(leaf_rows / MIN_LEAF_ROWS * MIN_LEAF_TAIL_ROWS / min(quantile, 1 - quantile)),
+    )
+    data = lgb.Dataset(matrix, target, weight=weight, params=dict(parameters))
+    own = {**parameters, "alpha": quantile, "min_data_in_leaf": least}
+    return lgb.train(own, data, num_boost_round=rounds)
