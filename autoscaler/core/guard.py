@@ -152,6 +152,8 @@ def unmodelled_replicas(policy: Policy, observation: ServiceObservation, current
     running, waiting = _in_flight(observation)
     pressure = _pressure(policy, observation)
     if math.isnan(pressure):
+        if any(v.ready > 0 and math.isnan(v.running) for v in observation.variants.values()):
+            return current  # what serves is not known: no reason to give anything up
         wanted = math.ceil((running + waiting) / CONCURRENCY_PER_REPLICA)
         return max(wanted, 1, current - 1 if waiting == 0 else current)
     if pressure > 1.0:

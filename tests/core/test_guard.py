@@ -123,6 +123,7 @@ def test_nothing_ready_and_something_waiting_is_trouble() -> None:
         pytest.param(400.0, 90.0, 7.0, 8, id="far beyond: twice as many"),
         pytest.param(100.0, 0.0, math.nan, 13, id="nothing measured: 100 in flight, 8 a replica"),
         pytest.param(0.0, 0.0, math.nan, 3, id="nothing measured, nothing in flight: one fewer"),
+        pytest.param(math.nan, 0.0, math.nan, 4, id="nobody knows what is in flight: what runs"),
     ],
 )
 def test_without_a_model_latency_leads_and_concurrency_only_fills_in(
