@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from autoscaler.core.outcome import State
-from autoscaler.core.types import Observation, Policies
+from autoscaler.core.types import Mode, Observation, Policies
 from autoscaler.edge.clock import Clock, SteadyTime
 from autoscaler.edge.kube.api import KubeApi
 from autoscaler.edge.kube.conflicts import (
@@ -29,10 +29,18 @@ from autoscaler.edge.reading import Reading
 from autoscaler.edge.tracing import TickTraces
 from autoscaler.loop import Controller, Step
 from autoscaler.operate.authority import Standing, standing_of
-from autoscaler.operate.collect import accelerators, limited, merged, only_seen
+from autoscaler.operate.collect import (
+    Replicas,
+    VariantKey,
+    accelerators,
+    limited,
+    merged,
+    only_seen,
+)
 from autoscaler.operate.coverage import whole
 from autoscaler.operate.effects import Outcome, Write, carry_out, writes_of
 from autoscaler.operate.facts import FactFinder, Facts
+from autoscaler.operate.keda import Falls
 from autoscaler.operate.memory import Memory
 from autoscaler.operate.record import Recorder
 from autoscaler.operate.restraints import Lowering, as_acted, withheld
@@ -102,6 +110,7 @@ class Operator:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._falls = Falls()
         self._lowering = Lowering()
         self._forbidden: set[str] = set()  # services that we were not allowed to scale
 
@@ -123,7 +132,9 @@ class Operator:
                 now = parts.time.now(controller.last_seconds)
                 reading = parts.telemetry.read(policies, now)
             telemetry, partly = whole(reading, policies, facts.replicas)
-            observation = _observed(telemetry, policies, facts)
+            observation = _observed(telemetry, policies, facts, facts.replicas)
+            replicas = self._falls.carried_out(facts, now)
+            to_decide_from = _observed(telemetry, policies, facts, replicas)
             standings = standings_of(facts)
             policies = as_acted(policies, standings, self._forbidden)
             led = self.leads() and parts.memory.recall(controller, parts.lease.tenure)
@@ -137,9 +148,11 @@ class Operator:
             fresh = parts.memory.take_note(controller, standings, facts.replicas, now)
             controller.forget(parts.memory.gone(facts.roll.members, now))
             before = controller.state
-            step = controller.step(observation)
+            step = controller.step(to_decide_from)
             if led and parts.recorder is not None:  # before anything is done about it
                 parts.recorder.record(controller, before, step)
+            step = replace(step, observation=observation)
+            self._falls.note(_told_keda(step, standings))
         decided = clock.monotonic()
         parts.metrics.observe_phase("decide", decided - collected)
         outcomes: tuple[Outcome, ...] = ()
@@ -202,12 +215,27 @@ class Operator:
         return refused
 
 
-def _observed(telemetry: Observation, policies: Policies, facts: Facts) -> Observation:
+def _told_keda(step: Step, standings: Mapping[str, Standing]) -> dict[VariantKey, int]:
+    """Return the counts that KEDA is told of this turn."""
+    return {
+        (name, variant): count
+        for name, standing in standings.items()
+        if standing.mode is Mode.KEDA and not standing.paused_by and name in step.decisions.services
+        for variant, count in step.decisions.services[name].variants.items()
+    }
+
+
+def _observed(
+    telemetry: Observation,
+    policies: Policies,
+    facts: Facts,
+    replicas: Mapping[VariantKey, Replicas],
+) -> Observation:
     declared = [
         c.name for body in facts.roll.pool_bodies for c in body.spec.classes if c.quota is not None
     ]
     usable = accelerators(policies, facts.replicas, facts.inventory.usable, declared)
-    return merged(telemetry, policies, facts.replicas, usable)
+    return merged(telemetry, policies, replicas, usable)
 
 
 def standings_of(facts: Facts) -> dict[str, Standing]:
