@@ -253,10 +253,10 @@ Read = Callable[[str, str], list[dict[str, Any]] | None]
 
 
 def _with_kueue(facts: ClusterFacts, read: Read) -> ClusterFacts:
-    version = "kueue.x-k8s.io/v1beta1"
+    version = "kueue.x-k8s.io/v1beta2"
     queues = read(version, "ClusterQueue")
-    if queues == []:
-        version = "kueue.x-k8s.io/v1beta2"
+    if queues == []:  # or Kueue is older
+        version = "kueue.x-k8s.io/v1beta1"
         queues = read(version, "ClusterQueue")
     local, flavors = read(version, "LocalQueue"), read(version, "ResourceFlavor")
     return replace(

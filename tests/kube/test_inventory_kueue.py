@@ -70,9 +70,11 @@ def test_nominal_less_what_others_reserve() -> None:
     assert count(queue({"h100": 32}, {"h100": 10}), pods) == Inventory({"h100": 26}, {}, {})
 
 
-def test_borrowing_of_ours_is_no_gift() -> None:
-    # we hold 12 of a quota of 8 (4 borrowed): others have none of the quota
-    assert count(queue({"h100": 8}, {"h100": 12}), [mine("a", 12)]).usable == {"h100": 8}
+def test_what_we_hold_stays_ours_borrowed_or_not() -> None:
+    # we hold 12 of a quota of 8 (4 borrowed): no more, and no less while nobody wants it back
+    assert count(queue({"h100": 8}, {"h100": 12}), [mine("a", 12)]).usable == {"h100": 12}
+    # others hold 10 of 8 beside our 4: nothing is left, and nothing of ours is given up
+    assert count(queue({"h100": 8}, {"h100": 14}), [mine("a", 4)]).usable == {"h100": 4}
 
 
 def test_others_may_hold_more_than_the_quota() -> None:
@@ -150,8 +152,10 @@ def test_a_queue_that_cannot_be_read_is_one_class_that_is_not_known() -> None:
 
 
 @given(st.integers(0, 64), st.integers(0, 64), st.integers(0, 64))
-def test_never_negative_never_more_than_nominal(nominal: int, reserved: int, held: int) -> None:
+def test_never_less_than_held_never_more_than_nominal_or_held(
+    nominal: int, reserved: int, held: int
+) -> None:
     found = count(queue({"h100": nominal}, {"h100": reserved}), [mine("a", held)]).usable["h100"]
-    assert 0 <= found <= nominal
+    assert held <= found <= max(nominal, held)
     more = count(queue({"h100": nominal}, {"h100": reserved + 1}), [mine("a", held)])
     assert more.usable["h100"] <= found

@@ -18,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "core"))
 
 from apiserver import ApiServer
 from builders import latency_model
-from operating import OWN_NAMESPACE, Json, Rig, Time, Workloads, deployment, policy
+from foreign_crds import LEADER_WORKER_SET
+from operating import OWN_NAMESPACE, Rig, Time, Workloads, deployment, policy
 from test_manifests_applied import install, remove
 
 from autoscaler.core.types import Observation, Policies, ServiceObservation, VariantObservation
@@ -72,50 +73,12 @@ class Replay:
         return Reading(Observation(now_seconds, STEP_SECONDS, seen, {}), {}, (), {}, {}, ())
 
 
-LWS_CRD: Json = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {"name": "leaderworkersets.leaderworkerset.x-k8s.io"},
-    "spec": {
-        "group": "leaderworkerset.x-k8s.io",
-        "names": {
-            "kind": "LeaderWorkerSet",
-            "listKind": "LeaderWorkerSetList",
-            "plural": "leaderworkersets",
-            "singular": "leaderworkerset",
-        },
-        "scope": "Namespaced",
-        "versions": [
-            {
-                "name": "v1",
-                "served": True,
-                "storage": True,
-                "schema": {
-                    "openAPIV3Schema": {
-                        "type": "object",
-                        "x-kubernetes-preserve-unknown-fields": True,
-                    }
-                },
-                "subresources": {
-                    "status": {},
-                    "scale": {
-                        "specReplicasPath": ".spec.replicas",
-                        "statusReplicasPath": ".status.replicas",
-                        "labelSelectorPath": ".status.hpaPodSelector",
-                    },
-                },
-            }
-        ],
-    },
-}
-
-
 @pytest.fixture
 def account(kube: ApiServer) -> Iterator[str]:
     """The token of the shipped ServiceAccount with the rights of the overlay `scale`."""
     paths = install(kube, "scale")
     crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-    assert kube.request("POST", crds, LWS_CRD)[0] in {201, 409}
+    assert kube.request("POST", crds, LEADER_WORKER_SET)[0] in {201, 409}
     yield kube.service_account_token(OWN_NAMESPACE, "foreserve")
     remove(kube, paths)
 
@@ -137,7 +100,7 @@ def leader_worker_set(kube: ApiServer, namespace: str, replicas: int) -> None:
         "apiVersion": "leaderworkerset.x-k8s.io/v1",
         "kind": "LeaderWorkerSet",
         "metadata": {"name": "code", "namespace": namespace},
-        "spec": {"replicas": replicas, "leaderWorkerTemplate": {"size": 2}},
+        "spec": {"replicas": replicas, "leaderWorkerTemplate": {"size": 2, "workerTemplate": {}}},
     }
     assert kube.request("POST", path, body)[0] == 201
 

@@ -294,11 +294,13 @@ def test_a_server_that_does_not_answer_is_waited_for_once() -> None:
 # -- groups of pods that serve one model together ----------------------------
 
 
-def group(number: int, *, leader: bool = True, worker: bool = True, going: bool = False) -> Any:
-    """One group of two pods: the leader's record and both."""
+def group(
+    number: int, *, leader: bool = True, worker: bool = True, going: bool = False, size: int = 0
+) -> Any:
+    """One group of two pods: the leader's record and both; `size`: as its annotation says."""
     late = {"deletionTimestamp": "2026-11-27T06:30:00Z"} if going else {}
     labels = {GROUP: str(number)}
-    first = pod(f"chat-{number}", ready=leader, labels=labels)
+    first = replace(pod(f"chat-{number}", ready=leader, labels=labels), group_size=size)
     second = pod(f"chat-{number}-1", ready=worker, labels=labels, metadata=late)
     return first, (first, second)
 
@@ -310,6 +312,7 @@ def group(number: int, *, leader: bool = True, worker: bool = True, going: bool 
         ([group(0), group(1, worker=False)], Counts(1, 1, 0)),  # the leader's probe says ready
         ([group(0), group(1, going=True)], Counts(1, 1, 0)),
         ([group(0, leader=False), group(1)], Counts(1, 1, 0)),
+        ([group(0, size=2), group(1, size=3)], Counts(1, 1, 0)),  # a worker is not made yet
     ],
 )
 def test_a_group_is_ready_with_all_its_pods(groups: list[Any], expected: Counts) -> None:

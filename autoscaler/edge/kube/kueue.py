@@ -1,7 +1,8 @@
 """Accelerators of a Kueue ClusterQueue: its nominal quota less what others reserve of it.
 
 Reads kueue.x-k8s.io v1beta1 and v1beta2 alike. What others in the cohort borrow is not subtracted: a queue
-gets its nominal quota back by preemption.
+gets its nominal quota back by preemption. Nothing is planned on quota that this queue could borrow; but what
+our pods hold, borrowed or not, counts until they are gone, as on nodes: a limit below it would scale down.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,7 +39,7 @@ def in_cluster_queue(
         return Counted(mine, sources, f"ClusterQueue {name} admits nothing new (stopPolicy Hold)")
     reserved = sum(_reserved(queue, name, flavor, c.resource_name) for flavor in flavors)
     quota = sum(nominal[flavor] for flavor in flavors)
-    return Counted(max(0, quota - max(0, reserved - mine)), sources)
+    return Counted(max(mine, quota - max(0, reserved - mine)), sources)
 
 
 def _queue(name: str, facts: ClusterFacts) -> JsonObject:

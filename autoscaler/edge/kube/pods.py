@@ -6,6 +6,7 @@ used and nothing else. A time that has not come is NaN.
 
 import math
 import re
+from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -21,6 +22,7 @@ Key = TypeVar("Key", bound=Hashable)
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 DELETION_COST_OURS = "foreserve.dev/deletion-cost"  # "true" beside a cost that this operator set
 GROUP = "leaderworkerset.sigs.k8s.io/group-index"
+GROUP_SIZE = "leaderworkerset.sigs.k8s.io/size"
 ENDED = ("Succeeded", "Failed")  # an evicted pod is Failed
 
 
@@ -31,7 +33,8 @@ class PodRecord:
     requests: accelerators and other extended resources (names with a '/'), as the scheduler counts them.
     claims: names of its ResourceClaims. gated: a scheduling gate (Kueue, say) keeps it from the scheduler.
     deletion_seconds: when the deletion was asked for. unready_seconds: when Ready last became false.
-    restarts: of its containers. unschedulable: what the scheduler says of a pod that fits nowhere, else "".
+    restarts: of its containers. group_size: pods of the group that it belongs to, itself included; 0: of
+    none. unschedulable: what the scheduler says of a pod that fits nowhere, else "".
     """
 
     uid: str
@@ -56,6 +59,7 @@ class PodRecord:
     deletion_cost: int | None
     deletion_cost_ours: bool
     priority_class: str
+    group_size: int = 0
 
     @property
     def ended(self) -> bool:
@@ -112,9 +116,10 @@ def pod_record(obj: JsonObject) -> PodRecord:
         restarts=sum(c.get("restartCount", 0) for c in status.get("containerStatuses") or ()),
         gated=bool(spec.get("schedulingGates")),
         unschedulable=_unschedulable(conditions.get("PodScheduled", {})),
-        deletion_cost=_cost(annotations.get(DELETION_COST)),
+        deletion_cost=_whole_number(annotations.get(DELETION_COST)),
         deletion_cost_ours=annotations.get(DELETION_COST_OURS) == "true",
         priority_class=spec.get("priorityClassName") or "",
+        group_size=_whole_number(annotations.get(GROUP_SIZE)) or 0,
     )
 
 
@@ -134,14 +139,24 @@ def replica_counts(pods: Iterable[PodRecord]) -> Counts:
 
 
 def whole_groups(leaders: Iterable[PodRecord], members: Iterable[PodRecord]) -> list[PodRecord]:
-    """Return the leaders, not ready where another pod of their group is not.
+    """Return the leaders, not ready where another pod of their group is not, or is not there yet.
 
     A model that is split over the pods of a group is served by all of them or not at all, whatever the
     leader's own probe says. `members`: all pods of one LeaderWorkerSet; pods without a group stay as they
     are.
     """
-    broken = {p.labels.get(GROUP) for p in members if p.deleting or not p.ready} - {None}
-    return [replace(p, ready=False) if p.labels.get(GROUP) in broken else p for p in leaders]
+    serving = Counter(p.labels[GROUP] for p in members if GROUP in p.labels and _serves(p))
+    every = Counter(p.labels[GROUP] for p in members if GROUP in p.labels and not p.ended)
+
+    def whole(leader: PodRecord) -> bool:
+        group = leader.labels.get(GROUP)
+        return group is None or serving[group] >= max(every[group], leader.group_size)
+
+    return [p if whole(p) else replace(p, ready=False) for p in leaders]
+
+
+def _serves(pod: PodRecord) -> bool:
+    return pod.ready and not pod.deleting and not pod.ended
 
 
 def pods_of(
@@ -270,6 +285,6 @@ def _unschedulable(condition: JsonObject) -> str:
     return condition.get("message") or "unschedulable"
 
 
-def _cost(annotation: str | None) -> int | None:
-    """Return the deletion cost; None for none and for what the ReplicaSet controller ignores, too."""
+def _whole_number(annotation: str | None) -> int | None:
+    """Return a whole number; None for none and for what Kubernetes' controllers ignore, too."""
     return int(annotation) if annotation and re.fullmatch(r"-?[0-9]+", annotation) else None
