@@ -6,9 +6,11 @@ STAMP := $(VENV)/.set-up
 OUT ?= out/demo
 VLLM_VENV ?= build/vllm-venv
 VLLM_STAMP := $(VLLM_VENV)/.set-up
+BENCH_VENV ?= build/bench-venv
+BENCH_STAMP := $(BENCH_VENV)/.set-up
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint format types imports unit e2e-vllm bench constraints clean
+.PHONY: help setup demo test check lint format types imports unit e2e-vllm bench bench-forecasters constraints clean
 
 help: ## show the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  \1|\2/' | column -t -s '|' 2>/dev/null \
@@ -60,6 +62,15 @@ $(VLLM_STAMP): # VLLM_VENV=/path/to/venv takes one that has vllm already
 
 bench: setup ## print the benchmarks' figures
 	@for b in benchmarks/bench_*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
+
+bench-forecasters: $(BENCH_STAMP) ## the load model beside statsforecast and Prophet; PUBLIC=folder of series
+	PYTHONPATH=. $(BENCH_VENV)/bin/python benchmarks/bench_forecasters.py $(if $(PUBLIC),--public $(PUBLIC)) \
+	  $(if $(WRITE),--write $(WRITE))
+
+$(BENCH_STAMP): pyproject.toml # a venv of its own: statsforecast wants an older pandas
+	$(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check '.[bench]'
+	@touch $@
 
 constraints: ## pin what is installed now (no addresses)
 	$(BIN)/python -m pip freeze --exclude-editable --exclude foreserve > constraints.txt
