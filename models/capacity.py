@@ -2,8 +2,8 @@
 
 Everything here is elementwise and batched: coefficients, rates, lengths and targets broadcast, and no
 loop runs over services. Attainment is that of a steady state at the given rate: zero at and beyond
-saturation. Where no load as high was ever seen, the model is extrapolating: the load counts as up to
-CAUTION higher, so capacity errs to the safe side.
+saturation. Where no load as high, or no lengths as long, were ever seen, the model is extrapolating: the
+load counts as higher, the further the more, so capacity errs to the safe side.
 """
 
 import copy
@@ -31,6 +31,7 @@ IntArray = NDArray[np.int64]
 LEVELS = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 QUANTILE_NAMES = tuple(f"{metric}_{level}" for metric in ("ttft", "tpot") for level in LEVELS)
 CAUTION = 0.15  # of the load, for each unit of saturation beyond what was seen
+LENGTH_CAUTION = 0.1  # of the load, for each factor e that prompts or outputs are longer than seen
 OSL_SIGMA = 0.8  # spread (log) of output lengths, for end-to-end targets only
 RATE_BISECTIONS = 40
 COARSE = 4  # demand points that the first search for a count takes together
@@ -261,7 +262,9 @@ def _attainment(
         count = np.maximum(replicas, 1.0)
         rate = arrival_rate_rps / count
         beyond = np.maximum(rate * work.saturation_seconds - c.seen_load_ratio, 0.0)
-        rate = rate * (1.0 + CAUTION * beyond)
+        longer = np.log(np.maximum(work.isl_tokens / c.seen_isl_tokens, 1.0))
+        longer = longer + np.log(np.maximum(work.osl_tokens / c.seen_osl_tokens, 1.0))
+        rate = rate * (1.0 + CAUTION * beyond + LENGTH_CAUTION * longer)
         batch = mean_field(c, work, rate, count)
         t = tails(c, work, batch, rate, count)
         share = np.where(

@@ -62,12 +62,18 @@ class StepTimes:
         return seconds
 
 
-def fit_closed_loop(points: ClosedLoop, tpot_seconds: FloatArray) -> StepTimes:
-    """Return the step times that explain measured TPOT (P,) best; ValueError where nothing is usable."""
+def fit_closed_loop(
+    points: ClosedLoop, tpot_seconds: FloatArray, *, prompts: bool = True
+) -> StepTimes:
+    """Return the step times that explain measured TPOT (P,) best; ValueError where nothing is usable.
+
+    `prompts` False: what prompts cost is left out, where it is known from elsewhere.
+    """
     usable = np.isfinite(tpot_seconds) & (tpot_seconds > 0)
     if not usable.any():
         raise ValueError("closed-loop points: no TPOT above zero; allowed: seconds")
-    relative = points.design()[usable] / tpot_seconds[usable, None]
+    design = points.design() if prompts else points.design() * [1.0, 1.0, 1.0, 0.0]
+    relative = design[usable] / tpot_seconds[usable, None]
     weight = np.ones(len(relative))
     for _ in range(ROUNDS):
         found, _ = nnls(relative * weight[:, None], weight)

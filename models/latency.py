@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from models.capacity import QUANTILE_NAMES, predicted_latency
 from models.latency_fit import fit_windows
+from models.latency_leap import judged
 from models.latency_parameters import default_columns
 from models.latency_windows import sample_level, usable_windows
+from models.profiles import profile, profile_names
 from models.progress import Progress
 from models.step_time import N_COEFFICIENTS, Coefficients
 
@@ -61,11 +63,19 @@ class LatencyModel:
         self._at = {key: n for n, key in enumerate(self.keys)}
 
     @classmethod
-    def fit(cls, serving: pd.DataFrame, *, progress: Progress | None = None) -> Self:
+    def fit(
+        cls,
+        serving: pd.DataFrame,
+        *,
+        profiles: Mapping[tuple[str, str], str] | None = None,
+        progress: Progress | None = None,
+    ) -> Self:
         """Fit every pair in a validated serving frame (models.frames.validate_serving).
 
-        A pair without a single usable window (load, replicas and a latency) is left out.
+        `profiles` names what a pair's engine is like (models.profiles). A pair without a single usable
+        window (load, replicas and a latency) is left out. ProfileError on a name that does not exist.
         """
+        begin_with = {pair: profile(name) for pair, name in (profiles or {}).items()}
         groups = serving.groupby(["service", "variant"], sort=True)
         keys, columns = [], []
         scores: dict[str, dict[str, Any]] = {}
@@ -75,7 +85,9 @@ class LatencyModel:
             if len(windows) == 0:
                 scores[name] = {"windows": 0, "notes": "no window shows load, replicas and latency"}
             else:
-                fitted, scores[name] = fit_windows(windows)
+                fitted, scores[name] = fit_windows(
+                    windows, begin_with.get((str(service), str(variant)))
+                )
                 keys.append((str(service), str(variant)))
                 columns.append(fitted)
             if progress is not None:
@@ -87,11 +99,20 @@ class LatencyModel:
         """Return whether the pair was fitted."""
         return (service, variant) in self._at
 
-    def coefficients(self, keys: Sequence[tuple[str, str]]) -> Coefficients:
-        """Return coefficients of shape (N,), NaN for a pair that is not known."""
+    def coefficients(
+        self, keys: Sequence[tuple[str, str]], profiles: Sequence[str | None] = ()
+    ) -> Coefficients:
+        """Return coefficients of shape (N,), NaN for a pair that is not known.
+
+        `profiles`: for each key the shipped profile that serves while the pair is not known, or None.
+        """
         padded = np.concatenate([self._columns, np.full((N_COEFFICIENTS, 1), np.nan)], axis=1)
         at = np.array([self._at.get((s, v), -1) for s, v in keys], dtype=np.int64)
-        return Coefficients.from_columns(padded[:, at])
+        columns = padded[:, at]
+        for n, name in enumerate(profiles):
+            if at[n] < 0 and name is not None and name in profile_names():
+                columns[:, n] = profile(name).safe_columns()
+        return Coefficients.from_columns(columns)
 
     def predict(self, windows: pd.DataFrame) -> pd.DataFrame:
         """Return `windows` with ttft_p50/p95/p99_seconds and tpot_p50/p95/p99_seconds, without NaN.
@@ -128,6 +149,22 @@ class LatencyModel:
             pool = self._columns[:, same] if same else self._columns
             columns[:, n] = np.median(pool, axis=1) if pool.shape[1] else default_columns()
         return Coefficients.from_columns(columns)
+
+    def after(self, before: "LatencyModel") -> Self:
+        """Return this model where it is plausible after `before`, which keeps the other pairs.
+
+        The scores of a pair that was kept say so under "leap" (models.latency_leap).
+        """
+        columns, scores = self._columns.copy(), dict(self.scores)
+        for n, pair in enumerate(self.keys):
+            if not before.knows(*pair):
+                continue
+            name, old = "/".join(pair), before.coefficients([pair]).columns()[:, 0]
+            note = before.scores.get(name, {}).get("leap", {})
+            taken, leap = judged(columns[:, n], old, note)
+            if not taken:
+                columns[:, n], scores[name] = old, {**scores[name], "leap": leap}
+        return type(self)(self.keys, columns, scores)
 
     def to_files(self) -> dict[str, bytes]:
         """Return the model as file names and bytes; the same model gives the same bytes."""

@@ -16,8 +16,9 @@ from models.latency_pace import at_present_pace, likely_change
 from models.latency_parameters import Prior, prior_from_tpot, unpack
 from models.latency_residuals import N_RESIDUALS, Problem, median_errors
 from models.latency_windows import Cells, Limits, Windows, limits_of, to_cells
+from models.profiles import Profile, prior_of
 from models.robust_fit import minimise, robust_loss
-from models.step_time import request_work
+from models.step_time import NO_LIMIT, Coefficients, request_work
 
 FloatArray = NDArray[np.float64]
 
@@ -25,7 +26,8 @@ SOFT = 1.5  # usual errors beyond which a residual counts linearly
 FIRST_NOISE = 0.15  # log error of a percentile, before the data say better
 NOISE_BOUNDS = (0.03, 0.5)
 NORMAL_MIDDLE = 0.6745  # median absolute value of a standard normal
-MIN_STEADY = 12  # windows: with fewer, those with a backlog are used as if they had none
+SEEN = 0.98  # quantile of what windows show: up to there the model is at home
+MIN_STEADY = 12  # windows, to judge a fit on later ones
 MIN_CHANGE = np.log(1.05)  # of the steps' time: less is not worth a change of pace
 MIN_GAIN = 16.0  # of the loss, in squared usual errors: four standard deviations
 
@@ -38,13 +40,17 @@ class Fit:
     noise: FloatArray
 
 
-def fit_windows(windows: Windows) -> tuple[FloatArray, dict[str, Any]]:
+def fit_windows(
+    windows: Windows, known: Profile | None = None
+) -> tuple[FloatArray, dict[str, Any]]:
     """Return the coefficients (F,) that fit all `windows` (in order of time) and how well they do.
 
+    `known`: a profile of such an engine; it is the prior, and says what limits a batch until that is seen.
     The scores: the fit on the first 80 % of the windows against the last 20 % (out of sample), and
     the final fit against everything (in sample).
     """
-    limits = limits_of(windows)
+    limits = _limits(windows, known)
+    belief = None if known is None else prior_of(known)
     hits = limits.prefix_cache_hit_ratio
     used = _informative(windows)
     scores: dict[str, Any] = {
@@ -55,32 +61,50 @@ def fit_windows(windows: Windows) -> tuple[FloatArray, dict[str, Any]]:
     split = int(np.searchsorted(np.cumsum(used.steady), int(0.8 * used.steady.sum()))) + 1
     fit = None
     if used.steady[:split].sum() >= MIN_STEADY and used.steady[split:].any():
-        fit = fit_cells(to_cells(used.take(np.arange(split)), hits), limits)
+        fit = fit_cells(to_cells(used.take(np.arange(split)), hits), limits, belief)
         late = to_cells(used.take(np.arange(split, len(used))), hits)
         scores["out_of_sample"] = median_errors(fit.x, late, limits)
-    fit = fit_cells(to_cells(used, hits), limits, fit)
-    fit, used = _with_change_of_pace(fit, used, limits)
+    fit = fit_cells(to_cells(used, hits), limits, belief, fit)
+    fit, used = _with_change_of_pace(fit, used, limits, belief)
     scores["in_sample"] = median_errors(fit.x, to_cells(used, hits), limits)
     if used.before.any():
         factor = float(np.exp(fit.x[-1]))
         scores["pace"] = {"windows_before": int(used.before.sum()), "steps_now": round(factor, 4)}
         windows = at_present_pace(replace(windows, before=used.before), factor)
     c = unpack(fit.x, limits)
-    steady = windows.take(used.steady)
+    steady = windows.take(used.steady) if used.steady.any() else windows
     load = (
         steady.rate_rps * request_work(c, steady.isl_tokens, steady.osl_tokens).saturation_seconds
     )
-    seen = min(1.0, float(np.quantile(load, 0.98)))
-    c = replace(c, seen_load_ratio=np.full_like(c.base_seconds, seen))
+    one = np.ones_like(c.base_seconds)
+    c = replace(
+        c,
+        seen_load_ratio=one * min(1.0, float(np.quantile(load, SEEN))),
+        seen_isl_tokens=one * float(np.quantile(windows.isl_tokens, SEEN)),
+        seen_osl_tokens=one * float(np.quantile(windows.osl_tokens, SEEN)),
+    )
     return calibrated(c, windows).columns()[:, 0], scores
 
 
+def _limits(windows: Windows, known: Profile | None) -> Limits:
+    seen = limits_of(windows)
+    if known is None:
+        return seen
+    c = Coefficients.from_columns(known.columns)
+    return Limits(
+        seen.max_sequences if seen.max_sequences < NO_LIMIT else float(c.max_sequences),
+        seen.kv_tokens if seen.kv_tokens < NO_LIMIT else float(c.kv_tokens),
+        seen.prefix_cache_hit_ratio,
+    )
+
+
 def _informative(windows: Windows) -> Windows:
-    """Return the windows without what a backlog says of loads; all they have where few are steady.
+    """Return the windows without what a backlog says of loads.
 
     A backlog's TTFT is older than its load. Its TPOT tells of the steps only where the batch is known.
+    Where that leaves nothing at all, everything is taken as it is.
     """
-    if windows.steady.sum() < MIN_STEADY:
+    if not (windows.steady | np.isfinite(windows.running)).any():
         return replace(windows, steady=np.ones_like(windows.steady))
     after = np.concatenate([[False], ~windows.steady[:-1]])
     known = (windows.steady & ~after)[:, None] & np.ones(3, dtype=bool)
@@ -89,11 +113,13 @@ def _informative(windows: Windows) -> Windows:
     return replace(windows, latency=np.where(seen, windows.latency, np.nan))
 
 
-def _with_change_of_pace(fit: Fit, used: Windows, limits: Limits) -> tuple[Fit, Windows]:
+def _with_change_of_pace(
+    fit: Fit, used: Windows, limits: Limits, belief: Prior | None
+) -> tuple[Fit, Windows]:
     """Return the fit and windows that know of a change of pace, or those given where none is likely."""
     hits = limits.prefix_cache_hit_ratio
     blocks = Problem(to_cells(used, hits, in_time=True), limits, fit.noise)
-    prior = prior_from_tpot(blocks.cells.log_latency[:, 3])
+    prior = belief or prior_from_tpot(blocks.cells.log_latency[:, 3])
     block = likely_change(
         _softened(blocks.errors(fit.x), blocks.slopes(fit.x)),
         fit.x - prior.mean,
@@ -105,8 +131,8 @@ def _with_change_of_pace(fit: Fit, used: Windows, limits: Limits) -> tuple[Fit, 
     before = np.arange(len(used)) < int(np.ceil(block * len(used) / len(blocks.cells.rate_rps)))
     changed = replace(used, before=before)
     cells = to_cells(changed, hits)
-    new = fit_cells(cells, limits, fit)
-    prior = prior_from_tpot(cells.log_latency[:, 3])
+    new = fit_cells(cells, limits, belief, fit)
+    prior = belief or prior_from_tpot(cells.log_latency[:, 3])
     gain = _loss(fit.x, cells, limits, fit.noise, prior) - _loss(
         new.x, cells, limits, fit.noise, prior
     )
@@ -115,13 +141,15 @@ def _with_change_of_pace(fit: Fit, used: Windows, limits: Limits) -> tuple[Fit, 
     return new, changed
 
 
-def fit_cells(cells: Cells, limits: Limits, before: Fit | None = None) -> Fit:
-    """Return the parameters that fit `cells` best.
+def fit_cells(
+    cells: Cells, limits: Limits, belief: Prior | None = None, before: Fit | None = None
+) -> Fit:
+    """Return the parameters that fit `cells` best; `belief`: the prior, where more is known than usual.
 
     From nothing it takes two rounds: the first shows how noisy each percentile is, the second weighs
     it by that. From an earlier fit to some of the cells, one round is enough.
     """
-    prior = prior_from_tpot(cells.log_latency[:, 3])
+    prior = belief or prior_from_tpot(cells.log_latency[:, 3])
     if before is None:
         before = _round(cells, limits, prior, Fit(prior.mean, np.full(N_RESIDUALS, FIRST_NOISE)))
     return _round(cells, limits, prior, before)

@@ -92,6 +92,8 @@ def unpack(x: FloatArray, limits: Limits) -> Coefficients:
         "tpot_scatter_ratio": 0.0 * full,
         "prefix_cache_hit_ratio": full * limits.prefix_cache_hit_ratio,
         "seen_load_ratio": full,
+        "seen_isl_tokens": full * NO_LIMIT,
+        "seen_osl_tokens": full * NO_LIMIT,
     }
     return Coefficients(**{name: value[..., None] for name, value in values.items()})
 

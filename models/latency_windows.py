@@ -69,6 +69,7 @@ class Limits:
 
 def usable_windows(frame: pd.DataFrame) -> Windows:
     """Return the windows of a validated serving frame that show load, replicas and a latency."""
+    frame = frame.sort_values("ts", kind="stable")
     replicas = frame.ready_replicas.to_numpy(np.float64)
     latency = frame[[c for c, _ in QUANTILE_COLUMNS]].to_numpy(np.float64)
     latency = np.where(latency > 0, latency, np.nan)

@@ -60,6 +60,7 @@ class Coefficients:
     tpot_scatter_ratio: how much windows of like load differ in what neighbours add to TPOT.
     prefix_cache_hit_ratio: share of prompt tokens found in the cache, as seen.
     seen_load_ratio: the highest share of saturation at which windows were seen, 0 to 1.
+    seen_isl_tokens, seen_osl_tokens: the longest mean lengths that windows showed.
     """
 
     base_seconds: FloatArray
@@ -81,6 +82,8 @@ class Coefficients:
     tpot_scatter_ratio: FloatArray
     prefix_cache_hit_ratio: FloatArray
     seen_load_ratio: FloatArray
+    seen_isl_tokens: FloatArray
+    seen_osl_tokens: FloatArray
 
     @classmethod
     def from_columns(cls, columns: FloatArray) -> Self:
@@ -108,6 +111,7 @@ class Work:
     slots: sequences that fit on a replica.
     """
 
+    isl_tokens: FloatArray
     prompt_tokens: FloatArray
     osl_tokens: FloatArray
     decode_seconds: FloatArray
@@ -144,6 +148,7 @@ def request_work(
     slots = np.maximum(1.0, np.minimum(c.max_sequences, c.kv_tokens / np.maximum(context, 1.0)))
     steps = np.maximum(length / slots, chunks + length * c.steps_per_token)
     return Work(
+        isl_tokens=isl_tokens,
         prompt_tokens=prompt,
         osl_tokens=length,
         decode_seconds=one,

@@ -31,10 +31,12 @@ def train(
     models_dir: Path,
     *,
     incumbent: Generation | None = None,
+    profiles: Mapping[tuple[str, str], str] | None = None,
     progress: Progress | None = None,
 ) -> Trained:
     """Learn from a telemetry folder and promote what beats what is there.
 
+    `profiles`: for (service, variant), the shipped profile that its latency fit begins with.
     Raises FrameError on telemetry that cannot be used and RegistryError if the registry cannot be
     written; in both cases what served before still serves.
     """
@@ -45,7 +47,8 @@ def train(
         load = LoadModel.fit(series, target="requests", progress=progress)
     except ValueError as error:
         raise FrameError(f"{where}: {error}") from error
-    latency = LatencyModel.fit(telemetry.serving, progress=progress)
+    latency = LatencyModel.fit(telemetry.serving, profiles=profiles, progress=progress)
+    latency, latency_verdict = _plausible_latency(latency, telemetry.serving.empty, incumbent)
     lead_time = LeadTimeModel.fit(telemetry.startups, end_seconds=series.end_seconds)
     load_files, load_verdict = _gated_load(load, series, incumbent, progress)
     files = {
@@ -60,8 +63,8 @@ def train(
         "mended": list(telemetry.mended),
         "promotion": {
             "load": summary_of(load_verdict),
-            "latency": _renewed(telemetry.serving.empty),
-            "lead_time": _renewed(telemetry.startups.empty),
+            "latency": summary_of(latency_verdict),
+            "lead_time": summary_of(_renewed(telemetry.startups.empty)),
         },
         "services": _services(telemetry, load, latency, lead_time),
     }
@@ -108,9 +111,28 @@ def _trained_until(series: LoadSeries, incumbent: Generation | None, verdict: Ve
     return float(incumbent.summary["trained_until_seconds"])
 
 
-def _renewed(empty: bool) -> dict[str, Any]:
+def _plausible_latency(
+    new: LatencyModel, empty: bool, incumbent: Generation | None
+) -> tuple[LatencyModel, Verdict]:
+    """Return the latency model that should serve: pairs that leap beyond belief stay as they were."""
+    old_files = {} if incumbent is None else incumbent.part("latency")
+    if not old_files:
+        return new, _renewed(empty)
+    try:
+        old = LatencyModel.from_files(old_files)
+    except ValueError as error:
+        return new, Verdict(promoted=True, why=f"the incumbent cannot be read: {error}")
+    model = new.after(old)
+    leaps = [name for name, score in model.scores.items() if "leap" in score]
+    if not leaps:
+        return model, _renewed(empty)
+    why = f"{leaps[0]}: {model.scores[leaps[0]]['leap']['note']}"
+    return model, Verdict(promoted=len(leaps) < len(model.keys), why=why)
+
+
+def _renewed(empty: bool) -> Verdict:
     why = "no telemetry: the prior serves" if empty else "describes the fleet as it is now"
-    return summary_of(Verdict(promoted=True, why=why))
+    return Verdict(promoted=True, why=why)
 
 
 def _services(

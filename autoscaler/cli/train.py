@@ -8,7 +8,10 @@ import typer
 from autoscaler.cli.common import log, progress_report, write_json
 from autoscaler.cli.ingest_otlp import identity_of
 from autoscaler.cli.telemetry import StoreRules, StoreService, StoreVariant, telemetry_folder
+from autoscaler.core.types import Policies
 from autoscaler.edge.artifacts import read_generation
+from autoscaler.edge.policy_files import read_documents
+from autoscaler.policy import parse_policies
 from models.artifact import CURRENT, ArtifactError, Generation, NewerFormatError
 from models.otlp_identity import SERVICE_TEMPLATE, VARIANT_TEMPLATE
 
@@ -34,6 +37,10 @@ def train(
         typer.Option(help="Folder with load, serving and startups Parquet, or an OTLP store."),
     ],
     models: Annotated[Path, typer.Option(help="Registry folder; made if absent.")],
+    policies: Annotated[
+        list[Path] | None,
+        typer.Option(help="YAML with policies: their profileRefs are where latency fits begin."),
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the summary here.")] = None,
     engine: Annotated[str, typer.Option(help="Where fits run: `local`.")] = "local",
     service: StoreService = SERVICE_TEMPLATE,
@@ -48,7 +55,11 @@ def train(
     identity = identity_of(service, variant, rules)
     with telemetry_folder(telemetry, identity) as folder, progress_report() as report:
         trained = run_training(
-            folder, models, incumbent=current_generation(models), progress=report
+            folder,
+            models,
+            incumbent=current_generation(models),
+            profiles=_profiles(policies or []),
+            progress=report,
         )
     for sentence in trained.summary["mended"]:
         log.warning("%s", sentence)
@@ -58,6 +69,17 @@ def train(
     log.info("%s: generation %s serves", models, trained.generation)
     if json is not None:
         write_json(json, trained.summary)
+
+
+def _profiles(policies: list[Path]) -> dict[tuple[str, str], str]:
+    """Return the profile of each (service, variant) whose policy names one."""
+    declared = parse_policies(read_documents(policies)) if policies else Policies({}, ())
+    return {
+        (name, variant.name): variant.profile_ref
+        for name, policy in declared.services.items()
+        for variant in policy.variants
+        if variant.profile_ref is not None
+    }
 
 
 def current_generation(models: Path) -> Generation | None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from autoscaler.core.assess import Situation
 from autoscaler.core.demand import PROBABILITIES, WEIGHTS
 from autoscaler.core.outcome import FloatArray, Forecasts
-from autoscaler.core.types import Variant
+from autoscaler.core.types import Policy, Variant
 from models import capacity
 from models.step_time import Coefficients
 
@@ -192,19 +192,27 @@ def _batches(
     forecasts: Forecasts,
 ) -> tuple[Batch, ...]:
     demands = [s.demand for s in owners if s.demand is not None]
+    refs = [_profile_ref(s.policy, variant) for s, (_, variant) in zip(owners, keys, strict=True)]
     batches = []
     for role in sorted(set(roles)):
         index = np.array([i for i, r in enumerate(roles) if r == role], dtype=np.int64)
         batches.append(
             Batch(
                 index=index,
-                coefficients=forecasts.latency.coefficients([keys[i] for i in index]),
+                coefficients=forecasts.latency.coefficients(
+                    [keys[i] for i in index],
+                    [refs[i] for i in index],
+                ),
                 targets=capacity.TargetArrays.of([owners[i].policy.targets for i in index], role),
                 isl_tokens=np.array([demands[i].isl_tokens for i in index]),
                 osl_tokens=np.array([demands[i].osl_tokens for i in index]),
             )
         )
     return tuple(batches)
+
+
+def _profile_ref(policy: Policy, variant: str) -> str | None:
+    return next(v.profile_ref for v in policy.variants if v.name == variant)
 
 
 def _required(

@@ -13,6 +13,7 @@ from autoscaler.policy.schema import (
     ScheduleWindowSpec,
     VariantSpec,
 )
+from models.profiles import profile_names
 
 MAX_TPOT_TARGET_SECONDS = 60.0  # a minute a token: larger values are milliseconds
 
@@ -38,6 +39,11 @@ def of_document(resource: Resource) -> Iterator[Problem]:
             path = f"spec.variants[{i}].maxReplicas"
             least = f"at least minReplicas, {variant.min_replicas}"
             yield refused(place, path, variant.max_replicas, least)
+        name = variant.profile_ref
+        if name is not None and name not in profile_names():
+            hint = f"{nearest(name, profile_names())}allowed: {listed(profile_names())}"
+            text = f"unknown profile {shown(name)}; {hint}"
+            yield Problem(place, f"spec.variants[{i}].profileRef", text)
     yield from _unique(place, "spec.variants", [v.name for v in spec.variants])
     yield from _roles(place, spec.variants)
     yield from _unique(place, "spec.schedule", [w.name for w in spec.schedule])

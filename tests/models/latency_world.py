@@ -28,6 +28,8 @@ ENGINE = {
     "tpot_scatter_ratio": 0.0,
     "prefix_cache_hit_ratio": 0.0,
     "seen_load_ratio": 1.0,
+    "seen_isl_tokens": 1e7,
+    "seen_osl_tokens": 1e7,
 }
 
 

@@ -59,6 +59,58 @@ def test_more_load_never_helps_and_more_replicas_never_hurt(case: dict[str, floa
     assert got[2] >= got[0] - 1e-6
 
 
+mixes = st.fixed_dictionaries(
+    {
+        "isl": st.floats(50.0, 16_000.0),
+        "osl": st.floats(8.0, 2_000.0),
+        "longer": st.floats(1.01, 4.0),
+        "ttft": st.floats(0.2, 20.0),
+        "tpot": st.floats(0.035, 0.5),
+        "tighter": st.floats(0.3, 0.99),
+        "seen_load": st.floats(0.05, 1.0),
+        "seen_isl": st.floats(100.0, 8_000.0),
+        "slots": st.sampled_from([8.0, 256.0, 1e7]),
+        "regularity": st.sampled_from([0.0, 0.5, 0.95]),
+    }
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(mixes)
+def test_capacity_falls_with_longer_prompts_and_tighter_targets(mix: dict[str, float]) -> None:
+    c = engine(
+        seen_load_ratio=mix["seen_load"],
+        seen_isl_tokens=mix["seen_isl"],
+        prompt_growth_per_token=1e-4,
+        max_sequences=mix["slots"],
+        kv_tokens=60_000.0,
+        regularity_ratio=mix["regularity"],
+    )
+    isl = np.array([mix["isl"], mix["isl"] * mix["longer"], mix["isl"], mix["isl"]])
+    shrink = np.array([1.0, 1.0, mix["tighter"], 1.0])
+    targets = TargetArrays(
+        mix["ttft"] * shrink,
+        mix["tpot"] * np.array([1.0, 1.0, 1.0, mix["tighter"]]),
+        np.full(4, np.inf),
+    )
+    rates = replica_capacity_rps(c, isl, np.full(4, mix["osl"]), targets, np.full(4, 0.95), 2.0)
+    assert np.isfinite(rates).all()
+    assert (rates[1:] <= rates[0] * (1 + 1e-6) + 1e-9).all()
+
+
+@settings(max_examples=150, deadline=None)
+@given(mixes, st.floats(0.01, 40.0), st.floats(1.0, 3.0), st.integers(1, 12))
+def test_more_load_is_never_faster(
+    mix: dict[str, float], rate: float, more: float, replicas: int
+) -> None:
+    c = engine(max_sequences=1e7, regularity_ratio=mix["regularity"], prompt_growth_per_token=1e-4)
+    rates = np.array([rate, rate * more])
+    lengths = (np.full(2, mix["isl"]), np.full(2, mix["osl"]))
+    got = predicted_latency(c, rates, np.full(2, float(replicas)), *lengths)
+    for name, seconds in got.items():
+        assert seconds[1] >= seconds[0] * (1 - 1e-4), name
+
+
 def test_beyond_saturation_nothing_is_attained() -> None:
     # saturation at 1 / 0.151613 = 6.596 requests/s (test_latency_physics)
     lenient = goals(1000.0, float("inf"))

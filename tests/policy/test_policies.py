@@ -84,7 +84,7 @@ spec:
       acceleratorsPerReplica: 4
       minReplicas: 0
       maxReplicas: 6
-      profileRef: h100-70b
+      profileRef: llama-3.1-70b-h100-fp8-tp4
       targetRef: {apiVersion: leaderworkerset.x-k8s.io/v1, kind: LeaderWorkerSet, name: p}
     - name: decode
       role: Decode
@@ -159,7 +159,7 @@ def test_every_field_arrives() -> None:
             Variant(
                 "prefill", "h100", 4, 0, 6,
                 TargetRef("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet", "p"),
-                Role.PREFILL, "h100-70b",
+                Role.PREFILL, "llama-3.1-70b-h100-fp8-tp4",
             ),
             Variant("decode", "l40s", 1, 2, 2, TargetRef("apps/v1", "StatefulSet", "d"), Role.DECODE),
         ),
