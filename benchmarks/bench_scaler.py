@@ -35,6 +35,18 @@ CHANNELS = 4  # as of a few replicas of KEDA's operator and metrics server
 
 
 def policy(number: int, desired: int) -> dict[str, Any]:
+    """Return a policy as the operator writes it: one replica fewer runs, often inside the HPA's band."""
+    current = max(desired - 1, 1)
+    delivery = {
+        "hpa": f"keda-hpa-chat-{number}",
+        "metricType": "AverageValue",
+        "target": 1.0,
+        "minReplicas": 1,
+        "maxReplicas": 100,
+        "toleranceUp": 0.1,
+        "toleranceDown": 0.1,
+        "existing": current,
+    }
     decided = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(wall_seconds()))
     return {
         "metadata": {"name": f"chat-{number}", "namespace": "prod"},
@@ -44,7 +56,15 @@ def policy(number: int, desired: int) -> dict[str, Any]:
         },
         "status": {
             "mode": "Keda",
-            "variants": [{"name": "h100", "desired": desired, "current": desired}],
+            "variants": [
+                {
+                    "name": "h100",
+                    "desired": desired,
+                    "current": current,
+                    "ready": current,
+                    "delivery": delivery,
+                }
+            ],
             "lastDecisionTime": decided,
         },
     }

@@ -359,7 +359,7 @@ def _advice(view: HpaView, planned: int, reason: DeliveryReason) -> str:
             return "Use metricType AverageValue: Value multiplies by the ready pods, and there are none."
         case DeliveryReason.PRECISION_LIMITED:
             return (
-                "Raise the trigger's target: a thousandth of the metric is more than one replica."
+                "Use metricType AverageValue: a thousandth of the metric is more than one replica."
             )
         case _:
             return (

@@ -1,7 +1,7 @@
 """A workload, the HPA that KEDA made for it (emulated), the operator's eyes and the scaler, in one step."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,7 @@ class World:
     keda: Keda
     h: Hpa
     currents: range = range(1, 101)  # worth trying: with TLS fewer, the arithmetic is the same
+    document: Json = field(default_factory=dict)  # the policy as the API server has it
 
     def decide(self, planned: int) -> Verdict:
         """Take a turn of the operator: its status is what the scaler then knows."""
@@ -95,6 +96,7 @@ class World:
         (variant,) = document["status"]["variants"]
         variant |= {"ready": self.h.ready, "delivery": statuses["h100"].manifest()}
         self.served.plans.apply("MODIFIED", document)
+        self.document = document
         return verdict
 
     def poll(self) -> float:

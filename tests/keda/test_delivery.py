@@ -6,7 +6,7 @@ from pathlib import Path
 import grpc
 import pytest
 from hpa_world import Hpa, Rules, World
-from scaler_rig import Authority, Served, policy, ref
+from scaler_rig import Authority, Served, policy, ref, stamp
 
 from autoscaler.edge.keda.tls import TlsFiles
 from autoscaler.policy.status import ConditionReason
@@ -166,3 +166,30 @@ def test_versions_of_keda_without_floats_are_told_no_less(world: World) -> None:
     world.decide(9)
     value = world.keda.metrics()
     assert (value.metricValueFloat, value.metricValue) == (8.5, 9)  # 9 is inside the band: held
+
+
+@pytest.mark.parametrize("fallback", [None, 4, 40])
+def test_a_killed_operator_takes_nothing_away(world: World, fallback: int | None) -> None:
+    """It dies in a rise, in a fall, and at rest; the HPA asks on every 15 s for half an hour."""
+    for current, planned in ((10, 30), (30, 10), (10, 11), (11, 10), (20, 20)):
+        world.h = free(current)
+        world.decide(planned)
+        world.served.hands.elapsed += 1.0
+        document = dict(world.document)
+        document["spec"] = document["spec"] | {
+            "fallback": {"afterSeconds": 600} | ({} if fallback is None else {"replicas": fallback})
+        }
+        document["status"] = document["status"] | {
+            "lastDecisionTime": stamp(world.served.hands.elapsed)
+        }
+        world.served.plans.apply("MODIFIED", document)
+        counts = []
+        for _ in range(120):
+            counts.append(world.look())
+            assert counts[-1] >= min(current, planned)
+            assert world.keda.is_active() is True
+            world.served.hands.elapsed += 15.0
+        # 180 s the plan, then what ran or was planned, whichever is more; after 780 s the fallback
+        assert counts[11] >= planned
+        assert counts[-1] >= max(planned, fallback or 0)
+        world.served.hands.elapsed += 1.0
