@@ -15,6 +15,7 @@ import gc
 import multiprocessing
 import os
 import time
+from collections import Counter
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,7 @@ class Load:
         self.rate, self.policies = arguments.rate, arguments.policies
         self.streams: list[Any] = []
         self.took: list[float] = []
-        self.failed = 0
+        self.failed: Counter[str] = Counter()
 
     async def open(self, streams: int) -> None:
         for n in range(streams):
@@ -158,8 +159,8 @@ class Load:
     async def _one(self, n: int, due: float) -> None:
         try:
             await self.asks[n % CHANNELS](self.bodies[n % self.policies], timeout=5.0)
-        except grpc.RpcError:
-            self.failed += 1
+        except grpc.RpcError as error:
+            self.failed[error.code().name] += 1
             return
         self.took.append(time.perf_counter() - due)
 
@@ -187,7 +188,8 @@ async def measure(pid: int, port: int, arguments: argparse.Namespace) -> None:
     p50, p99, worst = np.quantile(took, (0.5, 0.99, 1.0))
     print(
         f"GetMetrics, {arguments.policies} policies, {arguments.streams} open streams: "
-        f"{took.size / spent:.0f}/s (asked {arguments.rate}/s), {load.failed} failed"
+        f"{took.size / spent:.0f}/s (asked {arguments.rate}/s), "
+        f"{load.failed.total()} failed {dict(load.failed) or ''}"
     )
     print(
         f"  from due to done, client included: p50 {p50:.2f} ms, p99 {p99:.2f} ms, max {worst:.1f} ms"
