@@ -107,7 +107,7 @@ class Controller:
         known = self.state.services.get(service, ServiceState())
         counts = {**known.desired, **current}
         holds = {name: ((now_seconds, n),) for name, n in counts.items()}
-        fresh = replace(known, desired=counts, changes=(), holds=holds, rises={})
+        fresh = replace(known, desired=counts, changes=(), holds=holds, rises={}, promised=math.nan)
         self.state = State({**self.state.services, service: fresh})
 
     def forget(self, services: Iterable[str]) -> None:

@@ -4,6 +4,10 @@ The budget of a window is (1 - attainment) times the requests of the window. It 
 until a window's worth of requests has been seen, the missing part counts as served exactly at the
 target. The plan's own target follows what was attained: a surplus lets it run leaner, a deficit makes
 it safer, in proportion (GAIN), within limits, so that 99 % asked for means about 99 %.
+
+A plan that expects more misses than come is too safe for another reason: its models err to the safe
+side, or the load is calmer than forecast. The window also keeps what was expected; the ratio of the two
+(miss_bias) says how many more misses a plan may expect to get the misses that are allowed.
 """
 
 import itertools
@@ -17,6 +21,8 @@ from models.slo import SloTargets
 GAIN = 2.0
 LEANEST = 2.5  # at most this many times the allowed share of misses is planned for
 SAFEST = 0.25  # at least this part of it: certainty costs without end
+LEAST_BIAS = 0.25  # of expected misses that come true: less is luck, and luck turns
+MOST = 6.0  # times the allowed share: no plan expects more misses than this, whatever came true
 HOURS_OF_GRACE = 4.0  # requests at the recent rate that count as served at target, at the start
 SECONDS_PER_HOUR = 3600.0
 
@@ -27,28 +33,54 @@ def record(
     window_hours: float,
     finished: float,
     attained_ratio: float,
+    promised_ratio: float = math.nan,
 ) -> tuple[BudgetHour, ...]:
-    """Return the window's hours with one interval's finished requests added."""
+    """Return the window's hours with one interval's finished requests added.
+
+    `promised_ratio`: the attainment that the plan in force expected; NaN where it expected nothing.
+    """
     hour = int(now_seconds // SECONDS_PER_HOUR)
-    kept = tuple(h for h in hours if h.hour > hour - window_hours)
+    kept = [h for h in hours if h.hour > hour - window_hours]
     if not (math.isfinite(finished) and math.isfinite(attained_ratio)) or finished <= 0:
-        return kept
+        return tuple(kept)
     missed = finished * (1.0 - attained_ratio)
+    foretold = finished * (1.0 - promised_ratio) if math.isfinite(promised_ratio) else missed
     if kept and kept[-1].hour == hour:
-        last = kept[-1]
-        return (*kept[:-1], BudgetHour(hour, last.finished + finished, last.missed + missed))
-    return (*kept, BudgetHour(hour, finished, missed))
+        last = kept.pop()
+        foretold += _foretold(last)
+        finished, missed = last.finished + finished, last.missed + missed
+    return (*kept, BudgetHour(hour, finished, missed, foretold))
 
 
 def attained_ratio(hours: Sequence[BudgetHour], attainment: float, recent_rate_rps: float) -> float:
     """Return the share of requests that met the SLO in the window, the grace counted at target."""
-    rate = recent_rate_rps
-    if not math.isfinite(rate):  # blind: as busy as the window was
-        rate = sum(h.finished for h in hours) / (max(1, len(hours)) * SECONDS_PER_HOUR)
-    grace = max(1.0, rate * HOURS_OF_GRACE * SECONDS_PER_HOUR)
+    grace = _grace_requests(hours, recent_rate_rps)
     finished = sum(h.finished for h in hours)
     missed = sum(h.missed for h in hours)
     return 1.0 - (missed + grace * (1.0 - attainment)) / (finished + grace)
+
+
+def miss_bias(hours: Sequence[BudgetHour], attainment: float, recent_rate_rps: float) -> float:
+    """Return how many requests miss for each that the plans expected to, the grace counted as one to one.
+
+    From 1 down to LEAST_BIAS. Never above: where more missed than was expected, the budget itself is
+    short, and that already makes the next plan safer.
+    """
+    grace = _grace_requests(hours, recent_rate_rps) * (1.0 - attainment)
+    missed = sum(h.missed for h in hours) + grace
+    foretold = sum(_foretold(h) for h in hours) + grace
+    return min(max(missed / foretold, LEAST_BIAS), 1.0)
+
+
+def _foretold(hour: BudgetHour) -> float:
+    return hour.missed if math.isnan(hour.foretold) else hour.foretold
+
+
+def _grace_requests(hours: Sequence[BudgetHour], recent_rate_rps: float) -> float:
+    rate = recent_rate_rps
+    if not math.isfinite(rate):  # blind: as busy as the window was
+        rate = sum(h.finished for h in hours) / (max(1, len(hours)) * SECONDS_PER_HOUR)
+    return max(1.0, rate * HOURS_OF_GRACE * SECONDS_PER_HOUR)
 
 
 def left_ratio(
@@ -69,11 +101,15 @@ def left_ratio(
     return 1.0 - missed / ((1.0 - attainment) * requests)
 
 
-def attainment_target(attained: float, attainment: float) -> float:
-    """Return what the next plan should aim at, given what the window attained."""
+def attainment_target(attained: float, attainment: float, bias: float = 1.0) -> float:
+    """Return what the next plan should aim at, given what the window attained.
+
+    Of the misses that a plan expects, `bias` come true (miss_bias): it may expect that many more.
+    """
     allowed = 1.0 - attainment
     miss = allowed + GAIN * (attained - attainment)
-    return 1.0 - min(max(miss, SAFEST * allowed), LEANEST * allowed, 0.5)
+    wanted = min(max(miss, SAFEST * allowed), LEANEST * allowed)
+    return 1.0 - min(wanted / bias, MOST * allowed, 0.5)
 
 
 def observed_attainment(

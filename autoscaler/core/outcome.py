@@ -65,6 +65,7 @@ class BudgetHour:
     hour: int  # hours since the epoch
     finished: float
     missed: float
+    foretold: float = math.nan  # misses that the plans in force expected; NaN: as many as came
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ class ServiceState:
     holds: Mapping[str, tuple[tuple[float, int], ...]] = field(default_factory=dict)
     rises: Mapping[str, tuple[tuple[float, int], ...]] = field(default_factory=dict)
     budget: tuple[BudgetHour, ...] = ()
+    promised: float = math.nan  # attainment that the last decision expected
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,14 @@ def _after(
     else:  # a lost observation or two: what the window remembers still counts
         holds = state.holds
     rises = {} if required is None else required.rises
-    return replace(state, desired=desired, changes=changes, holds=holds, rises=rises)
+    return replace(
+        state,
+        desired=desired,
+        changes=changes,
+        holds=holds,
+        rises=rises,
+        promised=decision.predicted_attainment_ratio,
+    )
 
 
 def _blind_for_a_window(situation: Situation, now: float) -> bool:

@@ -6,6 +6,7 @@ import pytest
 from builders import seen
 
 from autoscaler.core import budget
+from autoscaler.core.outcome import BudgetHour
 from autoscaler.core.types import ServiceObservation
 from models.slo import SloTargets
 
@@ -51,6 +52,32 @@ def test_a_surplus_plans_leaner_and_a_deficit_safer() -> None:
     assert budget.attainment_target(0.988, 0.99) == pytest.approx(0.994)  # 0.01 - 2 x 0.002
     assert budget.attainment_target(0.5, 0.99) == pytest.approx(0.9975)  # a quarter of 1 %
     assert budget.attainment_target(1.0, 0.99) == pytest.approx(0.975)  # at most 2.5 %
+
+
+def test_promises_that_were_too_dark_may_be_darker_next_time() -> None:
+    # grace: 1 req/s x 4 h = 14,400, 144 of them missed as expected; seen: 14,400, 288 expected, 72 missed
+    hours = budget.record((), 3600.0, 24.0, 14_400.0, 0.995, 0.98)
+    assert hours[0].foretold == pytest.approx(288.0)
+    bias = budget.miss_bias(hours, 0.99, 1.0)
+    assert bias == pytest.approx((72 + 144) / (288 + 144))
+    assert budget.attainment_target(0.99, 0.99, bias) == pytest.approx(1 - 0.01 / 0.5)
+    assert budget.attainment_target(1.0, 0.99, 0.25) == pytest.approx(
+        0.94
+    )  # 2.5 % x 4, at most 6 %
+    # more missed than expected: the budget says so, not the bias
+    assert budget.miss_bias(budget.record((), 3600.0, 24.0, 1e6, 0.5, 0.99), 0.99, 1.0) == 1.0
+    assert budget.miss_bias(budget.record((), 3600.0, 24.0, 1e9, 1.0, 0.5), 0.99, 1.0) == 0.25
+
+
+def test_without_a_promise_as_many_were_expected_as_missed() -> None:
+    hours = budget.record((), 3600.0, 24.0, 1000.0, 0.9)  # 100 missed
+    assert budget.miss_bias(hours, 0.99, 1.0) == pytest.approx(1.0)
+    hours = budget.record(hours, 3601.0, 24.0, 1000.0, 1.0, 0.8)  # 200 more expected, none missed
+    assert [hours[0].missed, hours[0].foretold] == pytest.approx([100.0, 300.0])
+    old = (
+        BudgetHour(1, 1000.0, 100.0),
+    )  # written by a version that did not keep what was expected
+    assert budget.miss_bias(old, 0.99, 1.0) == pytest.approx(1.0)
 
 
 def test_measured_shares_are_weighted_by_requests() -> None:

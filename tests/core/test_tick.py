@@ -462,6 +462,22 @@ def test_a_burnt_budget_is_won_back() -> None:
     assert many > few
 
 
+def test_a_fleet_that_others_set_kept_no_promise() -> None:
+    """Beside a far larger fleet than planned nothing is missed, and that says nothing of the plan."""
+    world, known = policies(policy()), forecasts({SERVICE: outlook(20.0)})
+    hours = {}
+    for fleet in (None, 30):  # as planned, and far larger
+        state, desired = State(), 9
+        for i in range(1, 100):
+            calm = seen(fleet or desired, finished_requests=300.0, slo_attainment_ratio=1.0)
+            obs = observation(now=NOW + 15.0 * i, rate=20.0, h100=calm)
+            state, decisions = tick(world, known, state, obs)
+            desired = decisions.services[SERVICE].variants["h100"]
+        hours[fleet] = state.services[SERVICE].budget
+    assert hours[None][-1].foretold > 1.0
+    assert hours[30][-1].foretold < 0.1  # while the window kept 30, the plan was 30
+
+
 def test_without_a_model_the_reason_still_names_what_holds_a_count() -> None:
     unknown = forecasts({}, latency_model(("prod/other", "h100")))
     calm = seen(8, ttft_p95_seconds=0.2, tpot_p95_seconds=0.03)  # far below: fewer would do

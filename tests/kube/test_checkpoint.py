@@ -103,7 +103,8 @@ def test_the_document_is_plain_json() -> None:
     assert document["format"] == FORMAT
     assert service["changes"] == [["-inf", {"h100": 2}], [1.8e9, {"h100": 3}]]
     assert service["samples"][0]["waiting"] == "nan"
-    assert service["budget"] == [{"hour": 500_000, "finished": 1e6, "missed": 12.5}]
+    (hour,) = service["budget"]
+    assert hour == {"hour": 500_000, "finished": 1e6, "missed": 12.5, "foretold": "nan"}
 
 
 @pytest.mark.parametrize(
