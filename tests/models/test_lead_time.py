@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.frames import validate_startups
-from models.lead_time import GRID, LeadTimeError, LeadTimeModel, survival
+from models.lead_time import GRID, NEW, THERE, LeadTimeError, LeadTimeModel, survival
 
 EPOCH = pd.Timestamp("2025-06-01", tz="UTC")
 END = EPOCH.timestamp() + 86_400.0
@@ -112,7 +112,69 @@ def test_files_of_many_pairs_stay_small() -> None:
     frame = pd.concat(
         [starts([60.0, 90.0, 200.0], service=f"s/{n}") for n in range(200)], ignore_index=True
     )
-    assert len(fit(frame).to_files()["lead_time.json"]) < 200 * 100
+    assert len(fit(frame).to_files()["lead_time.json"]) < 200 * 180
+
+
+def test_starts_age() -> None:
+    # forty starts of 300 s eight weeks ago (1/16 each), twenty of 60 s now: the old ones count as 2.5
+    old, new = starts([300.0] * 40), starts([60.0] * 20)
+    new["created_ts"] += pd.Timedelta(days=56)
+    new["ready_ts"] += pd.Timedelta(days=56)
+    both = pd.concat([old, new], ignore_index=True)
+    model = fit(both, END + 56 * 86_400.0)
+    assert model.quantile_seconds("prod/chat", "h100", 0.6) == pytest.approx(60.0, rel=0.1)
+    assert model.scores["prod/chat/h100"]["starts"] == 60
+    # what did not scale for weeks is not forgotten: age counts from the pair's own last start
+    idle = fit(old, END + 56 * 86_400.0)
+    assert idle.quantile_seconds("prod/chat", "h100", 0.6) == pytest.approx(300.0, rel=0.1)
+
+
+def test_never_below_what_was_just_seen() -> None:
+    took: list[float | None] = [60.0] * 200
+    usual = fit(starts(took)).quantile_seconds("prod/chat", "h100", 0.9)
+    assert usual < 75.0
+    model = fit(starts([*took, 500.0]))
+    assert model.quantile_seconds("prod/chat", "h100", 0.9) == 500.0
+    assert model.quantile_seconds("prod/chat", "h100", 0.5) < 75.0  # typical is still typical
+    assert LeadTimeModel.from_files(model.to_files()).to_files() == model.to_files()
+    # a later start that is quick again, or a day without any, ends it
+    assert fit(starts([*took, 500.0, 60.0])).quantile_seconds("prod/chat", "h100", 0.9) < 75.0
+    later = fit(starts([*took, 500.0]), END + 2 * 86_400.0)
+    assert later.quantile_seconds("prod/chat", "h100", 0.9) < 75.0
+
+
+def test_the_last_start_is_the_later_of_two_sources() -> None:
+    trained = fit(starts([60.0] * 50))
+    watched = starts([400.0])
+    watched["created_ts"] += pd.Timedelta(hours=5)
+    watched["ready_ts"] += pd.Timedelta(hours=5)
+    both = trained.with_more(fit(watched, END))
+    assert both.scores["prod/chat/h100"]["starts"] == 50
+    assert both.quantile_seconds("prod/chat", "h100", 0.9) == 400.0
+
+
+def test_a_new_node_is_another_start() -> None:
+    took = [60.0, 70.0, 65.0, 600.0] * 25
+    frame = starts(took)
+    frame["phase_schedule_seconds"] = [0.4, 1.0, np.nan, 240.0] * 25
+    model = fit(frame)
+
+    def median(node: str) -> float:
+        return model.quantile_seconds("prod/chat", "h100", 0.5, node=node)
+
+    assert median(THERE) == pytest.approx(65.0, rel=0.1)
+    assert median(NEW) == pytest.approx(600.0, rel=0.15)
+    score = model.scores["prod/chat/h100"]
+    assert score["node_there_p50_seconds"] == round(median(THERE), 2)
+    assert score["node_new_p50_seconds"] == round(median(NEW), 2)
+    assert LeadTimeModel.from_files(model.to_files()).scores == model.scores
+    # another service of the variant borrows; nothing known at all is the prior: 450 s
+    assert model.quantile_seconds("prod/x", "h100", 0.5, node=NEW) > 400.0
+    nothing = fit(starts([]))
+    assert nothing.quantile_seconds("a", "b", 0.5, node=NEW) == pytest.approx(450.0, rel=0.02)
+    assert nothing.quantile_seconds("a", "b", 0.5, node=THERE) == pytest.approx(75.0, rel=0.02)
+    with pytest.raises(LeadTimeError, match="node 'cold'; allowed: any, there, new"):
+        median("cold")
 
 
 @settings(max_examples=40, deadline=None)
