@@ -33,7 +33,8 @@ BoolArray = NDArray[np.bool_]
 TYPICAL = (0.02, 1e-4, 3e-8, 4e-5, 5e-3)
 SPEEDS = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)  # of the grid: added to the typical logarithms
 CAPACITIES = 16  # of the grid, from the longest request to all requests at once, geometric
-STARTS = 3  # the best of the grid
+STARTS = 2  # the best of the grid
+AGAIN = 0.3  # of the first move, from the best that was found
 FIRST_MOVE = 0.7  # of a coefficient's logarithm
 FIRST_MOVE_KV = 0.05  # the grid leaves little to find
 EVALUATIONS = 800  # a start
@@ -133,22 +134,30 @@ def _least(
     free = len(move) if len(capacities) > 1 else len(TYPICAL)
     best, value = grid[0], np.inf
     for start in sorted(grid, key=loss)[:STARTS]:
-        fixed = start[free:]
-        found = minimize(
-            lambda x, fixed=fixed: loss(np.append(x, fixed)),
-            start[:free],
-            method="Nelder-Mead",
-            options={
-                "maxfev": EVALUATIONS,
-                "xatol": 1e-3,
-                "fatol": 1e-4,
-                "initial_simplex": start[:free]
-                + np.vstack([np.zeros(free), np.diag(move[:free])]),
-            },
-        )
-        if found.fun < value:
-            best, value = np.append(found.x, fixed), float(found.fun)
-    return best, value
+        found, least = _descend(loss, start, move[:free])
+        if least < value:
+            best, value = found, least
+    found, least = _descend(loss, best, AGAIN * move[:free])  # a simplex may have collapsed early
+    return (found, least) if least < value else (best, value)
+
+
+def _descend(
+    loss: Callable[[FloatArray], float], start: FloatArray, move: FloatArray
+) -> tuple[FloatArray, float]:
+    """Nelder-Mead over the first len(move) numbers of `start`; the others stay."""
+    free, fixed = len(move), start[len(move) :]
+
+    def of_free(values: FloatArray) -> float:
+        return loss(np.append(values, fixed))
+
+    simplex = start[:free] + np.vstack([np.zeros(free), np.diag(move)])
+    found = minimize(
+        of_free,
+        start[:free],
+        method="Nelder-Mead",
+        options={"maxfev": EVALUATIONS, "xatol": 1e-3, "fatol": 1e-4, "initial_simplex": simplex},
+    )
+    return np.append(found.x, fixed), float(found.fun)
 
 
 def _loss(

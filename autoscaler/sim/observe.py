@@ -1,7 +1,7 @@
 """The observation of one interval (PROTOCOL section 3), from the fleet's arrays."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,8 @@ from autoscaler.sim.state import NONE, IntArray, Ledger, Record, Replicas, clear
 from autoscaler.sim.telemetry import NAN, Latencies, latencies
 from autoscaler.sim.variants import FleetVariant, Pod
 from models.slo import SloTargets
+
+LATENCIES = tuple(field.name for field in fields(Latencies))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,5 +92,5 @@ def _of_variant(
         running=float(state["running_area"].sum()) / part.seconds,
         waiting=(float(state["waiting_area"].sum()) + part.gate_seconds) / part.seconds,
         kv_cache_usage_ratio=used / part.block_seconds if part.block_seconds else NAN,
-        **asdict(times),
+        **{name: getattr(times, name) for name in LATENCIES},
     )

@@ -50,7 +50,7 @@ def cached_tokens(f: Replicas, q: Ledger, r: int, i: int) -> int:
 def blocks_in_use(f: Replicas, q: Ledger, r: int, i: int) -> int:
     """Blocks of request i's prefix that others hold on replica r: it need not take them."""
     group = q.request[i].group
-    if f.state[r].caching == 0 or group == NONE:
+    if group == NONE:
         return 0
     return min(f.cached[r, group].owned, _group_blocks(f, q, r, i))
 
@@ -72,7 +72,7 @@ def share_prompt(f: Replicas, q: Ledger, r: int, i: int) -> None:
     """Give the group what request i computed of its prefix, unless another one did meanwhile."""
     s, request = f.state[r], q.request[i]
     request.kept = 0
-    if s.caching == 0 or request.group == NONE:
+    if request.group == NONE:
         return
     c, whole = f.cached[r, request.group], request.prefix // s.block
     if whole > request.shared and c.owned == request.shared:
@@ -86,7 +86,7 @@ def give_back(f: Replicas, q: Ledger, r: int, i: int, tokens: int) -> int:
     """Return the blocks that are free now that request i, with `tokens` in the cache, leaves replica r."""
     s, request = f.state[r], q.request[i]
     blocks = (tokens + s.block - 1) // s.block - request.shared
-    if s.caching == 1 and request.group != NONE:
+    if request.group != NONE and s.caching == 1:
         c = f.cached[r, request.group]
         if request.shared > 0:
             c.users -= 1

@@ -85,7 +85,9 @@ def _leave(f: Replicas, q: Ledger, r: int, k: int, held_tokens: int, ahead: bool
     """Take member k, which decodes, off replica r and free its blocks, with the next step if `ahead`."""
     s, i = f.state[r], f.members[r, k]
     f.crossing[r, _crossing_key(q.request[i], f.end_step[r, k], s.block)] -= 1
-    freed = give_back(f, q, r, i, held_tokens)
+    freed = _blocks(held_tokens, s.block)
+    if s.caching == 1:
+        freed = give_back(f, q, r, i, held_tokens)
     if ahead:
         s.late_sequences += 1
         s.late_blocks += freed
@@ -125,7 +127,7 @@ def _preempt(f: Replicas, q: Ledger, r: int) -> None:
     victim = s.chunked
     if victim != NONE:
         held = s.chunk_done
-        s.free += give_back(f, q, r, victim, held)
+        s.free += give_back(f, q, r, victim, held)  # what it shared may stay
         s.chunked = NONE
     else:
         k = 0
@@ -171,7 +173,8 @@ def _compute_prompt(
         s.chunk_done = done + chunk
         return chunk
     s.chunked = NONE
-    share_prompt(f, q, r, i)
+    if s.caching == 1:
+        share_prompt(f, q, r, i)
     f.members[r, s.joined] = i  # its first token comes with this step, then one a step
     f.end_step[r, s.joined] = s.steps + request.output - request.generated
     s.joined += 1
@@ -190,12 +193,14 @@ def _admit(f: Replicas, q: Ledger, r: int, budget: int) -> int:
     s.waiting -= 1
     s.admitted += 1
     request.turn = s.admitted
-    held, done = 0, request.input - 1
-    if request.moved == 0:
+    held, done = 0, 0
+    if request.moved == 1:
+        done = request.input - 1
+    elif s.caching == 1:
         held, done = blocks_in_use(f, q, r, i), cached_tokens(f, q, r, i)
         join_group(f, q, r, i)
-    if request.generated == 0:
-        request.hit = done
+        if request.generated == 0:
+            request.hit = done
     return _compute_prompt(f, q, r, i, done, held, budget)
 
 
@@ -216,7 +221,7 @@ def _schedule_prompts(f: Replicas, q: Ledger, r: int, preempted: bool) -> tuple[
     while not preempted and s.waiting > 0 and s.chunked == NONE and tokens < budget:
         request = q.request[s.head]
         whole = _blocks(request.input + request.generated, s.block)
-        if request.moved == 0:
+        if s.caching == 1 and request.moved == 0:
             whole -= blocks_in_use(f, q, r, s.head)
         if s.joined + s.late_sequences >= s.max_sequences or whole > s.free:
             break

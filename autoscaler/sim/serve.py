@@ -105,9 +105,9 @@ def _work(
         for r in alive:  # prefill replicas wait for no other
             if f.state[r].role == PREFILL:
                 run(f, q, r, until)
-        while c.moving_head < c.moving_tail and q.moving_until[c.moving_head] < until:
-            i, since = q.moving[c.moving_head], q.moving_since[c.moving_head]
-            at = max(now, q.moving_until[c.moving_head])
+        while c.moving_head < c.moving_tail and q.moving[c.moving_head].until < until:
+            i, since = q.moving[c.moving_head].request, q.moving[c.moving_head].since
+            at = max(now, q.moving[c.moving_head].until)
             c.moving_head += 1
             _run_all(f, q, alive, at)
             q.request[i].moved = 1

@@ -9,7 +9,6 @@ from autoscaler.sim.engine import EngineProfile
 from autoscaler.sim.workload import Requests
 
 IntArray = NDArray[np.int64]
-FloatArray = NDArray[np.float64]
 Record = Any  # one row of a structured array: opaque to the type checker
 NONE = -1
 IDLE = np.inf
@@ -99,6 +98,13 @@ CACHED = np.dtype(
         ("room", "i8"),  # and the free blocks that were to be overwritten before it
     ]
 )
+MOVING = np.dtype(
+    [
+        ("request", "i8"),  # whose keys and values are under way
+        ("since", "f8"),
+        ("until", "f8"),
+    ]
+)
 TALLY = np.dtype(
     [
         ("arrived", "i8"),
@@ -137,9 +143,7 @@ class Ledger(NamedTuple):
     request: NDArray[Any]  # (N,) of REQUEST
     first_log: IntArray  # (N,) requests in order of first token
     end_log: IntArray  # (N,) requests in order of end
-    moving: IntArray  # (N,) requests whose keys and values are under way
-    moving_since: FloatArray  # (N,)
-    moving_until: FloatArray  # (N,) ascending between head and tail
+    moving: NDArray[Any]  # (N,) of MOVING, `until` ascending between head and tail
     tally: NDArray[Any]  # (1,) of TALLY
 
 
@@ -208,8 +212,8 @@ def new_ledger(requests: Requests, start_seconds: float, seed: int) -> Ledger:
     tally = np.zeros(1, dtype=TALLY)
     tally["gate_head"] = tally["gate_tail"] = NONE
     tally["seed"] = seed
-    numbers = [np.zeros(n, dtype=np.int64) for _ in range(3)]
-    return Ledger(request, numbers[0], numbers[1], numbers[2], np.zeros(n), np.zeros(n), tally)
+    first_log, end_log = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
+    return Ledger(request, first_log, end_log, np.zeros(n, dtype=MOVING), tally)
 
 
 def _numbered(groups: IntArray) -> IntArray:

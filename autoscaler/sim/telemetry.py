@@ -75,8 +75,7 @@ def latencies(q: Ledger, started: IntArray, ended: IntArray, targets: SloTargets
     waited, tpot, judged = _parts(q, ended)
     quick = waited <= targets.ttft_seconds
     smooth = ~judged | (tpot <= targets.tpot_seconds)
-    rows = q.request[ended]
-    whole = quick & smooth & (rows["end"] - rows["arrive"] <= targets.e2e_seconds)
+    whole = quick & smooth & (_between(q, ended, "arrive", "end") <= targets.e2e_seconds)
     n = len(ended)
     tpot50, tpot95, tpot99 = percentiles(tpot[judged], (0.5, 0.95, 0.99))
     return Latencies(
@@ -113,13 +112,17 @@ def judge(q: Ledger, low: int, high: int, targets: SloTargets) -> Verdict:
     )
 
 
+def _between(q: Ledger, requests: IntArray, begin: str, end: str) -> FloatArray:
+    """Return the seconds between two times of some requests (field by field: rows are wide)."""
+    return np.asarray(q.request[end][requests] - q.request[begin][requests], dtype=np.float64)
+
+
 def _ttft(q: Ledger, started: IntArray) -> FloatArray:
-    rows = q.request[started]
-    return np.asarray(rows["first"] - rows["arrive"], dtype=np.float64)
+    return _between(q, started, "arrive", "first")
 
 
 def _parts(q: Ledger, ended: IntArray) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
     """Return (TTFT, TPOT, whether the TPOT is judged) of requests that ended."""
-    rows = q.request[ended]
-    tpot = (rows["end"] - rows["first"]) / np.maximum(rows["output"] - 1, 1)
-    return rows["first"] - rows["arrive"], tpot, rows["output"] >= MIN_TPOT_OUTPUT_TOKENS
+    tokens = q.request["output"][ended]
+    tpot = _between(q, ended, "first", "end") / np.maximum(tokens - 1, 1)
+    return _ttft(q, ended), tpot, tokens >= MIN_TPOT_OUTPUT_TOKENS

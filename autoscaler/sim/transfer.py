@@ -11,21 +11,14 @@ def put_under_way(q: Ledger, i: int, since: float, until: float) -> None:
     c = q.tally[0]
     if c.moving_tail == len(
         q.moving
-    ):  # the end of the arrays: those under way move to the beginning
+    ):  # the end of the array: what is under way moves to its beginning
         for k in range(c.moving_head, c.moving_tail):
-            _copy(q, k, k - c.moving_head)
+            q.moving[k - c.moving_head] = q.moving[k]
         c.moving_tail -= c.moving_head
         c.moving_head = 0
     k = c.moving_tail
-    while k > c.moving_head and q.moving_until[k - 1] > until:
-        _copy(q, k - 1, k)
+    while k > c.moving_head and q.moving[k - 1].until > until:
+        q.moving[k] = q.moving[k - 1]
         k -= 1
-    q.moving[k], q.moving_since[k], q.moving_until[k] = i, since, until
+    q.moving[k].request, q.moving[k].since, q.moving[k].until = i, since, until
     c.moving_tail += 1
-
-
-@njit(nogil=True)
-def _copy(q: Ledger, source: int, target: int) -> None:
-    q.moving[target] = q.moving[source]
-    q.moving_since[target] = q.moving_since[source]
-    q.moving_until[target] = q.moving_until[source]
