@@ -80,7 +80,7 @@ def _decision(
     served = all(parts.phases)  # every phase by a lane whose speed is known
     carried, attained = math.nan, math.nan
     if served:
-        carried = min(float(evaluation.carried_rps[list(p)].sum()) for p in parts.phases)
+        carried = min(sum(evaluation.carried_rps[lane] for lane in p) for p in parts.phases)
         attained = math.prod(_mean(evaluation.attainment, parts, p) for p in parts.phases)
     known = served and math.isfinite(float(values[-1]))
     return ServiceDecision(
@@ -115,13 +115,13 @@ def _in_words(choice: Choice, attained: float, policy: Policy) -> str:
     )
 
 
-def _mean(values: FloatArray, parts: _Shares, phase: tuple[int, ...]) -> float:
-    shares = [parts.shares[lane] for lane in phase]
-    return float(np.dot(shares, values[list(phase)]) / sum(shares))
+def _mean(values: Sequence[float], parts: _Shares, phase: tuple[int, ...]) -> float:
+    total = sum(parts.shares[lane] for lane in phase)
+    return sum(parts.shares[lane] * values[lane] for lane in phase) / total
 
 
-def _worst(values: FloatArray, phase: tuple[int, ...]) -> float:
-    return float(values[list(phase)].max()) if phase else math.nan
+def _worst(values: Sequence[float], phase: tuple[int, ...]) -> float:
+    return max((values[lane] for lane in phase), default=math.nan)
 
 
 def _horizon_quantiles(situation: Situation) -> tuple[FloatArray, FloatArray]:

@@ -84,12 +84,12 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What a chosen count of each lane carries, attains and shows; NaN where it has no replica."""
+    """What a chosen count of each of N lanes carries, attains and shows; NaN where it has no replica."""
 
-    carried_rps: FloatArray
-    attainment: FloatArray
-    ttft_p95_seconds: FloatArray
-    tpot_p95_seconds: FloatArray
+    carried_rps: list[float]
+    attainment: list[float]
+    ttft_p95_seconds: list[float]
+    tpot_p95_seconds: list[float]
 
 
 def size_all(situations: Sequence[Situation], forecasts: Forecasts) -> Sizes:
@@ -160,7 +160,7 @@ def evaluate(sizes: Sizes, counts: FloatArray, share: FloatArray) -> Evaluation:
         out[0, at] = _carried(rates[at], got, sizes.attainment_target[at])
         out[1, at] = (w * got).sum(axis=1) / w.sum(axis=1)
         out[2, at], out[3, at] = latency["ttft_p95"], latency["tpot_p95"]
-    return Evaluation(*np.where(used, out, np.nan))
+    return Evaluation(*np.where(used, out, np.nan).tolist())
 
 
 def _carried(rates: FloatArray, attained: FloatArray, target: FloatArray) -> FloatArray:
