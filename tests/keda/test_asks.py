@@ -100,6 +100,17 @@ def test_without_rights_nobody_knows() -> None:
     assert out["h100"].tolerance_up == 0.1
 
 
+def test_an_hpa_that_keda_made_without_us_is_told() -> None:
+    """Seen with KEDA 2.20: while it could not reach the scaler it made the HPA of the other trigger alone."""
+    floor = hpa_object(HPA, "s1-prometheus")
+    status, reason, message = said(asks_of([scaled_object()], [floor]))
+    assert (status, reason) == ("False", "NotAsked")
+    assert "KEDA could not ask the scaler when it made the HPA" in message
+    both = hpa_object(HPA)
+    both["spec"]["metrics"] += floor["spec"]["metrics"]
+    assert "the HPA sets 12 by this one of 2 metrics" in said(asks_of([scaled_object()], [both]))[2]
+
+
 def test_of_several_variants_each_trigger_names_one_and_the_worst_is_told() -> None:
     variants = {
         "h100": Planned(TARGET, 20, 10, 10, 10),
@@ -131,7 +142,7 @@ def test_behaviour_and_formula_are_read() -> None:
     for name in ("s0-foreserve-chat", "s1-foreserve-chat", "s0-composite-metric"):
         assert facts_of(hpa_object(h, name), "foreserve-chat", assumed(None, None)) == expected
     other = facts_of(hpa_object(h, "s0-prometheus"), "foreserve-chat", assumed(None, None))
-    assert (other.target_type, other.target) == (TargetType.AVERAGE_VALUE, 1.0)
+    assert (other.target_type, other.target, other.asks) == (TargetType.AVERAGE_VALUE, 1.0, False)
     half = hpa_object(h)
     half["spec"]["behavior"] = {"scaleDown": {"stabilizationWindowSeconds": 0}}
     made = facts_of(half, "foreserve-chat", assumed(None, None))

@@ -30,7 +30,10 @@ COMPOSITE = "composite-metric"  # KEDA's name of what scalingModifiers make of a
 
 @dataclass(frozen=True, slots=True)
 class HpaFacts:
-    """Settings of an HPA that decide what a metric does; the defaults are KEDA's and Kubernetes'."""
+    """Settings of an HPA that decide what a metric does; the defaults are KEDA's and Kubernetes'.
+
+    `metrics` counts what the HPA looks at, `asks` says whether ours is among it.
+    """
 
     target_type: TargetType = TargetType.AVERAGE_VALUE
     target: float = TARGET
@@ -39,6 +42,8 @@ class HpaFacts:
     tolerance_up: float = DEFAULT_TOLERANCE
     tolerance_down: float = DEFAULT_TOLERANCE
     behavior: tuple[HpaRules, HpaRules] | None = None
+    metrics: int = 1
+    asks: bool = True
 
     def view(self, current: int, existing: int, ready: int) -> HpaView:
         """Return the HPA with its workload; ValueError for counts and settings that cannot be."""
@@ -84,6 +89,8 @@ def facts_of(hpa: Json, metric_name: str, base: HpaFacts) -> HpaFacts:
         behavior=(_rules(up, DEFAULT_SCALE_UP), _rules(down, DEFAULT_SCALE_DOWN))
         if behavior
         else None,
+        metrics=len(spec.get("metrics") or ()),
+        asks=target is not None,
     )
 
 

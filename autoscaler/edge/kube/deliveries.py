@@ -115,7 +115,7 @@ def deliveries(
             continue
         made = delivered(view, planned.replicas)
         out[name] = _status(facts, hpa, planned, made)
-        verdicts.append(_verdict(name, planned, ask, made))
+        verdicts.append(_verdict(name, planned, ask, facts, made))
     return out, _first(verdicts)
 
 
@@ -160,16 +160,23 @@ def _status(facts: HpaFacts, hpa: str | None, planned: Planned, made: Delivery) 
     )
 
 
-def _verdict(name: str, planned: Planned, ask: Ask, made: Delivery) -> Verdict:
+def _verdict(name: str, planned: Planned, ask: Ask, facts: HpaFacts, made: Delivery) -> Verdict:
     where = f"{name}: {planned.replicas} decided, {planned.current} asked for now"
     if ask.hpa is None:
         why = "KEDA pauses it" if ask.paused else "KEDA has made none, or it cannot be read"
         text = f"{where}; no HPA of ScaledObject {ask.scaled_object}: {why}"
         return Verdict("Unknown", ConditionReason.NO_HPA, text)
+    if not facts.asks:
+        text = (
+            f"{where}; the HPA of ScaledObject {ask.scaled_object} has not this metric: KEDA could not"
+            " ask the scaler when it made the HPA. It tries again when it next looks at the ScaledObject"
+        )
+        return Verdict("False", ConditionReason.NOT_ASKED, text)
     reason = ConditionReason(made.reason.value)
+    others = "" if facts.metrics == 1 else f" by this one of {facts.metrics} metrics"
     if made.reason is DeliveryReason.EXACT:
-        return Verdict("True", reason, f"{where}; the HPA sets {made.lands_on}")
-    text = f"{where}; the HPA sets {made.lands_on} at its next look. {made.advice}"
+        return Verdict("True", reason, f"{where}; the HPA sets {made.lands_on}{others}")
+    text = f"{where}; the HPA sets {made.lands_on}{others} at its next look. {made.advice}"
     return Verdict("False", reason, text)
 
 
