@@ -90,7 +90,7 @@ def test_the_turn_after_a_switch_does_not_say_written(double: ApiDouble, world: 
     rig.turn(1)
     assert world.replicas("chat") == 6
     rig.turn(1)
-    assert "written to the workloads" in world.condition("chat", "Ready")[2]
+    assert "as the workloads have it" in world.condition("chat", "Ready")[2]
 
 
 def test_a_typo_in_the_maximum_is_no_outage(double: ApiDouble, world: Workloads) -> None:

@@ -236,12 +236,12 @@ def test_quotas_that_cannot_be_read_hold_as_they_were(double: ApiDouble, world: 
     rig = Rig(double, Script(), Time())
     rig.turn()
     finder = rig.process._operator._parts.finder
-    assert [q["metadata"]["name"] for q in finder._slow.quotas or ()] == ["gpus"]
+    assert [q["metadata"]["name"] for q in finder._slow._slow.quotas or ()] == ["gpus"]
     double.fail("GET", "resourcequotas", 403, times=100)
     turn = rig.turn(3)
     assert turn is not None
     assert "403" in turn.facts.problems["ResourceQuota"]
-    assert [q["metadata"]["name"] for q in finder._slow.quotas or ()] == ["gpus"]
+    assert [q["metadata"]["name"] for q in finder._slow._slow.quotas or ()] == ["gpus"]
 
 
 def test_a_long_list_is_reduced_page_by_page() -> None:

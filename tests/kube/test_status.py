@@ -136,7 +136,7 @@ def test_a_whole_status() -> None:
         "Constrained": ("False", "Unconstrained"),
     }
     assert [c["message"] for c in conditions] == [
-        "4 replicas wanted (written to the workloads), 3 ready, 1 starting",
+        "4 replicas wanted (as the workloads have it), 3 ready, 1 starting",
         "measured within the last 30s",
         "the load model was better than the last value on held-out history (models v7)",
         "83% of the error budget is left; 99.51% of requests should meet the SLO, "
@@ -426,9 +426,12 @@ def test_nodes_that_a_pool_leaves_out_are_named_up_to_ten() -> None:
 
 
 def test_what_was_not_written_is_not_called_written() -> None:
-    scale = replace(INPUTS, mode=Mode.SCALE, problems={})
+    as_is = replace(INPUTS, mode=Mode.SCALE, problems={})
+    message = condition_of(status(as_is), ConditionType.READY)["message"]
+    assert "4 replicas wanted (as the workloads have it)" in message
+    scale = replace(decided(variants={"h100": 6, "l40s": 1}), mode=Mode.SCALE, problems={})
     message = condition_of(status(scale), ConditionType.READY)["message"]
-    assert "written to the workloads" in message
+    assert "7 replicas wanted (written to the workloads)" in message
     later = replace(scale, withheld="once its load history was read")
     message = condition_of(status(later), ConditionType.READY)["message"]
     assert "written once its load history was read" in message

@@ -120,10 +120,18 @@ def _ready(inputs: StatusInputs) -> Verdict:
         return Verdict("True", reason, f"{replicas(desired)} wanted, {done}")
     ready = sum(v.ready for v in inputs.observation.variants.values())
     starting = sum(v.starting for v in inputs.observation.variants.values())
+    if inputs.mode is Mode.SCALE and not _differs(inputs.decision, inputs.observation):
+        done = "as the workloads have it"
     text = f"{replicas(desired)} wanted ({done}), {ready} ready, {starting} starting"
     if inputs.lowering:
         text = f"{text}; {inputs.lowering}"
     return Verdict("True", reason, text)
+
+
+def _differs(decision: ServiceDecision, observation: ServiceObservation) -> bool:
+    """Whether what was decided is another count than the workloads had."""
+    had = observation.variants
+    return any(n in had and had[n].desired != count for n, count in decision.variants.items())
 
 
 def _telemetry_fresh(inputs: StatusInputs) -> Verdict:
