@@ -84,6 +84,11 @@ DEFINITIONS = (
         "the election was made before the day that is judged here.",
     ),
     (
+        "Contestants",
+        "Each forecast at the same cutoffs, alone, as its own fit left it. What served was calibrated, "
+        "and its coverage followed from step to step: so it may do better than the contestant that it is.",
+    ),
+    (
         "Share of gain",
         "How much of the training loss that the global model's trees took away was taken away by "
         "splits on this feature. It says what the model looked at, not what causes the load.",
