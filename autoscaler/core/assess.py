@@ -140,6 +140,7 @@ def assess(
         state = replace(state, last_telemetry_seconds=now)
     if not silent and not missing:
         assert observed is not None  # noqa: S101 - narrowing: silent covers None
+        state = _after_a_gap(policy, state, current, observation)
         state = _remember(policy, state, observed, observation)
     horizon = _leads(policy, forecasts).upper_seconds + observation.interval_seconds
     outlook = forecasts.outlooks.get(policy.service)
@@ -182,6 +183,22 @@ def _current(
             if v.name in state.desired:
                 current[v.name] = state.desired[v.name]
     return current, missing
+
+
+def _after_a_gap(
+    policy: Policy, state: ServiceState, current: Mapping[str, int], observation: Observation
+) -> ServiceState:
+    """Return the state with a stabilization window that begins now, if nothing was seen for as long.
+
+    Telemetry was lost, the controller slept or the clock jumped: what the window held has expired
+    without anything having been measured, and that is no reason to scale down.
+    """
+    now = observation.now_seconds
+    window = policy.behavior.scale_down.stabilization_window_seconds
+    unseen = now - observation.interval_seconds - state.last_telemetry_seconds
+    if window <= 0 or unseen <= window:
+        return state
+    return replace(state, holds={name: ((now, n),) for name, n in current.items()})
 
 
 def _remember(

@@ -66,12 +66,14 @@ def need_of(
         )
         for v in policy.variants
     )
+    least_usd = sum(v.lower * v.usd_per_hour for v in variants)
     remembered = [h for d in damped.values() for _, h in d.holds]
     need = ServiceNeed(
         policy.service,
         policy.namespace,
         policy.priority,
-        policy.budget_usd_per_hour if prices.known(policy.variants) else math.inf,
+        # a budget keeps a service small; its least count is another's wish, and a typo no reason to stop
+        max(policy.budget_usd_per_hour, least_usd) if prices.known(policy.variants) else math.inf,
         variants,
         idle=situation.idle and not any(remembered),
     )

@@ -108,7 +108,7 @@ def _after(
     changes = guard.remember_change(state.changes, now, situation.current, desired)
     if required is not None:
         holds = required.holds
-    elif _blind_for_a_window(situation, now):  # the window begins anew, with what ran meanwhile
+    elif situation.pinned is Reason.FROZEN:  # the window begins with what runs when it thaws
         holds = {name: ((now, n),) for name, n in desired.items()}
     else:  # a lost observation or two: what the window remembers still counts
         holds = state.holds
@@ -121,9 +121,3 @@ def _after(
         rises=rises,
         promised=decision.predicted_attainment_ratio,
     )
-
-
-def _blind_for_a_window(situation: Situation, now: float) -> bool:
-    window = situation.policy.behavior.scale_down.stabilization_window_seconds
-    frozen = situation.pinned is Reason.FROZEN
-    return frozen or now - situation.state.last_telemetry_seconds >= window
