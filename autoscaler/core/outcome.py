@@ -69,6 +69,15 @@ class BudgetHour:
 
 
 @dataclass(frozen=True, slots=True)
+class PaceDrift:
+    """How an engine departs from its fit (models.latency_drift.Drift, for one variant)."""
+
+    log_factor: float = 0.0
+    windows: float = 0.0
+    odd_windows: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceState:
     """What a service's next tick must know of the earlier ones."""
 
@@ -80,6 +89,7 @@ class ServiceState:
     rises: Mapping[str, tuple[tuple[float, int], ...]] = field(default_factory=dict)
     budget: tuple[BudgetHour, ...] = ()
     promised: float = math.nan  # attainment that the last decision expected
+    drifts: Mapping[str, PaceDrift] = field(default_factory=dict)  # per variant
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import numpy as np
 
 from autoscaler.core.assess import Situation
 from autoscaler.core.choose import Choice
+from autoscaler.core.drift import in_words
 from autoscaler.core.needs import COVER_SLACK
 from autoscaler.core.outcome import FloatArray, ServiceDecision
 from autoscaler.core.prices import Prices
@@ -86,7 +87,7 @@ def _decision(
     return ServiceDecision(
         variants=dict(choice.counts),
         reason=choice.reason,
-        detail=_in_words(choice, attained, policy),
+        detail=_in_words(choice, attained, policy) + in_words(situation.state.drifts),
         horizon_seconds=situation.horizon_seconds,
         quantile=float(np.interp(carried, values, quantiles, left=0.0)) if known else math.nan,
         forecast_arrival_rate_rps=min(carried, float(values[-1])) if known else math.nan,

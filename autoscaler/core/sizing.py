@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 
 from autoscaler.core.assess import Situation
 from autoscaler.core.demand import PROBABILITIES, WEIGHTS
-from autoscaler.core.outcome import FloatArray, Forecasts
+from autoscaler.core.drift import factors
+from autoscaler.core.outcome import FloatArray, Forecasts, PaceDrift
 from autoscaler.core.types import Policy, Variant
 from models import capacity
+from models.latency_drift import at_pace
 from models.step_time import Coefficients
 
 LEAST_SEARCH = 64  # a need is searched up to this or twice maxReplicas; beyond it, it is unmet
@@ -192,6 +194,10 @@ def _batches(
     forecasts: Forecasts,
 ) -> tuple[Batch, ...]:
     demands = [s.demand for s in owners if s.demand is not None]
+    drifts = [
+        s.state.drifts.get(variant, PaceDrift())
+        for s, (_, variant) in zip(owners, keys, strict=True)
+    ]
     refs = [_profile_ref(s.policy, variant) for s, (_, variant) in zip(owners, keys, strict=True)]
     batches = []
     for role in sorted(set(roles)):
@@ -199,9 +205,11 @@ def _batches(
         batches.append(
             Batch(
                 index=index,
-                coefficients=forecasts.latency.coefficients(
-                    [keys[i] for i in index],
-                    [refs[i] for i in index],
+                coefficients=at_pace(
+                    forecasts.latency.coefficients(
+                        [keys[i] for i in index], [refs[i] for i in index]
+                    ),
+                    factors([drifts[i] for i in index]),
                 ),
                 targets=capacity.TargetArrays.of([owners[i].policy.targets for i in index], role),
                 isl_tokens=np.array([demands[i].isl_tokens for i in index]),

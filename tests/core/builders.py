@@ -130,7 +130,7 @@ def seen(count: int, **changes: Any) -> VariantObservation:
         ttft_p50_seconds=0.2,
         ttft_p95_seconds=0.4,
         ttft_p99_seconds=0.5,
-        tpot_p50_seconds=0.03,
+        tpot_p50_seconds=0.0205,  # as the engine of `latency_model` has it
         tpot_p95_seconds=0.04,
         tpot_p99_seconds=0.05,
         finished_requests=30.0,
