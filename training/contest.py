@@ -12,19 +12,23 @@ from models.quantiles import QUANTILES, FloatArray, LoadForecast
 from training.backtest import backtest, locate
 
 JUDGED_DAYS = 7  # of cutoffs where none are given
+MOST_CUTOFFS = 20_000  # of all services: memory and time stay bounded
 KNOWN_RATIO = 0.5  # of the load, at least, comes before the first of them
 
 
 def usual_cutoffs(series: LoadSeries, horizon_steps: int, target: str) -> pd.DataFrame:
     """Return cutoffs for a look at a forecaster: each horizon of the last week, for every service.
 
-    Where the load is shorter than two weeks, those of its second half. Columns service and cutoff.
+    Where the load is shorter than two weeks, those of its second half; of a large fleet, every so many
+    horizons. Columns service and cutoff.
     """
     values = series.values[:, :, LOAD_NUMBERS.index(target)]
     steps = values.shape[1]
     week = round(JUDGED_DAYS * DAY_SECONDS / series.step_seconds)
     first = max(steps - week, int(steps * KNOWN_RATIO), 1)
-    at = np.arange(first - 1, steps - horizon_steps, horizon_steps)
+    span = max(0, steps - horizon_steps - first + 1)
+    each = -(-span * len(series.services) // (MOST_CUTOFFS * horizon_steps))  # horizons, at least 1
+    at = np.arange(first - 1, steps - horizon_steps, horizon_steps * max(1, each))
     rows = []
     for name, own in zip(series.services, values, strict=True):
         known = np.flatnonzero(np.isfinite(own))
@@ -84,7 +88,9 @@ class _Seen:
         self.importances = model.feature_importances()
         for name in model.candidates:
             alone = model.served_by(name).forecast(forecast.services, past, forecast.cutoff_seconds)
-            loss = cutoff_losses(self._actual[here], alone.values)
+            serves = np.array([winner == name for winner in forecast.winner])
+            values = np.where(serves[:, None, None], forecast.values, alone.values)
+            loss = cutoff_losses(self._actual[here], values)
             self._losses[here, CANDIDATES.index(name)] = loss
 
     def contest(self, served: FloatArray) -> Contest:

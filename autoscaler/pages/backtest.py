@@ -85,8 +85,8 @@ DEFINITIONS = (
     ),
     (
         "Contestants",
-        "Each forecast at the same cutoffs, alone, as its own fit left it. What served was calibrated, "
-        "and its coverage followed from step to step: so it may do better than the contestant that it is.",
+        "Each forecast at the same cutoffs: the one that served as it served, calibrated and with its "
+        "coverage followed from step to step; the others as their own fit left them.",
     ),
     (
         "Share of gain",

@@ -97,6 +97,15 @@ def test_usual_cutoffs_of_a_short_load_are_its_second_half() -> None:
     assert usual_cutoffs(tiny, 30, "requests").empty
 
 
+def test_of_a_large_fleet_every_so_many_horizons_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.contest.MOST_CUTOFFS", 30)
+    found = usual_cutoffs(series(days=21), 6, "requests")  # 2 * 56 would be too many by 3.7 times
+    of_a = found[found.service == "p/a"].cutoff
+    assert len(found) <= 30
+    assert len(of_a) == 14
+    assert (of_a.diff().dropna() == pd.Timedelta("12h")).all()
+
+
 def test_bad_cutoffs_are_refused_as_in_a_backtest() -> None:
     bad = pd.DataFrame({"service": ["p/none"], "cutoff": [START]})
     with pytest.raises(FrameError, match="'p/none' is not in the load"):
