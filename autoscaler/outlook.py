@@ -13,6 +13,7 @@ from autoscaler.core.outcome import FloatArray, Outlook
 from autoscaler.core.types import Observation
 from models.frames import LoadSeries
 from models.load_model import LoadModel
+from models.online import Online
 from models.quantiles import QUANTILES, LoadForecast
 
 MIX_HALF_LIFE_SECONDS = 1800.0  # how fast the mean lengths follow the traffic
@@ -179,6 +180,7 @@ class Forecaster:
         steps = model.history_steps if model is not None else 60
         step_seconds = model.step_seconds if model is not None else 60.0
         self.history = History(services, step_seconds, steps)
+        self._online = None if model is None else Online(model, services)
         self._outlooks: dict[str, Outlook] = {}
 
     def seed(self, series: LoadSeries) -> None:
@@ -189,6 +191,7 @@ class Forecaster:
     def cover(self, services: Sequence[str]) -> None:
         """Go on with other services; those that stay keep their history."""
         self.history = self.history.covering(services, self.history.steps)
+        self._online = None if self._online is None else self._online.covering(services)
         self._outlooks = {n: o for n, o in self._outlooks.items() if n in set(services)}
 
     def successor(self, services: Sequence[str], model: LoadModel | None) -> "Forecaster":
@@ -207,10 +210,10 @@ class Forecaster:
         return self._outlooks
 
     def _forecast(self) -> None:
-        if self.model is None:
+        if self.model is None or self._online is None:
             return
         h = self.history
-        forecast = self.model.forecast(h.services, h.requests.astype(np.float64), h.end_seconds)
+        forecast = self._online.forecast(h.requests.astype(np.float64), h.end_seconds)
         self._outlooks = outlooks_of(forecast, h, self.model)
 
 

@@ -16,7 +16,7 @@ from models.empirical import known_quantiles
 from models.quantiles import QUANTILES, FloatArray
 
 LOW, HIGH = QUANTILES.index(0.1), QUANTILES.index(0.9)
-MIN_WIDTH = 0.02  # log ratio: a forecast narrower than 2 % is taken as this wide
+MIN_WIDTH = 0.05  # scales: a narrower forecast is taken as this wide
 MAX_SHIFT = 2.0  # widths; more is not calibration but another model
 PRIOR_ERRORS = 200.0  # the wider group's shift weighs as much as so many errors
 
@@ -29,8 +29,8 @@ class Conformal:
 
     @classmethod
     def fit(cls, forecast: FloatArray, actual: FloatArray) -> Self:
-        """Learn from held-out log ratios: `forecast` (S, N, L, Q), `actual` (S, N, L), NaN = unknown."""
-        score = (actual[..., np.newaxis] - forecast) / _width(forecast)  # (S, N, L, Q)
+        """Learn from held-out `forecast` (S, N, L, Q) and `actual` (S, N, L), in scales, NaN = unknown."""
+        score = (actual[..., np.newaxis] - forecast) / forecast_width(forecast)  # (S, N, L, Q)
         zero = np.zeros(len(QUANTILES))
         fleet_all = _leant(np.concatenate(np.concatenate(score, axis=0), axis=0), zero)  # (Q,)
         fleet = _leant(np.concatenate(score, axis=0), fleet_all)  # (L, Q)
@@ -48,11 +48,12 @@ class Conformal:
     def apply(
         self, forecast: FloatArray, service: "np.ndarray[tuple[int], np.dtype[np.int64]]"
     ) -> FloatArray:
-        """Calibrate log ratios (R, L, Q) of services (R,); index S (or -1) stands for the fleet."""
-        return np.sort(forecast + self.shift[service] * _width(forecast), axis=-1)
+        """Calibrate quantiles (R, L, Q) of services (R,); index S (or -1) stands for the fleet."""
+        return np.sort(forecast + self.shift[service] * forecast_width(forecast), axis=-1)
 
 
-def _width(forecast: FloatArray) -> FloatArray:
+def forecast_width(forecast: FloatArray) -> FloatArray:
+    """Return q90 - q10 of quantiles (..., Q), at least MIN_WIDTH, as (..., 1)."""
     return np.maximum(forecast[..., HIGH] - forecast[..., LOW], MIN_WIDTH)[..., np.newaxis]
 
 

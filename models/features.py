@@ -3,11 +3,13 @@
 The ONE implementation for training and serving: an origin is a (service row, step) pair whose step is
 the last one known. Nothing later than the origin is ever read.
 
-Everything is scale-free. With base = the current level and offset = a small share of the day's mean,
+Everything is scale-free. With centre = the level now and scale = how far single steps have lately
+fallen from the level before them (models.tracking),
 
-    z(x) = log((x + offset) / (base + offset)),      x = (base + offset) * exp(z) - offset
+    u(x) = (x - centre) / scale,      x = centre + u * scale
 
-so a service with 2 requests a minute and one with 2,000 look alike, and zeros are allowed.
+so a service with 2 requests a minute and one with 2,000, a calm one and a wild one look alike: one
+global model serves them all, and its errors are in units of each service's own noise.
 Gaps are NaN: means, spreads and extremes skip them, and LightGBM takes NaN as it is.
 """
 
@@ -17,23 +19,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.quantiles import FloatArray
+from models.tracking import SMALLEST, Track, follow, known_mean, ratio
 
 IntArray = NDArray[np.int64]
 DAY_SECONDS = 86_400.0
 HOUR_SECONDS = 3_600.0
-LEVEL_SECONDS = 900.0  # the span whose mean is "the level now"
+LEVEL_SECONDS = 900.0  # the span whose mean is "the level"
 MAX_WINDOW_STEPS = 1440  # a day of minutes; shorter steps look back less far
-LEVEL_STEPS = (2, 3, 5, 8, 15, 30, 60, 120, 240)
-SPREAD_STEPS = (5, 15, 60)
-EXTREME_STEPS = (5, 15, 60)
-LAGS = 5
-OFFSET_RATIO = 0.2  # of the day's mean: errors grow with the load, but not from a standstill
+LEVEL_STEPS = (2, 3, 6, 12, 24, 60, 120, 240)
+SPREAD_STEPS = (3, 6, 12, 60)
+EXTREME_STEPS = (3, 6, 12, 60)
+LAGS = 6
+JUMP_SCALES = 4.0  # a step so many scales off the level before it is a jump
+JUMP_STEPS = 60  # older jumps are forgotten
 MAX_GROWTH_RATIO = 3.0  # no quantile above so many times the largest load of the window
 MAX_LEVEL_RATIO = 5.0  # today may be at most so many times yesterday in "yesterday x level"
-SMALLEST = 1e-9
-MAX_Z = 20.0  # exp() of more is no forecast
 FRIDAY_END_DAYS = 5  # Monday is day 0: days 5 and 6 are the weekend
 EPOCH_WEEKDAY = 3  # 1 January 1970 was a Thursday
+MAX_FEATURE = 1e4  # scales; beyond, a larger number tells a tree nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,35 @@ class Grid:
 
 
 @dataclass(frozen=True, slots=True)
+class Season:
+    """The same time some days before. Shapes as in Known; NaN where that is not known."""
+
+    exact: FloatArray  # (R, K)
+    smooth: FloatArray  # (R, K), mean of its neighbourhood
+    now: FloatArray  # (R,), smooth value at that distance before the origin itself
+    level: FloatArray  # (R,), mean of the LEVEL_SECONDS that ended then
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Where scaled values of R origins lie in the target's unit."""
+
+    centre: FloatArray  # (R,)
+    scale: FloatArray  # (R,)
+    most: FloatArray  # (R,), no forecast goes beyond
+
+    def expand(self, u: FloatArray) -> FloatArray:
+        """Return scaled values (R, ...) in the target's unit, from 0 to `most`."""
+        shape = (-1,) + (1,) * (u.ndim - 1)
+        x = self.centre.reshape(shape) + u * self.scale.reshape(shape)
+        return np.clip(x, 0.0, self.most.reshape(shape))
+
+    def rows(self, part: slice) -> "Span":
+        """Return some of the origins."""
+        return Span(self.centre[part], self.scale[part], self.most[part])
+
+
+@dataclass(frozen=True, slots=True)
 class Known:
     """What is known at R origins about K leads each. Values are in the target's unit per step.
 
@@ -92,37 +124,32 @@ class Known:
     counts: FloatArray  # (R, W), how many of the newest 1..W steps are known
     last: FloatArray  # (R,), newest known value of the window
     age_steps: FloatArray  # (R,), steps since that value
-    base: FloatArray  # (R,), the level now
-    offset: FloatArray  # (R,)
-    yesterday: FloatArray  # (R, K), same time a day before
-    yesterday_smooth: FloatArray  # (R, K), mean of its neighbourhood
-    yesterday_level: FloatArray  # (R,), the level a day before the origin
-    week_smooth: FloatArray  # (R, K)
-    week_level: FloatArray  # (R,)
+    base: FloatArray  # (R,), mean of the last LEVEL_SECONDS
+    track: Track
+    yesterday: Season
+    day_before: Season
+    last_week: Season
     hour_ago: FloatArray  # (R, K), same minute of an earlier hour
 
-    def z(self, x: FloatArray) -> FloatArray:
-        """Log ratio of `x` (R, ...) to the level now."""
+    def u(self, x: FloatArray) -> FloatArray:
+        """Distance of `x` (R, ...) from the level now, in scales."""
         shape = (-1,) + (1,) * (x.ndim - 1)
-        offset, base = self.offset.reshape(shape), self.base.reshape(shape)
-        return np.log((x + offset) / (base + offset))
+        centred: FloatArray = x - self.track.centre.reshape(shape)
+        return centred / self.track.scale.reshape(shape)
 
-    def expand(self, z: FloatArray) -> FloatArray:
-        """Undo `z`: log ratios (R, ...) back to values, never negative, never beyond all measure."""
-        shape = (-1,) + (1,) * (z.ndim - 1)
-        offset, base = self.offset.reshape(shape), self.base.reshape(shape)
-        x = (base + offset) * np.exp(np.minimum(z, MAX_Z)) - offset
-        return np.clip(x, 0.0, self.most().reshape(shape))
+    def expand(self, u: FloatArray) -> FloatArray:
+        """Undo `u`: back to values (R, ...), never negative, never beyond all measure."""
+        return self.span().expand(u)
 
-    def most(self) -> FloatArray:
-        """Largest value that a forecast may take, (R,)."""
-        most: FloatArray = MAX_GROWTH_RATIO * _extreme(self.recent, -np.inf)
-        return most
+    def span(self) -> "Span":
+        """Return what takes scaled values back to the target's unit."""
+        most = MAX_GROWTH_RATIO * _extreme(self.recent, -np.inf)
+        return Span(self.track.centre, self.track.scale, most)
 
     def level(self, steps: int) -> FloatArray:
         """Mean of the newest `steps` steps, (R,); NaN where none of them is known."""
         at = min(steps, self.sums.shape[1]) - 1
-        return _mean(self.sums[:, at], self.counts[:, at])
+        return ratio(self.sums[:, at], self.counts[:, at])
 
 
 def look_back(
@@ -150,28 +177,32 @@ def look_back(
     sums = np.cumsum(np.where(known, newest, 0.0), axis=1)
     counts = np.cumsum(known, axis=1, dtype=np.float64)
     age = np.where(known.any(axis=1), known.argmax(axis=1), grid.window_steps).astype(np.float64)
-    last = _pick(newest, np.minimum(age, grid.window_steps - 1))
-    whole = _mean(sums[:, -1], counts[:, -1])
-    near = _mean(sums[:, grid.level_steps - 1], counts[:, grid.level_steps - 1])
-    day, week = _season(source, leads, grid, 1), _season(source, leads, grid, 7)
+    near = ratio(sums[:, grid.level_steps - 1], counts[:, grid.level_steps - 1])
+    whole = ratio(sums[:, -1], counts[:, -1])
     hours = -(-leads // grid.hour_steps)
+    yesterday, last_week = _season(source, leads, grid, 1), _season(source, leads, grid, 7)
     return Known(
         leads_steps=leads,
         target_seconds=np.float64(start_seconds) + (at[:, np.newaxis] + leads) * grid.step_seconds,
         recent=recent,
         sums=sums,
         counts=counts,
-        last=last,
+        last=_pick(newest, np.minimum(age, grid.window_steps - 1)),
         age_steps=age,
         base=np.where(np.isfinite(near), near, whole),
-        offset=np.maximum(OFFSET_RATIO * whole, SMALLEST),
-        yesterday=day[0],
-        yesterday_smooth=day[1],
-        yesterday_level=day[2],
-        week_smooth=week[1],
-        week_level=week[2],
+        track=follow(recent, _usual(yesterday, last_week)),
+        yesterday=yesterday,
+        day_before=_season(source, leads, grid, 2),
+        last_week=last_week,
         hour_ago=source.take(at[:, np.newaxis] + leads - hours * grid.hour_steps),
     )
+
+
+def yesterday_times_level(known: Known, season: Season) -> FloatArray:
+    """Return the same time of an earlier day, times the ratio of the levels now and then, (R, K)."""
+    grown = known.base / np.maximum(season.level, SMALLEST)
+    grown = np.clip(grown, 1 / MAX_LEVEL_RATIO, MAX_LEVEL_RATIO)
+    return season.smooth * grown[:, np.newaxis]
 
 
 def feature_names(grid: Grid) -> tuple[str, ...]:
@@ -187,61 +218,75 @@ def feature_matrix(known: Known, grid: Grid) -> NDArray[np.float32]:
     columns = list(_columns(known, grid).values())
     out = np.empty((shape[0], shape[1], len(columns)), dtype=np.float32)
     for i, column in enumerate(columns):
-        out[:, :, i] = column if column.ndim == 2 else column[:, np.newaxis]
+        wide = column if column.ndim == 2 else column[:, np.newaxis]
+        out[:, :, i] = np.clip(wide, -MAX_FEATURE, MAX_FEATURE)
     return out.reshape(-1, len(columns))
 
 
 def _columns(known: Known, grid: Grid) -> dict[str, FloatArray]:
-    return _level_columns(known, grid) | _spread_columns(known, grid) | _lead_columns(known, grid)
+    return _level_columns(known, grid) | _spread_columns(known, grid) | _lead_columns(known)
 
 
 def _level_columns(known: Known, grid: Grid) -> dict[str, FloatArray]:
     recent, columns = known.recent, {}
     for lag in range(LAGS):
-        columns[f"lag_{lag}"] = known.z(recent[:, -1 - lag])
+        columns[f"lag_{lag}"] = known.u(recent[:, -1 - lag])
     for steps in (*(s for s in LEVEL_STEPS if s < grid.window_steps), grid.window_steps):
-        columns[f"level_{steps}"] = known.z(known.level(steps))
+        columns[f"level_{steps}"] = known.u(known.level(steps))
     for steps in EXTREME_STEPS:
         tail = recent[:, -steps:]
-        columns[f"max_{steps}"] = known.z(_extreme(tail, -np.inf))
-        columns[f"min_{steps}"] = known.z(-_extreme(-tail, -np.inf))
-    columns["max_window"] = known.z(_extreme(recent, -np.inf))
+        columns[f"max_{steps}"] = known.u(_extreme(tail, -np.inf))
+        columns[f"min_{steps}"] = known.u(-_extreme(-tail, -np.inf))
+    columns["max_window"] = known.u(_extreme(recent, -np.inf))
+    columns["zero"] = known.u(np.zeros_like(known.base))
     columns["age_steps"] = known.age_steps
     columns["known_ratio"] = known.counts[:, -1] / grid.window_steps
     return columns
 
 
 def _spread_columns(known: Known, grid: Grid) -> dict[str, FloatArray]:
-    logs = known.z(known.recent)
-    jumps = np.abs(np.diff(logs, axis=1))
-    columns = {}
-    for steps in (*SPREAD_STEPS, grid.window_steps):
-        columns[f"spread_{steps}"] = _deviation(logs[:, -steps:])
-        columns[f"jump_{steps}"] = _known_mean(jumps[:, -steps:])
+    scale, track = known.track.scale[:, np.newaxis], known.track
+    columns = {
+        "noise": np.log(track.scale / np.maximum(known.level(grid.window_steps), SMALLEST)),
+        "noise_rise": track.short_ratio,
+        "noise_window": track.window,
+    }
+    for steps in SPREAD_STEPS:
+        columns[f"spread_{steps}"] = _deviation(known.recent[:, -steps:] / scale)
+    misses = track.misses[:, -JUMP_STEPS:][:, ::-1]
+    jump = np.abs(misses) > JUMP_SCALES
+    at, any_jump = jump.argmax(axis=1), jump.any(axis=1)
+    columns["jump_age"] = np.where(any_jump, at, JUMP_STEPS).astype(np.float64)
+    columns["jump_size"] = np.where(any_jump, _pick(misses, at), 0.0)
     return columns
 
 
-def _lead_columns(known: Known, grid: Grid) -> dict[str, FloatArray]:
-    now_day, now_week = known.z(known.yesterday_level), known.z(known.week_level)
-    yesterday, week = known.z(known.yesterday_smooth), known.z(known.week_smooth)
+def _lead_columns(known: Known) -> dict[str, FloatArray]:
+    yesterday, week = known.yesterday, known.last_week
     days = known.target_seconds / DAY_SECONDS
     angle = 2 * np.pi * days
     weekday = np.floor(days + EPOCH_WEEKDAY) % 7
+    last = known.last[:, np.newaxis]
+    rises = {
+        name: known.u(last + season.smooth - season.now[:, np.newaxis])
+        for name, season in (("day", yesterday), ("two_days", known.day_before), ("week", week))
+    }
     return {
         "lead": known.leads_steps.astype(np.float64),
-        "yesterday": known.z(known.yesterday),
-        "yesterday_smooth": yesterday,
-        "yesterday_rise": yesterday - now_day[:, np.newaxis],
-        "yesterday_level": now_day,
-        "week_smooth": week,
-        "week_rise": week - now_week[:, np.newaxis],
-        "week_level": now_week,
-        "hour_ago": known.z(known.hour_ago),
+        "yesterday": known.u(yesterday.exact),
+        "yesterday_smooth": known.u(yesterday.smooth),
+        "yesterday_ratio": known.u(yesterday_times_level(known, yesterday)),
+        "yesterday_level": known.u(yesterday.level),
+        "rise_day": rises["day"],
+        "rise_two_days": rises["two_days"],
+        "week_smooth": known.u(week.smooth),
+        "week_ratio": known.u(yesterday_times_level(known, week)),
+        "rise_week": rises["week"],
+        "hour_ago": known.u(known.hour_ago),
         "hour_sin": np.sin(angle),
         "hour_cos": np.cos(angle),
         "hour_position": (known.target_seconds % HOUR_SECONDS) / HOUR_SECONDS,
         "weekend": (weekday >= FRIDAY_END_DAYS).astype(np.float64),
-        "level_seconds": np.full(known.base.shape, grid.level_steps * grid.step_seconds),
     }
 
 
@@ -262,35 +307,33 @@ class _Source:
         return np.where(inside, got, np.nan)
 
 
-def _season(
-    source: _Source, leads: IntArray, grid: Grid, days: int
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Exact and smoothed value `days` earlier (R, K), and the level at that time (R,)."""
+def _season(source: _Source, leads: IntArray, grid: Grid, days: int) -> Season:
+    """Gather the neighbourhood of the same time `days` earlier, of each lead and of the origin."""
     season = days * grid.day_steps
     turns = -(-(leads + grid.smooth_steps) // season)  # 1, or more where the lead spans a season
-    centre = source.at[:, np.newaxis] + leads - turns * season
-    total, count = np.zeros(leads.shape), np.zeros(leads.shape)
-    exact = source.take(centre)
+    there = np.concatenate([leads - turns * season, np.full((leads.shape[0], 1), -season)], axis=1)
+    centre = source.at[:, np.newaxis] + there
+    total, count = np.zeros(centre.shape), np.zeros(centre.shape)
     for shift in range(-grid.smooth_steps, grid.smooth_steps + 1):
         near = source.take(centre + shift)
         total += np.where(np.isfinite(near), near, 0.0)
         count += np.isfinite(near)
+    smooth = ratio(total, count)
     then = source.at[:, np.newaxis] - season + np.arange(-grid.level_steps + 1, 1)
-    level = source.take(then)
-    return exact, _mean(total, count), _known_mean(level)
+    level = known_mean(source.take(then))
+    return Season(source.take(centre[:, :-1]), smooth[:, :-1], smooth[:, -1], level)
 
 
-def _mean(total: FloatArray, count: FloatArray) -> FloatArray:
-    return np.where(count > 0, total / np.maximum(count, 1.0), np.nan)
-
-
-def _known_mean(x: FloatArray) -> FloatArray:
-    known = np.isfinite(x)
-    return _mean(np.where(known, x, 0.0).sum(axis=1), known.sum(axis=1).astype(np.float64))
+def _usual(*seasons: Season) -> FloatArray:
+    """Return the largest load that was seen at this time of earlier days, (R,); NaN if none."""
+    most: FloatArray = np.fmax.reduce(
+        [*(s.level for s in seasons), *(x for s in seasons for x in s.smooth.T)]
+    )
+    return most
 
 
 def _deviation(x: FloatArray) -> FloatArray:
-    return np.sqrt(np.maximum(_known_mean((x - _known_mean(x)[:, np.newaxis]) ** 2), 0.0))
+    return np.sqrt(np.maximum(known_mean((x - known_mean(x)[:, np.newaxis]) ** 2), 0.0))
 
 
 def _extreme(x: FloatArray, empty: float) -> FloatArray:
@@ -299,5 +342,5 @@ def _extreme(x: FloatArray, empty: float) -> FloatArray:
     return np.where(np.isfinite(top), top, np.nan)
 
 
-def _pick(newest: FloatArray, at: FloatArray) -> FloatArray:
+def _pick(newest: FloatArray, at: FloatArray | IntArray) -> FloatArray:
     return newest[np.arange(newest.shape[0]), at.astype(np.int64)]

@@ -1,8 +1,9 @@
 """The load model: quantile forecasts of a target for many services at once.
 
-Candidates are the simple rules, one global LightGBM model and the blend of the two; each service is
-served by the candidate that won on its own held-out data (models.load_fit). Forecasting is a pure
-function of the values passed in.
+Contestants are the simple rules, a linear quantile regression and a LightGBM model, both global. Each
+service is served by a weighted blend of their quantiles, or by the one contestant that is better
+beyond doubt (models.load_judge), calibrated per lead. Forecasting is a pure function of the values
+passed in; models.online follows the coverage from step to step.
 """
 
 import hashlib
@@ -20,15 +21,46 @@ from models.conformal import Conformal
 from models.features import Grid, IntArray, Known, feature_matrix, feature_names, look_back
 from models.frames import LOAD_NUMBERS, LoadSeries
 from models.lgbm_quantile import LgbmQuantile
+from models.linear_quantile import LINE_EXTRAS, LinearQuantile, line_columns
 from models.progress import Progress
 from models.quantiles import QUANTILES, FloatArray, LoadForecast
 from models.simple_rules import RULES, rule_centres
 
-LGBM, BLEND = "lightgbm", "blend"
-CANDIDATES = (*RULES, LGBM, BLEND)
+LINEAR, LGBM, BLEND = "linear", "lightgbm", "blend"
+CONTESTANTS = (*RULES, LINEAR, LGBM)
+CANDIDATES = (*CONTESTANTS, BLEND)
 LEVEL = RULES.index("level")
-FORMAT = 1
-CHUNK_ROWS = 2048  # origins gathered at a time: bounds memory
+FORMAT = 2
+CHUNK_ROWS = 1024  # origins gathered at a time: bounds memory
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """The two fitted models; None where there was too little to learn from."""
+
+    linear: LinearQuantile | None = None
+    lgbm: LgbmQuantile | None = None
+
+    def quantiles(
+        self,
+        known: Known,
+        grid: Grid,
+        centres: FloatArray,
+        *,
+        trees: NDArray[np.bool_] | bool = True,
+    ) -> FloatArray:
+        """Quantiles in scales, (R, L, 2, Q); zeros from a model not fitted, or not asked (`trees`, (R,))."""
+        origins, leads = known.leads_steps.shape
+        out = np.zeros((origins, leads, len(CONTESTANTS) - len(RULES), len(QUANTILES)))
+        at = np.flatnonzero(np.isfinite(known.track.centre) & trees)
+        if self.linear is not None:
+            lines = self.linear.predict(line_columns(known, centres))
+            out[:, :, 0] = lines.reshape(origins, leads, -1)
+        if self.lgbm is not None and at.size:
+            matrix = feature_matrix(known, grid).reshape(origins, leads, -1)
+            found = self.lgbm.predict(matrix[at].reshape(-1, matrix.shape[-1]))
+            out[at, :, 1] = found.reshape(at.size, leads, -1)
+        return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +68,11 @@ class Learned:
     """What a fit leaves behind. S services; row S of each array speaks for services never seen."""
 
     services: tuple[str, ...]
-    rule_errors: FloatArray  # (S + 1, L, C, Q), log ratios around each rule's centre
-    choice: IntArray  # (S + 1,), index into CANDIDATES
-    best_rule: IntArray  # (S + 1,), index into RULES: the blend's partner
-    lgbm: LgbmQuantile | None
-    lgbm_shift: Conformal
-    blend_shift: Conformal
+    rule_errors: FloatArray  # (S + 1, L, C, Q), scales around each rule's centre
+    weights: FloatArray  # (S + 1, K) of CONTESTANTS in the blend
+    winner: IntArray  # (S + 1,), index into CANDIDATES
+    fitted: Fitted
+    shift: Conformal
 
 
 class LoadModel:
@@ -62,6 +93,7 @@ class LoadModel:
         self.scores = scores
         self._grid = Grid(step_seconds)
         self._learned = learned
+        self._serving = serving_weights(learned.weights, learned.winner)
         self._row = {name: i for i, name in enumerate(learned.services)}
 
     @property
@@ -86,24 +118,33 @@ class LoadModel:
     @property
     def candidates(self) -> tuple[str, ...]:
         """Return the names of the candidates that this model can forecast with."""
-        return CANDIDATES if self._learned.lgbm is not None else RULES
+        return CANDIDATES if self._learned.fitted.lgbm is not None else (*RULES, BLEND)
 
     def served_by(self, candidate: str) -> "LoadModel":
-        """Return the same model with every service served by one of `candidates`, for comparison."""
-        choice = np.full_like(self._learned.choice, self.candidates.index(candidate))
+        """Return the same model with every service served by one of `candidates`, for comparison.
+
+        The calibration belongs to what serves: a contestant that does not is shown as it is.
+        """
+        if candidate not in self.candidates:
+            raise ValueError(
+                f"'{candidate}' is no candidate; allowed: {', '.join(self.candidates)}"
+            )
+        learned = self._learned
+        winner = np.full_like(learned.winner, CANDIDATES.index(candidate))
+        shift = np.where((learned.winner == winner)[:, None, None], learned.shift.shift, 0.0)
         return LoadModel(
             target=self.target,
             step_seconds=self.step_seconds,
             leads_steps=self.leads_steps,
-            learned=replace(self._learned, choice=choice),
+            learned=replace(learned, winner=winner, shift=Conformal(shift)),
             scores=self.scores,
         )
 
     def feature_importances(self) -> dict[str, float]:
         """Share of the global model's gain by feature, summing to 1; empty without a global model."""
-        if self._learned.lgbm is None:
+        if self._learned.fitted.lgbm is None:
             return {}
-        shares = self._learned.lgbm.gain_ratios()
+        shares = self._learned.fitted.lgbm.gain_ratios()
         names = feature_names(self._grid)
         return {name: float(share) for name, share in zip(names, shares, strict=True)}
 
@@ -115,25 +156,25 @@ class LoadModel:
         NaN is a gap. A service never seen in the fit is served by the fleet's choice; one without any
         known value gets NaN. Raises ValueError if the shapes do not fit or a value is negative.
         """
-        values = np.asarray(values, dtype=np.float64)
-        if values.ndim != 2 or values.shape[0] != len(services):
-            raise ValueError(
-                f"values must be ({len(services)} services, steps), got {values.shape}"
-            )
-        if (values < 0).any() or np.isposinf(values).any():
-            raise ValueError("values must be finite and >= 0, or NaN for a gap")
-        values = values[:, -self.history_steps :]
+        values = _checked(values, len(services))[:, -self.history_steps :]
         if values.shape[1] == 0:
             values = np.full((len(services), 1), np.nan)
-        row = np.array([self._row.get(name, len(self._row)) for name in services], dtype=np.int64)
-        quantiles = np.full((len(services), self.leads_steps.size, len(QUANTILES)), np.nan)
         start = end_seconds - values.shape[1] * self.step_seconds
+        at = np.full(len(services), values.shape[1] - 1)
+        quantiles = np.full((len(services), self.leads_steps.size, len(QUANTILES)), np.nan)
         for first in range(0, len(services), CHUNK_ROWS):
             part = np.arange(first, min(first + CHUNK_ROWS, len(services)))
-            origins = (part, np.full(part.size, values.shape[1] - 1))
-            known = look_back(values, start, self._grid, origins, self.leads_steps)
-            quantiles[part] = self._combine(known, row[part])
-        winner = tuple(CANDIDATES[self._learned.choice[r]] for r in row)
+            known, u = self.scaled(
+                services[first : first + part.size], values, start, (part, at[part])
+            )
+            quantiles[part] = known.expand(u)
+        return self.wrap(services, end_seconds, quantiles)
+
+    def wrap(
+        self, services: Sequence[str], end_seconds: float, quantiles: FloatArray
+    ) -> LoadForecast:
+        """Return quantiles (S, L, Q) as the forecast that was made at `end_seconds`."""
+        winner = tuple(CANDIDATES[w] for w in self._learned.winner[self._rows(services)])
         return LoadForecast(
             services=tuple(services),
             cutoff_seconds=end_seconds,
@@ -143,37 +184,54 @@ class LoadModel:
             winner=winner,
         )
 
-    def _combine(self, known: Known, row: IntArray) -> FloatArray:
-        """Quantiles (R, L, Q) of the candidate that serves each row, in the target's unit."""
+    def scaled(
+        self,
+        services: Sequence[str],
+        values: FloatArray,
+        start_seconds: float,
+        origins: tuple[IntArray, IntArray],
+    ) -> tuple[Known, FloatArray]:
+        """Return what is known at `origins` and the calibrated quantiles there, in scales (R, L, Q).
+
+        `services` names the service of each origin; `values` (S, T) begins at `start_seconds`.
+        """
+        known = look_back(values, start_seconds, self._grid, origins, self.leads_steps)
+        row = self._rows(services)
+        weights = self._serving[row]
+        u = np.einsum("rlkq,rk->rlq", self._contestants(known, row, weights), weights)
+        return known, self._learned.shift.apply(u, row)
+
+    def _rows(self, services: Sequence[str]) -> IntArray:
+        unseen = len(self._row)
+        return np.array([self._row.get(name, unseen) for name in services], dtype=np.int64)
+
+    def _contestants(self, known: Known, row: IntArray, weights: FloatArray) -> FloatArray:
+        """Quantiles of every contestant in scales, (R, L, K, Q); who knows nothing says the level."""
         learned = self._learned
-        choice = learned.choice[row]
         centres = rule_centres(known, self._grid)
-        rule = np.where(choice < len(RULES), choice, learned.best_rule[row])
-        z = rule_quantiles(centres, learned.rule_errors[row], rule)
-        at = np.flatnonzero((choice >= len(RULES)) & np.isfinite(known.base))
-        if at.size and learned.lgbm is not None:
-            matrix = feature_matrix(known, self._grid).reshape(row.size, self.leads_steps.size, -1)
-            raw = learned.lgbm.predict(matrix[at].reshape(-1, matrix.shape[-1]))
-            raw = raw.reshape(at.size, self.leads_steps.size, len(QUANTILES))
-            alone = learned.lgbm_shift.apply(raw, row[at])
-            mixed = learned.blend_shift.apply(0.5 * (raw + z[at]), row[at])
-            z[at] = np.where((choice[at] == CANDIDATES.index(BLEND))[:, None, None], mixed, alone)
-        return np.sort(known.expand(z), axis=-1)
+        rules = rule_quantiles(centres, learned.rule_errors[row])
+        asked = weights[:, CONTESTANTS.index(LGBM)] > 0
+        fitted = learned.fitted.quantiles(known, self._grid, centres, trees=asked)
+        bounds = np.stack([np.zeros_like(known.base), known.span().most], axis=1)
+        low, high = np.moveaxis(known.u(bounds), 1, 0)[..., None, None, None]
+        every: FloatArray = np.clip(np.concatenate([rules, fitted], axis=2), low, high)
+        return every
 
     def to_files(self) -> dict[str, bytes]:
         """Return the model as LightGBM text, JSON and npz."""
         learned = self._learned
-        arrays = {
+        arrays: dict[str, NDArray[Any]] = {
             "leads_steps": self.leads_steps,
             "rule_errors": learned.rule_errors,
-            "choice": learned.choice,
-            "best_rule": learned.best_rule,
-            "lgbm_shift": learned.lgbm_shift.shift,
-            "blend_shift": learned.blend_shift.shift,
+            "weights": learned.weights,
+            "winner": learned.winner,
+            "shift": learned.shift.shift,
         }
+        if learned.fitted.linear is not None:
+            arrays |= {"slope": learned.fitted.linear.slope, "offset": learned.fitted.linear.offset}
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-        files = learned.lgbm.to_files() if learned.lgbm is not None else {}
+        files = learned.fitted.lgbm.to_files() if learned.fitted.lgbm is not None else {}
         files["load.npz"] = buffer.getvalue()
         about = {
             "format": FORMAT,
@@ -183,7 +241,8 @@ class LoadModel:
             "candidates": list(CANDIDATES),
             "quantiles": list(QUANTILES),
             "features": list(feature_names(self._grid)),
-            "lightgbm": learned.lgbm is not None,
+            "lightgbm": learned.fitted.lgbm is not None,
+            "linear": learned.fitted.linear is not None,
             "scores": self.scores,
             "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         }
@@ -195,18 +254,19 @@ class LoadModel:
         about = _read_json(files)
         _check_bytes(files, about["sha256"])
         step_seconds = float(about["step_seconds"])
-        arrays = _read_arrays(files, len(about["services"]))
-        lgbm = None
+        arrays = _read_arrays(files, len(about["services"]), bool(about["linear"]))
+        lgbm, linear = None, None
+        if about["linear"]:
+            linear = LinearQuantile(arrays["slope"], arrays["offset"])
         if about["lightgbm"]:
             lgbm = LgbmQuantile.from_files(dict(files), len(feature_names(Grid(step_seconds))))
         learned = Learned(
             services=tuple(about["services"]),
             rule_errors=arrays["rule_errors"],
-            choice=arrays["choice"],
-            best_rule=arrays["best_rule"],
-            lgbm=lgbm,
-            lgbm_shift=Conformal(arrays["lgbm_shift"]),
-            blend_shift=Conformal(arrays["blend_shift"]),
+            weights=arrays["weights"],
+            winner=arrays["winner"],
+            fitted=Fitted(linear, lgbm),
+            shift=Conformal(arrays["shift"]),
         )
         return cls(
             target=about["target"],
@@ -217,15 +277,29 @@ class LoadModel:
         )
 
 
-def rule_quantiles(centres: FloatArray, errors: FloatArray, rule: IntArray) -> FloatArray:
-    """Log-ratio quantiles (R, L, Q) of rule `rule` (R,): its centre plus the quantiles of its errors.
+def serving_weights(weights: FloatArray, winner: IntArray) -> FloatArray:
+    """Return the weights (S + 1, K) that serve: the blend's, or all on the one winner."""
+    alone = np.eye(len(CANDIDATES), len(CONTESTANTS))[winner]
+    return np.where((winner == CANDIDATES.index(BLEND))[:, None], weights, alone)
 
-    `centres` (R, L, C), `errors` (R, L, C, Q). Where the rule knows nothing, the level speaks.
+
+def rule_quantiles(centres: FloatArray, errors: FloatArray) -> FloatArray:
+    """Quantiles in scales (R, L, C, Q): each rule's centre plus the quantiles of its errors.
+
+    `centres` (R, L, C), `errors` (R, L, C, Q). Where a rule knows nothing, the level speaks.
     """
-    at = np.arange(rule.size)
-    z = centres[at, :, rule][..., np.newaxis] + errors[at, :, rule]
-    level = centres[:, :, LEVEL, np.newaxis] + errors[:, :, LEVEL]
-    return np.where(np.isfinite(z), z, level)
+    u = centres[..., np.newaxis] + errors
+    level = u[:, :, LEVEL : LEVEL + 1]
+    return np.where(np.isfinite(u), u, level)
+
+
+def _checked(values: FloatArray, services: int) -> FloatArray:
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 2 or values.shape[0] != services:
+        raise ValueError(f"values must be ({services} services, steps), got {values.shape}")
+    if (values < 0).any() or np.isposinf(values).any():
+        raise ValueError("values must be finite and >= 0, or NaN for a gap")
+    return values
 
 
 def _read_json(files: Mapping[str, bytes]) -> dict[str, Any]:
@@ -236,7 +310,9 @@ def _read_json(files: Mapping[str, bytes]) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"load model: file 'load.json' is not JSON ({error})") from error
     needed = ("format", "target", "step_seconds", "services", "candidates", "quantiles")
-    missing = [k for k in (*needed, "features", "lightgbm", "scores", "sha256") if k not in about]
+    missing = [
+        k for k in (*needed, "features", "lightgbm", "linear", "scores", "sha256") if k not in about
+    ]
     if missing:
         raise ValueError(f"load model: load.json: field '{missing[0]}' is missing")
     if about["target"] not in LOAD_NUMBERS or not about["step_seconds"] > 0:
@@ -264,8 +340,11 @@ def _check_bytes(files: Mapping[str, bytes], expected: Mapping[str, str]) -> Non
             raise ValueError(f"load model: file '{name}' is damaged (its SHA-256 differs)")
 
 
-def _read_arrays(files: Mapping[str, bytes], services: int) -> dict[str, NDArray[Any]]:
-    names = ("leads_steps", "rule_errors", "choice", "best_rule", "lgbm_shift", "blend_shift")
+def _read_arrays(
+    files: Mapping[str, bytes], services: int, linear: bool
+) -> dict[str, NDArray[Any]]:
+    names = ["leads_steps", "rule_errors", "weights", "winner", "shift"]
+    names += ["slope", "offset"] if linear else []
     if "load.npz" not in files:
         raise ValueError("load model: file 'load.npz' is missing")
     try:
@@ -273,15 +352,16 @@ def _read_arrays(files: Mapping[str, bytes], services: int) -> dict[str, NDArray
             arrays = {name: data[name] for name in names}
     except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"load model: file 'load.npz' is damaged ({error})") from error
-    leads, rows = arrays["leads_steps"].size, services + 1
+    leads, rows, levels = arrays["leads_steps"].size, services + 1, len(QUANTILES)
     shapes: dict[str, tuple[int, ...]] = {
         "leads_steps": (leads,),
-        "rule_errors": (rows, leads, len(RULES), len(QUANTILES)),
-        "choice": (rows,),
-        "best_rule": (rows,),
-        "lgbm_shift": (rows, leads, len(QUANTILES)),
-        "blend_shift": (rows, leads, len(QUANTILES)),
+        "rule_errors": (rows, leads, len(RULES), levels),
+        "weights": (rows, len(CONTESTANTS)),
+        "winner": (rows,),
+        "shift": (rows, leads, levels),
     }
+    if linear:
+        shapes |= {"slope": (levels, len(RULES) + LINE_EXTRAS), "offset": (levels,)}
     for name, shape in shapes.items():
         if arrays[name].shape != shape:
             raise ValueError(

@@ -1,7 +1,7 @@
 """Simple rules: last value, level, same time yesterday and last week. The permanent contestants.
 
-Each rule gives a centre; its spread is the empirical quantiles of its own past errors, taken in log
-ratios (features.Known.z) per service and lead, so that it grows with the load.
+Each rule gives a centre; its spread is the empirical quantiles of its own past errors per service and
+lead, in scales (features.Known.u), so that it grows in wild hours and shrinks in calm ones.
 
 Source: Hyndman & Athanasopoulos, Forecasting: Principles and Practice, 3rd ed., §5.2 (rules) and §5.5
 (residual quantiles). https://otexts.com/fpp3/
@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.empirical import known_quantiles
-from models.features import MAX_LEVEL_RATIO, SMALLEST, Grid, Known
+from models.features import Grid, Known, yesterday_times_level
 from models.quantiles import QUANTILES, FloatArray
+from models.tracking import ratio, row_sums
 
 RULES = (
     "last-value",
@@ -24,41 +25,46 @@ RULES = (
     "last-week-ratio",
     "level-and-yesterday",
     "last-value-and-rise",
+    "smoothing",
+    "smoothing-and-rise",
 )
 SHORT_STEPS = 3
 MIN_ERRORS = 20  # fewer errors say nothing about a quantile
 PRIOR_ERRORS = 30.0  # the fleet's errors weigh as much as so many of the service's own
-DEFAULT_SPREAD = 0.4  # standard deviation of the log ratio where no service has a history
+DEFAULT_SPREAD = 2.0  # standard deviation in scales where no service has a history
+SMOOTHING_HALF_LIFE_STEPS = 1.5
+SMOOTHING_STEPS = 24  # older steps weigh nothing
 NORMAL_QUANTILES = (-1.2816, 0.0, 0.8416, 1.2816, 1.6449, 2.3263)  # of QUANTILES, standard normal
 
 
 def rule_centres(known: Known, grid: Grid) -> FloatArray:
-    """Return each rule's centre as a log ratio to the level now, shape (R, K, len(RULES)).
+    """Return each rule's centre in scales from the level now, shape (R, K, len(RULES)).
 
     NaN where a rule knows nothing (no yesterday, say).
     """
-    last, level = known.last, known.base
-    ratio = _ratio(level, known.yesterday_level)
-    yesterday = known.yesterday_smooth * ratio[:, np.newaxis]
-    week = known.week_smooth * _ratio(level, known.week_level)[:, np.newaxis]
-    z_yesterday = known.z(yesterday)
-    flat = {
+    day, week = known.yesterday, known.last_week
+    shape, last, level = known.leads_steps.shape, known.last[:, np.newaxis], known.base
+    ratio_day = yesterday_times_level(known, day)
+    rise = day.smooth - day.now[:, np.newaxis]
+    smooth = _smoothed(known.recent)[:, np.newaxis]
+    centres = {
         "last-value": last,
-        "level-short": _else(known.level(SHORT_STEPS), level),
-        "level": level,
-        "level-hour": _else(known.level(grid.hour_steps), level),
+        "level-short": _else(known.level(SHORT_STEPS), level)[:, np.newaxis],
+        "level": level[:, np.newaxis],
+        "level-hour": _else(known.level(grid.hour_steps), level)[:, np.newaxis],
+        "yesterday": day.exact,
+        "yesterday-ratio": ratio_day,
+        "last-week-ratio": yesterday_times_level(known, week),
+        "level-and-yesterday": 0.5 * (last + ratio_day),
+        "last-value-and-rise": last + 0.5 * (day.exact - day.now[:, np.newaxis]),
+        "smoothing": smooth,
+        "smoothing-and-rise": smooth + rise,
     }
-    z = {name: _spread(known.z(x), known.leads_steps.shape) for name, x in flat.items()}
-    z["yesterday"] = known.z(known.yesterday_smooth)
-    z["yesterday-ratio"] = z_yesterday
-    z["last-week-ratio"] = known.z(week)
-    z["level-and-yesterday"] = 0.5 * z_yesterday
-    z["last-value-and-rise"] = z["last-value"] + 0.5 * z_yesterday
-    return np.stack([z[name] for name in RULES], axis=-1)
+    return np.stack([np.broadcast_to(known.u(centres[r]), shape) for r in RULES], axis=-1)
 
 
 def error_quantiles(errors: FloatArray) -> tuple[FloatArray, NDArray[np.int64]]:
-    """Quantiles over the first axis of (N, ...) log errors, shape (..., Q), and how many are known.
+    """Quantiles over the first axis of (N, ...) errors, shape (..., Q), and how many are known.
 
     NaN where fewer than MIN_ERRORS are known.
     """
@@ -73,14 +79,12 @@ def share_errors(
     """Lean each service's error quantiles on the fleet's. Returns the table and the pool, no NaN.
 
     `table` (S, L, C, Q) and `count` (S, L, C) come from `error_quantiles`; the pool (L, C, Q) is the
-    mean over services, or `pool` if given. Leads that nobody has errors for take the nearest shorter
-    lead's; a rule without any errors gets a wide default.
+    median over services (one that just woke up errs by hundreds of scales), or `pool` if given. Leads
+    that nobody has errors for take the nearest shorter lead's; a rule without any errors gets a wide
+    default.
     """
     if pool is None:
-        known = np.isfinite(table)
-        pool = np.where(known, table, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-        pool = np.where(known.any(axis=0), pool, np.nan)
-        pool = _fill_leads(pool)
+        pool = _fill_leads(known_quantiles(table, 0.5))
     weight = (count / (count + PRIOR_ERRORS))[..., np.newaxis]
     own = np.where(np.isfinite(table), table, pool)
     return weight * own + (1 - weight) * pool, pool
@@ -94,14 +98,14 @@ def _fill_leads(pool: FloatArray) -> FloatArray:
     return np.where(np.isfinite(out), out, default)
 
 
-def _ratio(now: FloatArray, then: FloatArray) -> FloatArray:
-    ratio = now / np.maximum(then, SMALLEST)
-    return np.clip(ratio, 1 / MAX_LEVEL_RATIO, MAX_LEVEL_RATIO)
-
-
 def _else(x: FloatArray, otherwise: FloatArray) -> FloatArray:
     return np.where(np.isfinite(x), x, otherwise)
 
 
-def _spread(z: FloatArray, shape: tuple[int, ...]) -> FloatArray:
-    return np.broadcast_to(z[:, np.newaxis], shape)
+def _smoothed(recent: FloatArray) -> FloatArray:
+    """Exponentially weighted mean of the known among the newest steps, (R,)."""
+    tail = recent[:, -SMOOTHING_STEPS:][:, ::-1]
+    weight = 0.5 ** (np.arange(tail.shape[1]) / SMOOTHING_HALF_LIFE_STEPS)
+    seen = np.isfinite(tail)
+    smooth: FloatArray = ratio(row_sums(np.where(seen, tail, 0.0), weight), row_sums(seen, weight))
+    return smooth

@@ -5,7 +5,8 @@
                       ^ the model of every cutoff of day D is fitted on the steps that end by here
 
 The refit points are midnights: they depend on no other cutoff, no later row and no other service.
-What is newer than the last midnight reaches a forecast through its features.
+What is newer than the last midnight reaches a forecast through its features, and through the coverage
+that was seen since (models.online).
 """
 
 from collections.abc import Callable
@@ -16,11 +17,13 @@ import pandas as pd
 from models.features import DAY_SECONDS, Grid, IntArray
 from models.frames import LOAD_NUMBERS, FrameError, LoadSeries
 from models.load_model import LoadModel
+from models.online import walk
 from models.progress import Progress
 from models.quantiles import QUANTILES, FloatArray, LoadForecast
 
 MAX_BEYOND_STEPS = 100_000  # a cutoff so far behind the last row is a mistake in its clock
 Observer = Callable[[LoadModel, IntArray, FloatArray, LoadForecast], None]
+FOLLOWED_A_DAY = 288  # steps at most from which the coverage is learned, each day
 MIN_FIT_STEPS = 8  # with less before midnight, the day's first cutoffs are fitted on what they know
 
 
@@ -55,10 +58,16 @@ def backtest(
     done = 0
     for fit_until in np.unique(until):
         model = _fit(series, int(fit_until), target, horizon_steps)
-        for at in np.unique(origin[until == fit_until]):
-            here = np.flatnonzero((until == fit_until) & (origin == at))
+        inside = until == fit_until
+        walked = _walk(model, series, values, (row[inside], origin[inside]), int(fit_until) - 1)
+        for at in np.unique(origin[inside]):
+            here = np.flatnonzero(inside & (origin == at))
             names, past, end = _known(model, series, values, row[here], int(at))
-            forecast = model.forecast(names, past, end)
+            if int(at) in walked:
+                known = dict(zip(*walked[int(at)], strict=True))
+                forecast = model.wrap(names, end, np.stack([known[name] for name in names]))
+            else:  # from before the fit: what was known then, long ago
+                forecast = model.forecast(names, past, end)
             yhat[here] = forecast.values
             if observe is not None:
                 observe(model, here, past, forecast)
@@ -93,6 +102,27 @@ def locate(series: LoadSeries, cutoffs: pd.DataFrame) -> tuple[IntArray, IntArra
             "allowed: from its first ts to a little after its last"
         )
     return row.to_numpy().astype(np.int64), step
+
+
+def _walk(
+    model: LoadModel,
+    series: LoadSeries,
+    values: FloatArray,
+    origins: tuple[IntArray, IntArray],
+    first: int,
+) -> dict[int, tuple[list[str], FloatArray]]:
+    """Forecasts by step, from the end of the fit on, with the coverage followed on the way.
+
+    It is followed at the same steps whatever the cutoffs are. Each: service names, quantiles (S, H, Q).
+    """
+    rows, steps = np.unique(origins[0]), np.unique(origins[1][origins[1] >= first])
+    if not steps.size:
+        return {}
+    stride = -(-Grid(series.step_seconds).day_steps // FOLLOWED_A_DAY)
+    followed = np.arange(first, int(steps[-1]) + 1, stride)
+    names = [series.services[r] for r in rows]
+    found = walk(model, names, values[rows], series.start_seconds, (steps, followed))
+    return {int(step): (names, quantiles) for step, quantiles in zip(steps, found, strict=True)}
 
 
 def _padded(series: LoadSeries, steps: int) -> LoadSeries:

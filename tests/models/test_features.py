@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.features import OFFSET_RATIO, Grid, Known, feature_matrix, feature_names, look_back
+from models.features import Grid, Known, feature_matrix, feature_names, look_back
 
 HOUR = Grid(3600.0)  # 24 steps a day, 168 a week: small enough to work by hand
 TEN = Grid(600.0)
@@ -29,17 +29,17 @@ def test_same_time_yesterday_and_last_week() -> None:
     values = np.arange(400.0)[np.newaxis]  # value = step
     known = known_of(values, 300, [1, 5])
     # one day of hours earlier: step 300 + 1 - 24 = 277; smoothing over 276..278 has the same mean
-    np.testing.assert_array_equal(known.yesterday, [[277.0, 281.0]])
-    np.testing.assert_allclose(known.yesterday_smooth, [[277.0, 281.0]])
-    np.testing.assert_allclose(known.week_smooth, [[300 + 1 - 168, 300 + 5 - 168]])
-    assert known.yesterday_level[0] == pytest.approx((274 + 275 + 276) / 3)
+    np.testing.assert_array_equal(known.yesterday.exact, [[277.0, 281.0]])
+    np.testing.assert_allclose(known.yesterday.smooth, [[277.0, 281.0]])
+    np.testing.assert_allclose(known.last_week.smooth, [[300 + 1 - 168, 300 + 5 - 168]])
+    assert known.yesterday.level[0] == pytest.approx((274 + 275 + 276) / 3)
     assert known.base[0] == pytest.approx((298 + 299 + 300) / 3)
     assert known.target_seconds[0, 0] == 301 * 3600.0
 
 
 def test_a_lead_beyond_a_day_looks_two_days_back() -> None:
     known = known_of(np.arange(400.0)[np.newaxis], 300, [30])
-    assert known.yesterday[0, 0] == 300 + 30 - 48
+    assert known.yesterday.exact[0, 0] == 300 + 30 - 48
 
 
 def test_gaps_are_skipped_not_zero() -> None:
@@ -62,7 +62,7 @@ def test_all_gaps_give_nan_without_a_warning() -> None:
 
 def test_all_zero_service_is_not_a_division_by_zero() -> None:
     known = known_of(np.zeros((1, 60)), 59, [1])
-    assert np.isfinite(known.z(np.zeros(1))).all()
+    assert np.isfinite(known.u(np.zeros(1))).all()
     np.testing.assert_array_equal(known.expand(np.zeros((1, 1))), [[0.0]])
 
 
@@ -71,7 +71,7 @@ def test_young_steps_hide_older_load() -> None:
     known = look_back(
         values, 0.0, HOUR, at(300), np.array([1]), young_steps=np.array([4], dtype=np.int64)
     )
-    assert np.isnan(known.yesterday).all()
+    assert np.isnan(known.yesterday.exact).all()
     assert known.counts[0, -1] == 4  # steps 297..300
     assert known.sums[0, -1] == 297 + 298 + 299 + 300
 
@@ -83,10 +83,14 @@ def test_matrix_rows_and_names() -> None:
     names = feature_names(HOUR)
     assert matrix.shape == (3, len(names))
     np.testing.assert_array_equal(matrix[:, names.index("lead")], [1, 2, 3])
-    # lag_0 is the newest value, 301, against the mean of 299, 300, 301 plus the offset
-    offset = OFFSET_RATIO * np.mean(values[0, 301 - 60 : 301])
-    expected = np.log((301 + offset) / (300 + offset))
-    assert matrix[0, names.index("lag_0")] == pytest.approx(expected, rel=1e-5)
+    # the level follows the newest value closely: it foretells the next two steps best by far
+    assert known.track.centre[0] == pytest.approx(301.0, abs=0.3)
+    # a lag earlier is one less; scales are the slope of the ramp, about 1, and the prior's share
+    expected = (300.0 - known.track.centre[0]) / known.track.scale[0]
+    assert matrix[0, names.index("lag_1")] == pytest.approx(expected, rel=1e-5)
+    # two hours ahead, yesterday's rise: 301 + (279 - 277)
+    expected = (303.0 - known.track.centre[0]) / known.track.scale[0]
+    assert matrix[1, names.index("rise_day")] == pytest.approx(expected, rel=1e-5)
 
 
 def test_weekend_and_hour() -> None:
@@ -123,8 +127,8 @@ def test_nothing_later_than_the_origin_is_read(seed: int, step: int) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 1000))
-def test_expand_undoes_z(seed: int) -> None:
+def test_expand_undoes_u(seed: int) -> None:
     rng = np.random.default_rng(seed)
     known = known_of(rng.gamma(3.0, 10.0, (1, 200)), 199, [1], TEN)
     x = rng.gamma(2.0, 20.0, (1, 7))
-    np.testing.assert_allclose(known.expand(known.z(x)), x, rtol=1e-9)
+    np.testing.assert_allclose(known.expand(known.u(x)), x, rtol=1e-9)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.frames import LoadSeries
-from models.load_model import CANDIDATES, LoadModel
+from models.load_model import BLEND, CANDIDATES, LoadModel
 from models.simple_rules import RULES
 
 STEP, DAY = 1800.0, 48
@@ -57,7 +57,7 @@ def test_without_a_global_model_the_rules_remain() -> None:
     model = LoadModel.fit(
         LoadSeries(short.services, short.start_seconds, STEP, values), leads_steps=(1,)
     )
-    assert model.candidates == RULES
+    assert model.candidates == (*RULES, BLEND)
     assert model.feature_importances() == {}
-    with pytest.raises(ValueError, match="not in tuple"):
+    with pytest.raises(ValueError, match="is no candidate"):
         model.served_by("lightgbm")

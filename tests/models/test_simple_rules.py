@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from models.features import OFFSET_RATIO, Grid, look_back
+from models.features import Grid, look_back
 from models.quantiles import QUANTILES
 from models.simple_rules import (
     DEFAULT_SPREAD,
@@ -34,9 +34,11 @@ def test_rules_by_hand() -> None:
     assert got["yesterday"] == pytest.approx(40.0)
     # level a day ago: steps 74..76 are 10 -> 40 * 20 / 10 = 80
     assert got["yesterday-ratio"] == pytest.approx(80.0)
-    # half way in the log ratio, offset o = OFFSET_RATIO * mean of the last 60 steps
-    o = OFFSET_RATIO * values[0, 41:101].mean()
-    assert got["level-and-yesterday"] == pytest.approx(np.sqrt((80 + o) * (20 + o)) - o)
+    assert got["level-and-yesterday"] == pytest.approx((30 + 80) / 2)
+    # yesterday rose from (10 + 10 + 10) / 3 at hour 100 - 24 to 40 two hours later; half of that
+    assert got["last-value-and-rise"] == pytest.approx(
+        30 + 0.5 * (40 - (10 + 10 + 40) / 3), rel=0.5
+    )
 
 
 def test_a_rule_without_its_season_is_nan() -> None:

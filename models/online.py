@@ -1,0 +1,137 @@
+"""Coverage followed from step to step: each quantile is moved as truth arrives.
+
+Adaptive conformal inference (Gibbs & Candès, NeurIPS 2021) on the quantile itself, forgetting slowly:
+with f the forecast that was given, w its width (q90 - q10) and a the shift in widths,
+
+    a <- FORGET * a + RATE * (1[y > f] - (1 - q))
+
+so a quantile that is passed more often than it should be rises until it is not. FORGET pulls the shift
+back to what the fit learned: what happened a day ago says little about a service's next hour.
+"""
+
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+
+from models.conformal import forecast_width
+from models.features import IntArray, Span
+from models.load_model import CHUNK_ROWS, LoadModel
+from models.quantiles import QUANTILES, FloatArray, LoadForecast
+
+RATE = 0.02
+FORGET = 0.995
+MAX_SHIFT = 1.0  # widths
+LEVELS = np.asarray(QUANTILES)
+
+
+class Drift:
+    """The shift of S services and L leads, and the forecasts whose truth has not come yet.
+
+    What waits is bounded: for each lead, the forecasts of as many steps as the lead is long.
+    """
+
+    def __init__(self, services: int, leads_steps: IntArray) -> None:
+        self.leads_steps = leads_steps
+        self.shift = np.zeros((services, leads_steps.size, len(QUANTILES)))
+        self._waiting: dict[int, list[tuple[int, FloatArray]]] = {}
+
+    def settle(self, step: int, actual: FloatArray) -> None:
+        """Learn from the truth (S,) of `step`, NaN where it is unknown; forget what is older."""
+        for lead, given in self._waiting.pop(step, ()):
+            known = np.isfinite(actual) & np.isfinite(given[:, 0])
+            over = actual[:, np.newaxis] > given
+            moved = FORGET * self.shift[:, lead] + RATE * (over - (1 - LEVELS))
+            self.shift[known, lead] = np.clip(moved[known], -MAX_SHIFT, MAX_SHIFT)
+        for old in [s for s in self._waiting if s < step]:
+            del self._waiting[old]
+
+    def correct(self, u: FloatArray, span: Span) -> FloatArray:
+        """Return quantiles `u` (S, L, Q) shifted, in the target's unit."""
+        return span.expand(np.sort(u + self.shift * forecast_width(u), axis=-1))
+
+    def remember(self, step: int, given: FloatArray) -> None:
+        """Keep what was forecast at `step`, (S, L, Q), until its truth comes."""
+        for i, lead in enumerate(self.leads_steps):
+            kept = given[:, i].astype(np.float32).astype(np.float64)
+            self._waiting.setdefault(step + int(lead), []).append((i, kept))
+
+    def take(self, rows: IntArray) -> Self:
+        """Return the same for other services: row -1 is one that was not there."""
+        other = type(self)(rows.size, self.leads_steps)
+        there = rows >= 0
+        other.shift[there] = self.shift[rows[there]]
+        for step, given in self._waiting.items():
+            other._waiting[step] = [
+                (lead, np.where(there[:, np.newaxis], old[rows], np.nan)) for lead, old in given
+            ]
+        return other
+
+
+def walk(
+    model: LoadModel,
+    services: Sequence[str],
+    values: FloatArray,
+    start_seconds: float,
+    steps: tuple[IntArray, IntArray],
+) -> FloatArray:
+    """Forecast at steps[0] (N,), increasing: quantiles (N, S, L, Q).
+
+    `values` (S, T) begins at `start_seconds`. The drift is learned from the forecasts made at the steps
+    that are in steps[1], beginning with the first step; no forecast sees anything later than its step.
+    """
+    count, (asked, followed) = len(services), steps
+    every = np.union1d(asked, followed)
+    every = every[every <= asked[-1]]
+    drift, settled = Drift(count, model.leads_steps), int(every[0])
+    at_once = max(1, CHUNK_ROWS // max(1, count))
+    out = np.empty((asked.size, count, model.leads_steps.size, len(QUANTILES)))
+    for begin in range(0, every.size, at_once):
+        part = every[begin : begin + at_once]
+        origins = np.tile(np.arange(count), part.size), np.repeat(part, count)
+        known, u = model.scaled(tuple(services) * part.size, values, start_seconds, origins)
+        span = known.span()
+        for n, step in enumerate(part):
+            here = slice(n * count, (n + 1) * count)
+            for came in range(settled + 1, int(step) + 1):
+                drift.settle(came, values[:, came])
+            settled = int(step)
+            given = drift.correct(u[here], span.rows(here))
+            out[asked == step] = given
+            if step in followed:
+                drift.remember(settled, given)
+    return out
+
+
+class Online:
+    """A model and the drift of the services that it serves, one step after the other."""
+
+    def __init__(self, model: LoadModel, services: Sequence[str]) -> None:
+        self.model = model
+        self.services = tuple(services)
+        self._drift = Drift(len(self.services), model.leads_steps)
+        self._step: int | None = None  # the newest that was learned from
+
+    def forecast(self, values: FloatArray, end_seconds: float) -> LoadForecast:
+        """Learn from what is new in `values` (S, T), then forecast as `LoadModel.forecast` does."""
+        step = round(end_seconds / self.model.step_seconds) - 1
+        came = min(values.shape[1], step - self._step) if self._step is not None else 0
+        for back in range(came - 1, -1, -1):
+            self._drift.settle(step - back, values[:, -1 - back])
+        self._step = step
+        start = end_seconds - values.shape[1] * self.model.step_seconds
+        at = np.full(len(self.services), values.shape[1] - 1)
+        known, u = self.model.scaled(
+            self.services, values, start, (np.arange(len(self.services)), at)
+        )
+        quantiles = self._drift.correct(u, known.span())
+        self._drift.remember(step, quantiles)
+        return self.model.wrap(self.services, end_seconds, quantiles)
+
+    def covering(self, services: Sequence[str]) -> "Online":
+        """Return the same for other services; those that stay keep their drift."""
+        place = {name: i for i, name in enumerate(self.services)}
+        other = Online(self.model, services)
+        other._step = self._step
+        other._drift = self._drift.take(np.array([place.get(s, -1) for s in services], np.int64))
+        return other
