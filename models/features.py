@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from models.believable import believable
 from models.quantiles import FloatArray
 from models.tracking import SMALLEST, Track, follow, known_mean, ratio
 
@@ -171,7 +172,7 @@ def look_back(
     young = np.full(row.size, grid.history_steps) if young_steps is None else young_steps
     source = _Source(values, row, at, at - young + 1)
     steps = np.arange(-grid.window_steps + 1, 1)
-    recent = source.take(at[:, np.newaxis] + steps)
+    recent = believable(source.take(at[:, np.newaxis] + steps))
     newest = recent[:, ::-1]
     known = np.isfinite(newest)
     sums = np.cumsum(np.where(known, newest, 0.0), axis=1)
