@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.tracking import PRIOR_RATIO, PRIOR_STEPS, WINDOWS, follow
+from models.tracking import LEAST_RATIO, PRIOR_RATIO, PRIOR_STEPS, WINDOWS, follow
 
 
 def test_one_value_is_the_level_and_the_prior_is_the_scale() -> None:
@@ -29,8 +29,10 @@ def test_a_steady_rate_is_averaged_and_a_walk_is_followed() -> None:
 
 def test_a_constant_series_has_only_the_priors_share_of_scale() -> None:
     track = follow(np.full((1, 500), 10.0))
-    # 360 steps that never missed, beside two that were off by 0.2 * 10
-    assert track.scale[0] == pytest.approx(PRIOR_STEPS * PRIOR_RATIO * 10 / (360 + PRIOR_STEPS))
+    # 360 steps that never missed beside two off by 0.2 * 10 would be 0.011: the load counts more
+    assert track.scale[0] == pytest.approx(LEAST_RATIO * 10)
+    young = follow(np.full((1, 18), 10.0))
+    assert young.scale[0] == pytest.approx(PRIOR_STEPS * PRIOR_RATIO * 10 / (17 + PRIOR_STEPS))
 
 
 def test_nothing_known_is_nan_and_no_warning() -> None:
