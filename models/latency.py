@@ -1,9 +1,8 @@
 """The latency model of a fleet: TTFT and TPOT percentiles as a function of load, mix and replicas.
 
 One set of physical coefficients per (service, variant), fitted to its own serving windows
-(models.latency_fit); `models.capacity` turns them into attainment and replicas. This version stops at
-the physical core: the monotone LightGBM correction on its residuals that the design wants has not
-been tried yet (docs/design/006).
+(models.latency_fit), from a shipped profile on where one is named (models.profiles); `models.capacity`
+turns them into attainment and replicas. docs/latency.md says what is done with which telemetry.
 """
 
 import json

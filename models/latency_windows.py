@@ -29,6 +29,8 @@ MAX_CELLS = 80
 MIN_KV_USAGE_RATIO = 0.002  # below, the gauge is mostly rounding
 LIMIT_SPREAD = 0.06  # a full batch does not vary by more, over windows
 MIN_LIMIT_WINDOWS = 5
+CENSORED_WINDOWS = 3  # windows with the very same highest percentile, ...
+CENSORED_TIMES = 3.0  # ... this many times the usual one: the last bucket's bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ def usable_windows(frame: pd.DataFrame) -> Windows:
     frame = frame.sort_values("ts", kind="stable")
     replicas = frame.ready_replicas.to_numpy(np.float64)
     latency = frame[[c for c, _ in QUANTILE_COLUMNS]].to_numpy(np.float64)
-    latency = np.where(latency > 0, latency, np.nan)
+    latency = _uncensored(np.where(latency > 0, latency, np.nan))
     known = (replicas >= 0.5) & np.isfinite(latency).any(axis=1)
     for column in ("arrival_rate_rps", "isl_tokens", "osl_tokens"):
         known &= frame[column].to_numpy(np.float64) > 0  # NaN compares false
@@ -103,6 +105,24 @@ def usable_windows(frame: pd.DataFrame) -> Windows:
         before=np.zeros(len(rows), dtype=bool),
         length_seconds=np.full(len(rows), seconds),
     )
+
+
+def _uncensored(latency: FloatArray) -> FloatArray:
+    """Return latency (W, 6) without what lay beyond the last bucket of a histogram: NaN there.
+
+    Such a percentile is told as the last finite bound (models.histograms): the column's highest value,
+    again and again, and far above the usual. It only says "longer than this".
+    """
+    out = latency.copy()
+    for column in out.T:
+        seen = column[np.isfinite(column)]
+        if not len(seen):
+            continue
+        top = column == seen.max()
+        often = CENSORED_WINDOWS <= top.sum() <= 0.5 * len(seen)
+        if often and seen.max() >= CENSORED_TIMES * np.median(seen):
+            column[top] = np.nan
+    return out
 
 
 def _window_seconds(frame: pd.DataFrame) -> float:

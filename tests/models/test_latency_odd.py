@@ -120,6 +120,19 @@ def test_gaps_and_mixed_counts_of_replicas_change_little() -> None:
     assert capacity(LatencyModel.fit(frame)) == pytest.approx(TRUE, rel=0.15)
 
 
+def test_percentiles_beyond_the_last_bucket_are_no_measurements() -> None:
+    frame = telemetry(engine(), 400)
+    heavy = frame.arrival_rate_rps * frame.isl_tokens / frame.ready_replicas
+    spoilt = heavy > heavy.quantile(0.8)
+    # the last finite bound is 12 s; the true percentiles are below a second
+    cut = {c: np.where(spoilt, 12.0, frame[c]) for c in ("ttft_p95_seconds", "ttft_p99_seconds")}
+    model = LatencyModel.fit(frame.assign(**cut))
+    assert capacity(model) == pytest.approx(TRUE, rel=0.15)
+    calm = frame[~spoilt]
+    seen = model.predict(calm[ASKED]).ttft_p95_seconds
+    assert np.median(np.abs(seen / calm.ttft_p95_seconds - 1)) < 0.1
+
+
 def test_rows_out_of_order_and_times_that_repeat_are_sorted() -> None:
     frame = telemetry(engine(), 200)
     mixed = frame.sample(frac=1.0, random_state=3)
