@@ -4,7 +4,8 @@ Exit status: 0 success, 2 wrong usage or bad input (one line on stderr), 1 a fai
 """
 
 import sys
-from typing import cast
+from importlib import metadata
+from typing import Annotated, cast
 
 import typer
 
@@ -75,6 +76,22 @@ for module in (
     run_command,
 ):
     module.add_to(app)
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"foreserve {metadata.version('foreserve')}")
+        raise typer.Exit
+
+
+@app.callback()
+def of_all_commands(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Show it and exit."),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """The command line from outside: what PROTOCOL.md promises, and every kind of bad input."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -534,3 +535,9 @@ def test_help_shows_an_example(command: str) -> None:
     result = run(command, "--help")
     assert result.returncode == 0
     assert f"foreserve {command}" in result.stdout
+
+
+def test_the_version_is_told() -> None:
+    result = run("--version")
+    assert result.returncode == 0
+    assert re.fullmatch(r"foreserve \d+\.\d+\.\d+\n", result.stdout)
