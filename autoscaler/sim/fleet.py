@@ -97,6 +97,7 @@ class Fleet:
         self._owner = np.full(len(self._f.state), NONE, dtype=np.int64)  # slot -> variant
         self._living: list[Pod] = []
         self._over: list[Pod] = []
+        self._lost_seconds = np.zeros((len(variants), 2))
         self._desired = [v.initial_replicas for v in variants]
         for number, variant in enumerate(variants):
             for _ in range(variant.initial_replicas):
@@ -181,9 +182,10 @@ class Fleet:
             self._variants,
             self._living,
             self._desired,
-            Interval(seconds, before, ready_seconds, gate_seconds),
+            Interval(seconds, before, ready_seconds, gate_seconds, self._lost_seconds),
             self._targets,
         )
+        self._lost_seconds = np.zeros_like(self._lost_seconds)
         self._close()
         self.now_seconds = self._start + self._now
         return observation
@@ -295,6 +297,8 @@ class Fleet:
                 spot = self._variants[r.variant].spot
                 self._announce(r, spot.notice_seconds if spot is not None else 0.0)
             if r.lost <= self._now and r.slot != NONE:
+                state = self._f.state[r.slot]
+                self._lost_seconds[r.variant] += state["running_area"], state["waiting_area"]
                 self._q = send_back(self._f, self._q, r.slot)
                 self._end(r, self._now)
 

@@ -23,6 +23,7 @@ class Interval:
     before: Record
     ready_seconds: NDArray[np.float64]  # (variants,)
     gate_seconds: float  # request-seconds at the gateway
+    lost_seconds: NDArray[np.float64]  # (variants, 2): running and waiting, of replicas taken away
 
 
 def observe(
@@ -55,8 +56,9 @@ def observe(
         )
         mine = [r for r in living if r.variant == number]
         blocks = interval.ready_seconds[number] * variant.profile.kv_blocks
-        at_gate = interval.gate_seconds * (number == 0)
-        part = _Part(interval.seconds, blocks, at_gate, desired[number])
+        running, waiting = interval.lost_seconds[number].tolist()
+        waiting += interval.gate_seconds * (number == 0)
+        part = _Part(interval.seconds, blocks, running, waiting, desired[number])
         seen[variant.name] = _of_variant(f, mine, part, times)
     return ServiceObservation(
         arrival_rate_rps=arrivals / interval.seconds,
@@ -70,7 +72,8 @@ def observe(
 class _Part:
     seconds: float
     block_seconds: float  # that the ready replicas had
-    gate_seconds: float
+    running_seconds: float  # request-seconds beside those on the replicas that live
+    waiting_seconds: float
     desired: int
 
 
@@ -89,8 +92,8 @@ def _of_variant(
         # those that ran empty in this interval are gone
         draining=int(np.count_nonzero(state["load"][len(steady) :])),
         desired=part.desired,
-        running=float(state["running_area"].sum()) / part.seconds,
-        waiting=(float(state["waiting_area"].sum()) + part.gate_seconds) / part.seconds,
+        running=(float(state["running_area"].sum()) + part.running_seconds) / part.seconds,
+        waiting=(float(state["waiting_area"].sum()) + part.waiting_seconds) / part.seconds,
         kv_cache_usage_ratio=used / part.block_seconds if part.block_seconds else NAN,
         **{name: getattr(times, name) for name in LATENCIES},
     )

@@ -79,6 +79,7 @@ class Case:
     warm_up_seconds: float
     tick_seconds: float
     seed: int
+    fluid: bool = False  # fleets as fluids (docs/simulator.md)
 
     @property
     def pools(self) -> dict[str, int]:
@@ -145,6 +146,7 @@ def build_case(
         warm_up_seconds=scenario.warm_up_seconds,
         tick_seconds=scenario.tick_seconds,
         seed=scenario.seed,
+        fluid=scenario.is_fluid,
     )
 
 

@@ -38,6 +38,10 @@ LOAD_ONLY = (
     "The telemetry tells of load alone: what replicas did with it before the judged hours was "
     "simulated with the profile, and Foreserve learned from that."
 )
+FLUID = (
+    "The fleets were simulated as fluids, not request by request: percentiles and shares are those of "
+    "steady loads, some per cent off (docs/simulator.md)."
+)
 RUNS, TRAINING, HISTORY = "simulated days", "training", "history"  # what the progress speaks of
 
 
@@ -284,6 +288,8 @@ def _case(inputs: _Inputs) -> Case:
         engines = fitted_engines(load_models(inputs.models).latency, inputs.policies)
     case = build_case(scenario, inputs.policies, inputs.arrivals, drawn_engines(scenario, engines))
     several = [name for name, s in case.services.items() if len(s.variants) > 1]
+    if case.fluid:
+        inputs.notes.append(FLUID)
     if several:
         inputs.notes.append(
             f"Rivals scale one variant each: the first one of {', '.join(several)}; "

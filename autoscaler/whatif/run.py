@@ -11,6 +11,7 @@ import pandas as pd
 from autoscaler.core.types import Observation, ServiceObservation
 from autoscaler.loop import Controller, Step
 from autoscaler.sim.fleet import Fleet
+from autoscaler.sim.fluid import FluidFleet
 from autoscaler.whatif.baselines import Autoscaler
 from autoscaler.whatif.case import Case, ServiceCase
 from autoscaler.whatif.results import FORESERVE, Measures
@@ -94,10 +95,10 @@ def drive(case: Case, autoscaler: Autoscaler) -> Driven:
     return _measured(case, fleets, used, pd.DataFrame(rows))
 
 
-def open_fleet(case: Case, service: str) -> Fleet:
+def open_fleet(case: Case, service: str) -> Fleet | FluidFleet:
     """Return the fleet of a service as it stands when the judged hours begin."""
     mine = case.services[service]
-    return Fleet(
+    return (FluidFleet if case.fluid else Fleet)(
         mine.requests,
         mine.variants,
         mine.targets,
@@ -111,7 +112,7 @@ def _explained(autoscaler: Autoscaler, service: str) -> Row:
     return autoscaler.explain(service) if isinstance(autoscaler, Foreserve) else {}
 
 
-def _usage(fleet: Fleet, service: ServiceCase) -> tuple[float, float]:
+def _usage(fleet: Fleet | FluidFleet, service: ServiceCase) -> tuple[float, float]:
     """Return (accelerator-hours, USD) spent so far."""
     hours = {v: s / SECONDS_PER_HOUR for v, s in fleet.accelerator_seconds().items()}
     prices = service.usd_per_accelerator_hour
@@ -140,7 +141,7 @@ def _row(service: str, now_seconds: float, seen: ServiceObservation) -> Row:
 
 def _measured(
     case: Case,
-    fleets: Mapping[str, Fleet],
+    fleets: Mapping[str, Fleet | FluidFleet],
     used: Mapping[str, tuple[float, float]],
     series: pd.DataFrame,
 ) -> Driven:
@@ -157,7 +158,11 @@ def _measured(
 
 
 def _measures(
-    case: Case, fleet: Fleet, used: tuple[float, float], moves: tuple[int, int], max_replicas: int
+    case: Case,
+    fleet: Fleet | FluidFleet,
+    used: tuple[float, float],
+    moves: tuple[int, int],
+    max_replicas: int,
 ) -> Measures:
     verdict = fleet.verdict(case.since_seconds + case.warm_up_seconds, case.until_seconds)
     return Measures(

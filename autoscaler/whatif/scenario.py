@@ -13,6 +13,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
 AutoscalerName = Literal["foreserve", "static", "hpa", "kpa", "clairvoyant"]
+FLUID_HOURS = 14 * 24.0  # judged: a fluid has no percentiles of its own, and months need it
 BUNDLED = "bundled:"  # prefix of a trace that ships with the package
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -90,6 +91,7 @@ class Scenario(_Strict):
     prices: dict[str, NotNegative] = {}  # accelerator class -> USD an accelerator-hour
     judged_hours: Positive = 24.0
     warm_up_seconds: NotNegative = 900.0  # run and charged, but not judged
+    simulator: Literal["auto", "steps", "fluid"] = "auto"  # auto: fluid from FLUID_HOURS on
     tick_seconds: Annotated[float, Field(ge=1, le=300)] = 15.0
     initial_replicas: Annotated[int, Field(ge=0)] | None = None  # None: see docs/whatif.md
     seed: Annotated[int, Field(ge=0)] = 7
@@ -100,6 +102,13 @@ class Scenario(_Strict):
         AutoscalerSpec(name="kpa"),
         AutoscalerSpec(name="clairvoyant"),
     )
+
+    @property
+    def is_fluid(self) -> bool:
+        """Whether fleets are simulated as fluids instead of step by step."""
+        return self.simulator == "fluid" or (
+            self.simulator == "auto" and self.judged_hours >= FLUID_HOURS
+        )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

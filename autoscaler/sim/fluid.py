@@ -1,0 +1,278 @@
+"""A fleet as a fluid: for months, where single requests need not be followed. Errors: docs/simulator.md.
+
+Replicas start, drain and cost as in `Fleet` (it is one, without requests). Requests are a fluid with two
+levels. In flight are F requests, at most as many as saturated replicas run; they end at the rate at which a
+steady load with F in flight would (`response.Response`: F -> utilization -> rate). The others wait, in
+order of arrival. Who is admitted in an interval waited since his arrival, if he had to; the rest of his
+latency is that of the steady load with F in flight.
+
+Left out: requests in flight when a replica drains or is lost, the gateway's unevenness, prefix caches
+and roles. Latencies between two loads of the table are read on a straight line.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from autoscaler.core.types import ServiceObservation, VariantObservation
+from autoscaler.sim.engine import SimulationError
+from autoscaler.sim.fleet import Fleet
+from autoscaler.sim.response import (
+    KV_USAGE,
+    LEVELS,
+    RUNNING,
+    SMOOTH,
+    TPOT,
+    TTFT,
+    UTILIZATIONS,
+    FloatArray,
+    measure,
+)
+from autoscaler.sim.telemetry import NAN, Verdict
+from autoscaler.sim.variants import FleetVariant
+from autoscaler.sim.workload import Requests
+from models.slo import SloTargets
+
+NOBODY = Requests(np.empty(0), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+SHARES = np.diff(np.concatenate(([0.0], (np.array(LEVELS[1:]) + LEVELS[:-1]) / 2, [1.0])))
+PART_OF_STAY = 0.25  # a step of the fluid, over the time that a request stays
+MOST_STEPS = 64  # an interval
+CALM = 0.8  # utilization whose TTFT is added to a wait that is counted already
+ROUNDING = 1e-3  # of a request
+_SCALE = np.concatenate(([0.0], UTILIZATIONS, [1.0]))
+P50, P95, P99 = 0.5, 0.95, 0.99
+
+
+@dataclass(slots=True)
+class _Served:
+    """Requests first .. last of one variant's part of an interval."""
+
+    first: float
+    last: float
+    share: float  # of them
+    wait_seconds: float
+    row: FloatArray
+
+
+class FluidFleet:
+    """Takes the arguments of Fleet, and does what an autoscaler and a what-if ask of one.
+
+    Raises SimulationError for roles and prefix groups, which a fluid does not know.
+    """
+
+    def __init__(
+        self,
+        requests: Requests,
+        variants: Sequence[FleetVariant],
+        targets: SloTargets,
+        *,
+        start_seconds: float,
+        seed: int,
+    ) -> None:
+        if any(v.role != "both" for v in variants) or requests.prefix_group is not None:
+            raise SimulationError(
+                "fluid: roles and prefix groups need the event engine; allowed: neither"
+            )
+        self._pods = Fleet(NOBODY, variants, targets, start_seconds=start_seconds, seed=seed)
+        self._variants, self._targets = tuple(variants), targets
+        offered = requests.between(start_seconds, np.inf)
+        self._arrive = offered.arrive_seconds
+        self._tokens = [
+            np.concatenate(([0], np.cumsum(t)))
+            for t in (offered.input_tokens, offered.output_tokens)
+        ]
+        self._responses = [measure(v.profile, requests, targets, seed) for v in variants]
+        self._arrived, self._admitted, self._ended = 0, 0.0, 0.0
+        self._ready = [float(v.initial_replicas) for v in variants]
+        self._curve: tuple[list[float], FloatArray] = ([], np.zeros(len(_SCALE)))
+        self._log: list[_Served] = []
+
+    @property
+    def now_seconds(self) -> float:
+        """The time, on the clock of the requests."""
+        return self._pods.now_seconds
+
+    @property
+    def scale_ups(self) -> int:
+        """Times that more replicas were asked for."""
+        return self._pods.scale_ups
+
+    @property
+    def scale_downs(self) -> int:
+        """Times that fewer were."""
+        return self._pods.scale_downs
+
+    def scale(self, variant: str, replicas: int) -> None:
+        """As Fleet.scale; what drains ends at once."""
+        self._pods.scale(variant, replicas)
+
+    def accelerator_seconds(self) -> dict[str, float]:
+        """Accelerator-seconds used so far by each variant, starting replicas included."""
+        return self._pods.accelerator_seconds()
+
+    def starts(self) -> pd.DataFrame:
+        """Return a row per start, as Fleet.starts."""
+        return self._pods.starts()
+
+    def advance(self, seconds: float) -> ServiceObservation:
+        """Let `seconds` go by and return what telemetry would show of them."""
+        pods = self._pods.advance(seconds)
+        now_ready = [float(pods.variants[v.name].ready) for v in self._variants]
+        ready = [(a + b) / 2 for a, b in zip(self._ready, now_ready, strict=True)]
+        self._ready = now_ready
+        before = self._arrived
+        self._arrived = int(np.searchsorted(self._arrive, self.now_seconds))
+        arrivals = self._arrived - before
+        isl, osl = (
+            (t[self._arrived] - t[before]) / arrivals if arrivals else NAN for t in self._tokens
+        )
+        can = [
+            n * (r.capacity_rps(isl, osl) if arrivals else r.saturated_rps)
+            for n, r in zip(ready, self._responses, strict=True)
+        ]
+        part = [c / sum(can) if any(can) else float(n == 0) for n, c in enumerate(can)]
+        late = self._admitted < before - 0.5  # some who came earlier still wait
+        admitted, ended = self._admitted, self._ended
+        utilization = self._flow(seconds, arrivals, sum(can), ready)
+        late = late or self._arrived - self._admitted > 0.5
+        wait = self._wait(seconds, admitted) if late else 0.0
+        finished, queue = self._ended - ended, self._arrived - self._admitted
+        seen = {}
+        for n, (v, response) in enumerate(zip(self._variants, self._responses, strict=True)):
+            row = response.at(utilization, sum(ready))
+            if late:  # the queue in the row's TTFT is the one that is counted
+                row[TTFT] = response.at(min(utilization, CALM), sum(ready))[TTFT]
+            if part[n] > 0 and self._admitted > admitted:
+                self._log.append(_Served(admitted, self._admitted, part[n], wait, row))
+            flight = (self._admitted - self._ended) * part[n]
+            now = _Now(row, ready[n], finished * part[n], flight, wait, queue * part[n])
+            seen[v.name] = _show(pods.variants[v.name], now, self._targets)
+        return ServiceObservation(arrivals / seconds, isl, osl if finished else NAN, seen)
+
+    def _flow(self, seconds: float, arrivals: int, can_rps: float, ready: list[float]) -> float:
+        """Let the fluid flow for an interval; returns the utilization that it had on average."""
+        if ready != self._curve[0]:
+            self._curve = list(ready), self._in_flight(ready)
+        curve = self._curve[1]
+        if can_rps <= 0 or curve[-1] <= 0:
+            return 0.0
+        stay = curve[1] / (UTILIZATIONS[0] * can_rps)  # of an idle fleet: the shortest
+        steps = min(MOST_STEPS, math.ceil(seconds / (PART_OF_STAY * stay)))
+        span, total = seconds / steps, 0.0
+        queue = self._arrived - arrivals - self._admitted
+        for _ in range(steps):
+            flight = self._admitted - self._ended
+            utilization = float(np.interp(flight, curve, _SCALE))
+            total += utilization
+            ended = min(flight, utilization * can_rps * span)
+            queue += arrivals / steps
+            admitted = min(queue, max(0.0, curve[-1] - flight + ended))
+            queue -= admitted
+            self._admitted += admitted
+            self._ended += ended
+        return float(total) / steps
+
+    def _in_flight(self, ready: list[float]) -> FloatArray:
+        """Return the requests that run at each utilization of _SCALE."""
+        curve = np.zeros(len(_SCALE))
+        for n, r in zip(ready, self._responses, strict=True):
+            steady = [r.at(u, sum(ready))[RUNNING] for u in UTILIZATIONS]
+            curve[1:] += n * np.array([*steady, max(r.saturated_running, steady[-1])])
+        return np.maximum.accumulate(curve)
+
+    def _wait(self, seconds: float, admitted: float) -> float:
+        """Return how long those waited who were admitted in the last `seconds`: the middle one of them."""
+        middle = int((admitted + self._admitted) / 2)
+        since = float(self._arrive[min(middle, len(self._arrive) - 1)])
+        return max(0.0, self.now_seconds - seconds / 2 - since)
+
+    def verdict(self, since_seconds: float, until_seconds: float) -> Verdict:
+        """Judge the requests that arrived in [since, until), as Fleet.verdict."""
+        low, high = np.searchsorted(self._arrive, [since_seconds, until_seconds])
+        high = min(int(high), self._arrived)
+        count = int(high - low)
+        if count <= 0:
+            return Verdict(0, NAN, NAN, NAN, NAN, NAN, 0)
+        weights, ttft, tpot, met = [], [], [], 0.0
+        for s in self._log:
+            requests = (min(s.last, high) - max(s.first, low)) * s.share
+            if requests > 0:
+                weights.append(requests)
+                ttft.append(s.wait_seconds + s.row[TTFT])
+                tpot.append(s.row[TPOT])
+                met += requests * _within(s.row, s.wait_seconds, self._targets)
+        if not weights:
+            return Verdict(count, 0.0, NAN, NAN, NAN, NAN, count)
+        every = np.outer(weights, SHARES).ravel()
+        ttft_p50, ttft_p95, ttft_p99 = (
+            _weighted(np.concatenate(ttft), every, q) for q in (P50, P95, P99)
+        )
+        return Verdict(
+            requests=count,
+            slo_attainment_ratio=met / count,
+            ttft_p50_seconds=ttft_p50,
+            ttft_p95_seconds=ttft_p95,
+            ttft_p99_seconds=ttft_p99,
+            tpot_p95_seconds=_weighted(np.concatenate(tpot), every, P95),
+            unserved_requests=max(0, math.ceil(high - max(self._ended + ROUNDING, low))),
+        )
+
+
+def _within(row: FloatArray, wait_seconds: float, targets: SloTargets) -> float:
+    """Return the share of requests within both targets, as if they were missed independently."""
+    levels = np.concatenate(([0.0], LEVELS, [1.0]))
+    ttft = np.concatenate(([0.0], row[TTFT], [2 * row[TTFT][-1]]))
+    return float(np.interp(targets.ttft_seconds - wait_seconds, ttft, levels) * row[SMOOTH])
+
+
+def _weighted(values: FloatArray, weights: FloatArray, quantile: float) -> float:
+    order = np.argsort(values)
+    at = (np.cumsum(weights[order]) - weights[order] / 2) / weights.sum()
+    return float(np.interp(quantile, at, values[order]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Now:
+    """One variant in one interval."""
+
+    row: FloatArray  # of its response
+    ready: float  # replicas
+    finished: float  # requests
+    flight: float
+    wait_seconds: float
+    queue: float  # requests
+
+
+def _show(pods: VariantObservation, now: _Now, targets: SloTargets) -> VariantObservation:
+    """Return the pods' counts with the latencies of the fluid."""
+    row, ready, finished, wait_seconds = now.row, now.ready, now.finished, now.wait_seconds
+    if finished <= 0:
+        ttft = tpot = [NAN] * 3
+        quick = smooth = met = NAN
+    else:
+        ttft = [wait_seconds + float(np.interp(q, LEVELS, row[TTFT])) for q in (P50, P95, P99)]
+        tpot = [float(np.interp(q, LEVELS, row[TPOT])) for q in (P50, P95, P99)]
+        met, smooth = _within(row, wait_seconds, targets), float(row[SMOOTH])
+        quick = met / smooth if smooth > 0 else NAN
+    return VariantObservation(
+        ready=pods.ready,
+        starting=pods.starting,
+        draining=pods.draining,
+        desired=pods.desired,
+        running=now.flight,
+        waiting=now.queue,
+        kv_cache_usage_ratio=float(row[KV_USAGE]) if ready > 0 else NAN,
+        ttft_p50_seconds=ttft[0],
+        ttft_p95_seconds=ttft[1],
+        ttft_p99_seconds=ttft[2],
+        tpot_p50_seconds=tpot[0],
+        tpot_p95_seconds=tpot[1],
+        tpot_p99_seconds=tpot[2],
+        finished_requests=finished,
+        ttft_within_slo_ratio=quick,
+        tpot_within_slo_ratio=smooth,
+        slo_attainment_ratio=met,
+    )
