@@ -36,6 +36,7 @@ class Source:
     pod_loads: Callable[[float], Mapping[tuple[str, str], float]]
     failed_devices: Callable[[float], Mapping[str, int]] | None
     gateway: tuple[PrometheusApi, Labels] | None = None  # whose queue can be looked at
+    window_seconds: float = 60.0  # of the samples behind a rate
 
 
 def prometheus_source(
@@ -51,6 +52,7 @@ def prometheus_source(
         pod_loads=partial(pod_loads, api, labels),
         failed_devices=partial(failed_devices, api),
         gateway=(api, labels),
+        window_seconds=settings.window_seconds,
     )
 
 

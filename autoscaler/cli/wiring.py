@@ -25,6 +25,7 @@ from autoscaler.edge.status_http import StatusServer
 from autoscaler.edge.tracing import TickTraces, traces_to
 from autoscaler.handlers import Watches
 from autoscaler.loop import Controller
+from autoscaler.operate.coverage import settled_seconds
 from autoscaler.operate.facts import FactFinder, reducers
 from autoscaler.operate.marks import WarmPlaces, mark_idle_pods
 from autoscaler.operate.memory import Memory
@@ -157,6 +158,7 @@ def _process(
         world.clock,
         lambda: world.watches.alive,
         source.failed_devices,
+        settled_seconds(source.window_seconds),
     )
     parts = Parts(
         api=world.api,

@@ -15,7 +15,7 @@ from autoscaler.edge.reading import Reading
 from autoscaler.operate.collect import Replicas, VariantKey
 from models.phases import phases_of
 
-SETTLED_SECONDS = 120.0  # ready for so long: scraped all through a window of rates
+SETTLED_SECONDS = 120.0  # the least time to be ready before a replica must have been scraped
 MOST_FACTOR = 2.0  # of which sums are scaled up: half of the replicas are scraped
 SLACK_REPLICAS = 0.5  # a scrape that failed is no missing replica
 SLACK_RATIO = 0.05
@@ -34,6 +34,11 @@ class _Cover:
         if self.settled - self.scraped < max(SLACK_REPLICAS, SLACK_RATIO * self.settled):
             return 1.0
         return self.settled / self.scraped if self.scraped > 0 else math.inf
+
+
+def settled_seconds(window_seconds: float) -> float:
+    """Return how long a replica must be ready to have been scraped all through a window of rates."""
+    return max(SETTLED_SECONDS, 1.5 * window_seconds)
 
 
 def whole(

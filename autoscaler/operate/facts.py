@@ -22,6 +22,7 @@ from autoscaler.edge.kube.quotas import NamespaceLimits, namespace_limits
 from autoscaler.edge.kube.scale import ScaleView, read_scales
 from autoscaler.operate.authority import TargetKey
 from autoscaler.operate.collect import Replicas, VariantKey
+from autoscaler.operate.coverage import SETTLED_SECONDS
 from autoscaler.operate.fleet import groups_of, replicas_in, selectors_of, targets_of
 from autoscaler.operate.roster import Roll, Roster, is_paused, see
 from autoscaler.operate.slow import SlowReader
@@ -101,13 +102,16 @@ class FactFinder:
         clock: Clock,
         watching: Callable[[], bool],
         xids: Callable[[float], Mapping[str, int]] | None = None,
+        settled_seconds: float = SETTLED_SECONDS,
     ) -> None:
+        """`xids`: node -> the XID error of a device. `settled_seconds`: ready so long, scraped for sure."""
         self._api = api
         self._cluster = cluster
         self._namespace = namespace
         self._clock = clock
         self._watching = watching
         self._roster = Roster()
+        self._settled_seconds = settled_seconds
         self._synced_at = dict.fromkeys((*FEW, *MANY), -math.inf)
         self._slow = SlowReader(api, clock, xids)
         self._paused_all = True  # until the switch was read once, nothing is written
@@ -144,7 +148,9 @@ class FactFinder:
             scales=scales,
             pods=pods,
             groups=groups,
-            replicas=replicas_in(targets, scales, pods, groups, now_seconds),
+            replicas=replicas_in(
+                targets, scales, pods, groups, now_seconds - self._settled_seconds
+            ),
             inventory=usable(roll.pool_bodies, facts, lambda p: p.uid in ours),
             quotas=namespace_limits(
                 roll.pool_bodies, slow.quotas or [], every_pod, lambda p: p.uid in ours

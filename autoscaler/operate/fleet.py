@@ -11,7 +11,6 @@ from autoscaler.edge.kube.scale import ScaleView
 from autoscaler.edge.kube.selectors import group_selector
 from autoscaler.operate.authority import TargetKey
 from autoscaler.operate.collect import Replicas, VariantKey, replicas_of
-from autoscaler.operate.coverage import SETTLED_SECONDS
 
 log = logging.getLogger("foreserve")
 
@@ -51,10 +50,10 @@ def groups_of(
     return pods_of(groups, pods)
 
 
-def _is_settled(pod: PodRecord, now_seconds: float) -> bool:
-    """Whether a pod serves and has been ready for so long that its metrics must have been scraped."""
+def _is_settled(pod: PodRecord, settled_by_seconds: float) -> bool:
+    """Whether a pod serves and was ready by then: its metrics must have been scraped since."""
     serves = pod.ready and not pod.deleting and not pod.ended
-    return serves and now_seconds - pod.ready_seconds >= SETTLED_SECONDS
+    return serves and pod.ready_seconds <= settled_by_seconds
 
 
 def replicas_in(
@@ -62,10 +61,11 @@ def replicas_in(
     scales: Mapping[TargetKey, ScaleView | KubeError],
     pods: Mapping[VariantKey, list[PodRecord]],
     groups: Mapping[VariantKey, list[PodRecord]],
-    now_seconds: float,
+    settled_by_seconds: float,
 ) -> dict[VariantKey, Replicas]:
     """Return the counts of every workload whose scale could be read.
 
+    `settled_by_seconds`: who was ready by then must have been scraped since.
     Without a selector nobody knows which pods are meant: those that exist count as ready.
     """
     out = {}
@@ -79,7 +79,7 @@ def replicas_in(
         else:
             members = whole_groups(own, groups.get(key, own))
             counts = replica_counts(members)
-            settled = sum(_is_settled(pod, now_seconds) for pod in members)
+            settled = sum(_is_settled(pod, settled_by_seconds) for pod in members)
             out[key] = replicas_of(
                 view.replicas, counts.ready, counts.starting, counts.draining, settled
             )

@@ -14,7 +14,7 @@ from autoscaler.core.types import (
 )
 from autoscaler.edge.reading import Reading
 from autoscaler.operate.collect import Replicas
-from autoscaler.operate.coverage import whole
+from autoscaler.operate.coverage import settled_seconds, whole
 from autoscaler.policy import parse_policies
 
 SERVICE = "prod/chat"
@@ -69,6 +69,11 @@ def reading(
 
 def ready(**settled: int) -> dict[tuple[str, str], Replicas]:
     return {(SERVICE, name): Replicas(n, n, 0, 0, n) for name, n in settled.items()}
+
+
+@pytest.mark.parametrize(("window", "expected"), [(37.5, 120.0), (150.0, 225.0)])
+def test_a_replica_is_settled_after_a_window_and_half(window: float, expected: float) -> None:
+    assert settled_seconds(window) == expected
 
 
 def test_three_of_five_stand_for_all() -> None:
