@@ -1,7 +1,7 @@
 """`foreserve backtest`: forecasts at given cutoffs, for others to score."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import pandas as pd
 import typer
@@ -11,6 +11,9 @@ from autoscaler.cli.ingest_otlp import identity_of
 from autoscaler.cli.telemetry import StoreRules, StoreService, StoreVariant, telemetry_folder
 from models.frames import LOAD_NUMBERS, FrameError, LoadSeries, to_series
 from models.otlp_identity import SERVICE_TEMPLATE, VARIANT_TEMPLATE, Identity
+
+if TYPE_CHECKING:  # the page wants bokeh, which the extra `report` brings
+    from autoscaler.pages.backtest import Backtest
 
 EXAMPLE = """
 Forecast from given cutoffs, each with only what was known then, and write the quantiles.
@@ -72,14 +75,17 @@ def backtest(
             raise FrameError(f"{load}: too short to judge {steps} steps ahead in its second half")
     else:
         asked = _read_cutoffs(cutoffs)
+    source = cutoffs or load
     try:
-        forecasts = _run(series, asked, steps, target, report, load.name)
+        forecasts, held = _run(series, asked, steps, target, contest=report is not None)
     except ValueError as error:
-        raise FrameError(f"{cutoffs or load}: {error}") from error
+        raise FrameError(f"{source}: {error}") from error
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         forecasts.to_parquet(out, index=False)
         log.info("%s: %d forecasts at %d cutoffs", out, len(forecasts), len(asked))
+    if report is not None and held is not None:
+        _write_page(report, held, load.name, source)
 
 
 def _series(load: Path, identity: Identity) -> LoadSeries:
@@ -93,26 +99,36 @@ def _series(load: Path, identity: Identity) -> LoadSeries:
 
 
 def _run(
-    series: LoadSeries, cutoffs: pd.DataFrame, steps: int, target: str, page: Path | None, name: str
-) -> pd.DataFrame:
-    """Return the forecasts; with a page, let every contestant forecast too and write it."""
+    series: LoadSeries, cutoffs: pd.DataFrame, steps: int, target: str, *, contest: bool
+) -> "tuple[pd.DataFrame, Backtest | None]":
+    """Return the forecasts; in a contest every contestant forecasts too, and the page's content is made."""
     from training.backtest import backtest as run_backtest
-    from training.contest import contest
+    from training.contest import contest as run_contest
 
     with progress_report() as report:
-        if page is None:
-            return run_backtest(
+        if not contest:
+            forecasts = run_backtest(
                 series, cutoffs, horizon_steps=steps, target=target, progress=report
             )
-        forecasts, held, importances = contest(
+            return forecasts, None
+        forecasts, held, importances = run_contest(
             series, cutoffs, horizon_steps=steps, target=target, progress=report
         )
-    from autoscaler.pages.backtest import Backtest, render
+    from autoscaler.pages.backtest import Backtest
 
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(render(Backtest(held, series, target, importances), name=name), "utf-8")
-    log.info("%s: the report, %d cutoffs", page, len(cutoffs))
-    return forecasts
+    return forecasts, Backtest(held, series, target, importances)
+
+
+def _write_page(path: Path, held: "Backtest", name: str, source: Path) -> None:
+    from autoscaler.pages.backtest import render
+
+    try:
+        page = render(held, name=name)
+    except ValueError as error:
+        raise FrameError(f"{source}: {error}") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page, encoding="utf-8")
+    log.info("%s: the report, %d cutoffs", path, len(held.contest.row))
 
 
 def _read_cutoffs(path: Path) -> pd.DataFrame:

@@ -513,6 +513,7 @@ def test_backtest_is_complete_ordered_and_blind_to_the_future(world: Path, tmp_p
         ["train"],
         ["nonsense"],
         ["backtest", "--horizon-steps", "0"],
+        ["backtest", "--load", "load.parquet"],
         ["train", "--telemetry", "t", "--models", "m", "--engine", "cloud"],
         ["replay", "missing.jsonl", "--models", "missing"],
         ["decide", "--models", "missing", "--policies", "missing.yaml"],
