@@ -162,7 +162,7 @@ class LatencyModel:
             note = before.scores.get(name, {}).get("leap", {})
             taken, leap = judged(columns[:, n], old, note)
             if not taken:
-                columns[:, n], scores[name] = old, {**scores[name], "leap": leap}
+                columns[:, n], scores[name] = old, {**scores.get(name, {}), "leap": leap}
         return type(self)(self.keys, columns, scores)
 
     def to_files(self) -> dict[str, bytes]:

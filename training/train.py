@@ -48,7 +48,7 @@ def train(
     except ValueError as error:
         raise FrameError(f"{where}: {error}") from error
     latency = LatencyModel.fit(telemetry.serving, profiles=profiles, progress=progress)
-    latency, latency_verdict = _plausible_latency(latency, telemetry.serving.empty, incumbent)
+    latency, latency_verdict = plausible_latency(latency, telemetry.serving.empty, incumbent)
     lead_time = LeadTimeModel.fit(telemetry.startups, end_seconds=series.end_seconds)
     load_files, load_verdict = _gated_load(load, series, incumbent, progress)
     files = {
@@ -111,7 +111,7 @@ def _trained_until(series: LoadSeries, incumbent: Generation | None, verdict: Ve
     return float(incumbent.summary["trained_until_seconds"])
 
 
-def _plausible_latency(
+def plausible_latency(
     new: LatencyModel, empty: bool, incumbent: Generation | None
 ) -> tuple[LatencyModel, Verdict]:
     """Return the latency model that should serve: pairs that leap beyond belief stay as they were."""

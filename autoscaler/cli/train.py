@@ -23,6 +23,8 @@ Learn load, latency and lead time of every service; promote what beats what is t
     foreserve train --telemetry telemetry/ --models models/ --json train.json
 
     foreserve train --telemetry store/ --models models/      # what `foreserve otlp` writes
+
+    foreserve train --telemetry telemetry/ --models models/ --policies policies.yaml   # their profileRefs
 """
 
 
