@@ -88,11 +88,32 @@ def test_what_is_unknown_is_said_by_wide_quantiles(forecast: LoadForecast) -> No
     assert (single[:, P10] < 0.85 * 7.0).all()
     assert (single[:, P90] > 1.15 * 7.0).all()
     assert (single[:, P99] > 1.5 * 7.0).all()
-    # a spike a million times the load, now: nobody knows whether it stays
-    spike = of(forecast, "h/spike_now")
-    healthy = of(forecast, HEALTHY)
-    assert (spike[:, P10] < 1e4).all()
-    assert (spike[:, P99] / spike[:, P50] > 2 * healthy[:, P99] / healthy[:, P50]).all()
+
+
+@pytest.mark.parametrize("times", [1e3, 1e6, 1e12])
+@pytest.mark.parametrize("steps_ago", [1, 3, 10])
+def test_one_absurd_step_is_not_believed(
+    model: LoadModel, fleet: LoadSeries, times: float, steps_ago: int
+) -> None:
+    """The forecast stays where it was, in every quantile: one bogus scrape must order no replicas."""
+    calm = cycle(0)[np.newaxis]
+    bogus = calm.copy()
+    bogus[0, -steps_ago] *= times
+    before, after = (
+        model.forecast([HEALTHY], past, fleet.end_seconds).values[0] for past in (calm, bogus)
+    )
+    np.testing.assert_allclose(after[:, P50], before[:, P50], rtol=0.3)
+    assert (after[:, P99] < 2 * before[:, P99]).all()
+
+
+def test_a_tenfold_step_may_be_the_beginning_of_something(
+    model: LoadModel, fleet: LoadSeries
+) -> None:
+    past = cycle(0)[np.newaxis].copy()
+    past[0, -1] *= 10.0
+    got = model.forecast([HEALTHY], past, fleet.end_seconds).values[0]
+    assert (got[:, P99] > 0.5 * past[0, -1]).all()
+    assert (got[:, P10] < 0.9 * past[0, -1]).all()
 
 
 def test_zeros_are_forecast_as_zeros_and_a_constant_as_itself(forecast: LoadForecast) -> None:
