@@ -3,9 +3,11 @@
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scaler_rig import Hands, policy
 
-from autoscaler.edge.keda.plans import Plans
+from autoscaler.edge.keda.plans import Plans, plan_of
 
 
 class Known:
@@ -75,3 +77,29 @@ def test_a_list_forgets_what_it_does_not_name_and_rings_for_what_changed() -> No
     it.plans.replace([policy("a"), policy("b", desired=9)])
     assert sorted(rung) == ["prod/b", "prod/c"]
     assert it.plans.get("prod/c") is None
+
+
+junk = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.lists(st.none())
+)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            ["metricType", "target", "minReplicas", "maxReplicas", "toleranceUp", "toleranceDown"]
+        ),
+        junk | st.sampled_from(["AverageValue", "Value", 1, 0.1]),
+    )
+    | junk
+)
+def test_an_hpa_that_nobody_of_us_wrote_is_none_or_one_that_can_be(delivery: object) -> None:
+    document = policy()
+    document["status"]["variants"][0]["delivery"] = delivery
+    (variant,) = plan_of(document).variants
+    assert variant.hpa is None or variant.hpa.view(4, 4, 4).target_milli > 0

@@ -120,7 +120,7 @@ def _hpa(delivery: Json) -> HpaFacts | None:
             tolerance_down=float(delivery["toleranceDown"]),
         )
         facts.view(0, 0, 0)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
     return facts
 
