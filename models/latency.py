@@ -18,6 +18,7 @@ from models.latency_fit import fit_windows
 from models.latency_leap import judged
 from models.latency_parameters import default_columns
 from models.latency_windows import sample_level, usable_windows
+from models.phases import BOTH
 from models.profiles import profile, profile_names
 from models.progress import Progress
 from models.step_time import N_COEFFICIENTS, Coefficients
@@ -67,11 +68,13 @@ class LatencyModel:
         serving: pd.DataFrame,
         *,
         profiles: Mapping[tuple[str, str], str] | None = None,
+        roles: Mapping[tuple[str, str], str] | None = None,
         progress: Progress | None = None,
     ) -> Self:
         """Fit every pair in a validated serving frame (models.frames.validate_serving).
 
-        `profiles` names what a pair's engine is like (models.profiles). A pair without a single usable
+        `profiles` names what a pair's engine is like (models.profiles), `roles` the phase that it serves
+        where it is not both (models.phases). A pair without a single usable
         window (load, replicas and a latency) is left out. ProfileError on a name that does not exist.
         """
         begin_with = {pair: profile(name) for pair, name in (profiles or {}).items()}
@@ -79,15 +82,14 @@ class LatencyModel:
         keys, columns = [], []
         scores: dict[str, dict[str, Any]] = {}
         for n, ((service, variant), frame) in enumerate(groups):
-            windows = usable_windows(frame)
-            name = f"{service}/{variant}"
+            windows, pair = usable_windows(frame), (str(service), str(variant))
+            name = "/".join(pair)
             if len(windows) == 0:
                 scores[name] = {"windows": 0, "notes": "no window shows load, replicas and latency"}
             else:
-                fitted, scores[name] = fit_windows(
-                    windows, begin_with.get((str(service), str(variant)))
-                )
-                keys.append((str(service), str(variant)))
+                role = (roles or {}).get(pair, BOTH)
+                fitted, scores[name] = fit_windows(windows, begin_with.get(pair), role)
+                keys.append(pair)
                 columns.append(fitted)
             if progress is not None:
                 progress("latency models", n + 1, len(groups))

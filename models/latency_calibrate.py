@@ -12,13 +12,14 @@ windows right after a backlog are left out.
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from models.latency_tails import Tails, tails, tpot_share, ttft_share
-from models.latency_windows import Windows, sample_level
+from models.latency_windows import Limits, Windows, sample_level
 from models.step_time import Coefficients, mean_field, request_work
 
 FloatArray = NDArray[np.float64]
@@ -34,7 +35,7 @@ FLOOR = 1e-3  # of misses: below, targets of 99.9 % are safe whatever the differ
 Z_MAX = 5.0
 
 
-def calibrated(c: Coefficients, windows: Windows) -> Coefficients:
+def calibrated(c: Coefficients, windows: Windows, limits: Limits) -> Coefficients:
     """Return `c` (fields of shape (1,)) with burst_ratio and tpot_scatter_ratio set."""
     after = np.concatenate([[False], ~windows.steady[:-1]])
     lengths = np.stack([_smooth(windows.isl_tokens), _smooth(windows.osl_tokens)])
@@ -43,13 +44,15 @@ def calibrated(c: Coefficients, windows: Windows) -> Coefficients:
         rows = rows[np.linspace(0, len(rows) - 1, MAX_WINDOWS).astype(np.int64)]
     part, lengths = windows.take(rows), lengths[:, rows]
 
+    phase_work = partial(request_work, prefill=limits.prefill, decode=limits.decode)
+
     def at(**numbers: float) -> Tails:
         changed = replace(c, **{k: np.full_like(c.base_seconds, v) for k, v in numbers.items()})
-        work = request_work(changed, lengths[0], lengths[1])
+        work = phase_work(changed, lengths[0], lengths[1])
         batch = mean_field(changed, work, part.rate_rps, part.replicas)
         return tails(changed, work, batch, part.rate_rps, part.replicas)
 
-    load = part.rate_rps * request_work(c, lengths[0], lengths[1]).saturation_seconds
+    load = part.rate_rps * phase_work(c, lengths[0], lengths[1]).saturation_seconds
     scatter = _best(part, 3, load, SCATTERS, lambda x, t: tpot_share(at(tpot_scatter_ratio=x), t))
     burst = _best(part, 0, load, BURSTS, lambda x, t: ttft_share(at(burst_ratio=x), t))
     return replace(

@@ -16,6 +16,7 @@ from models.latency_pace import at_present_pace, likely_change
 from models.latency_parameters import Prior, prior_from_tpot, unpack
 from models.latency_residuals import N_RESIDUALS, Problem, median_errors
 from models.latency_windows import Cells, Limits, Windows, limits_of, to_cells
+from models.phases import BOTH, DECODE, PREFILL
 from models.profiles import Profile, prior_of
 from models.robust_fit import minimise, robust_loss
 from models.step_time import NO_LIMIT, Coefficients, request_work
@@ -41,15 +42,16 @@ class Fit:
 
 
 def fit_windows(
-    windows: Windows, known: Profile | None = None
+    windows: Windows, known: Profile | None = None, role: str = BOTH
 ) -> tuple[FloatArray, dict[str, Any]]:
     """Return the coefficients (F,) that fit all `windows` (in order of time) and how well they do.
 
     `known`: a profile of such an engine; it is the prior, and says what limits a batch until that is seen.
+    `role`: the phase that the variant serves (models.phases).
     The scores: the fit on the first 80 % of the windows against the last 20 % (out of sample), and
     the final fit against everything (in sample).
     """
-    limits = _limits(windows, known)
+    limits = replace(_limits(windows, known), prefill=role != DECODE, decode=role != PREFILL)
     belief = None if known is None else prior_of(known)
     hits = limits.prefix_cache_hit_ratio
     used = _informative(windows)
@@ -73,9 +75,10 @@ def fit_windows(
         windows = at_present_pace(replace(windows, before=used.before), factor)
     c = unpack(fit.x, limits)
     steady = windows.take(used.steady) if used.steady.any() else windows
-    load = (
-        steady.rate_rps * request_work(c, steady.isl_tokens, steady.osl_tokens).saturation_seconds
+    work = request_work(
+        c, steady.isl_tokens, steady.osl_tokens, prefill=limits.prefill, decode=limits.decode
     )
+    load = steady.rate_rps * work.saturation_seconds
     one = np.ones_like(c.base_seconds)
     c = replace(
         c,
@@ -83,7 +86,7 @@ def fit_windows(
         seen_isl_tokens=one * float(np.quantile(windows.isl_tokens, SEEN)),
         seen_osl_tokens=one * float(np.quantile(windows.osl_tokens, SEEN)),
     )
-    return calibrated(c, windows).columns()[:, 0], scores
+    return calibrated(c, windows, limits).columns()[:, 0], scores
 
 
 def _limits(windows: Windows, known: Profile | None) -> Limits:

@@ -94,7 +94,14 @@ def _state(x: FloatArray, cells: Cells, limits: Limits) -> tuple[Batch, Tails]:
     """Return the batch that the load makes, and the latency of the batch that was seen."""
     c: Coefficients = unpack(x, limits)
     rate = cells.rate_rps * np.exp(-_clock(x, cells))
-    work = request_work(c, cells.isl_tokens, cells.osl_tokens, cells.hit_ratio)
+    work = request_work(
+        c,
+        cells.isl_tokens,
+        cells.osl_tokens,
+        cells.hit_ratio,
+        prefill=limits.prefill,
+        decode=limits.decode,
+    )
     batch = mean_field(c, work, rate, cells.replicas)
     seen = observed_field(c, work, batch, cells.running, cells.replicas)
     return batch, tails(c, work, seen, rate, cells.replicas, cells.length_seconds)

@@ -62,11 +62,16 @@ class Windows:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of a replica's batch, NO_LIMIT where none was seen, and the usual prefix-cache hits."""
+    """Bounds of a replica's batch, NO_LIMIT where none was seen, the usual prefix-cache hits, and its role.
+
+    prefill, decode False: another variant does that phase of a request.
+    """
 
     max_sequences: float
     kv_tokens: float
     prefix_cache_hit_ratio: float
+    prefill: bool = True
+    decode: bool = True
 
 
 def usable_windows(frame: pd.DataFrame) -> Windows:

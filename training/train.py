@@ -32,11 +32,13 @@ def train(
     *,
     incumbent: Generation | None = None,
     profiles: Mapping[tuple[str, str], str] | None = None,
+    roles: Mapping[tuple[str, str], str] | None = None,
     progress: Progress | None = None,
 ) -> Trained:
     """Learn from a telemetry folder and promote what beats what is there.
 
-    `profiles`: for (service, variant), the shipped profile that its latency fit begins with.
+    For (service, variant): `profiles`, the shipped profile that its latency fit begins with, and `roles`,
+    the phase that it serves where prefill and decode are apart.
     Raises FrameError on telemetry that cannot be used and RegistryError if the registry cannot be
     written; in both cases what served before still serves.
     """
@@ -47,7 +49,7 @@ def train(
         load = LoadModel.fit(series, target="requests", progress=progress)
     except ValueError as error:
         raise FrameError(f"{where}: {error}") from error
-    latency = LatencyModel.fit(telemetry.serving, profiles=profiles, progress=progress)
+    latency = LatencyModel.fit(telemetry.serving, profiles=profiles, roles=roles, progress=progress)
     latency, latency_verdict = plausible_latency(latency, telemetry.serving.empty, incumbent)
     lead_time = LeadTimeModel.fit(telemetry.startups, end_seconds=series.end_seconds)
     load_files, load_verdict = _gated_load(load, series, incumbent, progress)

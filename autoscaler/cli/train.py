@@ -8,7 +8,7 @@ import typer
 from autoscaler.cli.common import log, progress_report, write_json
 from autoscaler.cli.ingest_otlp import identity_of
 from autoscaler.cli.telemetry import StoreRules, StoreService, StoreVariant, telemetry_folder
-from autoscaler.core.types import Policies
+from autoscaler.core.types import Policies, Variant
 from autoscaler.edge.artifacts import read_generation
 from autoscaler.edge.policy_files import read_documents
 from autoscaler.policy import parse_policies
@@ -41,7 +41,7 @@ def train(
     models: Annotated[Path, typer.Option(help="Registry folder; made if absent.")],
     policies: Annotated[
         list[Path] | None,
-        typer.Option(help="YAML with policies: their profileRefs are where latency fits begin."),
+        typer.Option(help="YAML with policies: their profileRefs and roles shape latency fits."),
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the summary here.")] = None,
     engine: Annotated[str, typer.Option(help="Where fits run: `local`.")] = "local",
@@ -54,13 +54,15 @@ def train(
 
     if engine != "local":
         raise typer.BadParameter(f"{engine!r}; allowed: local", param_hint="--engine")
+    variants = _variants(policies or [])
     identity = identity_of(service, variant, rules)
     with telemetry_folder(telemetry, identity) as folder, progress_report() as report:
         trained = run_training(
             folder,
             models,
             incumbent=current_generation(models),
-            profiles=_profiles(policies or []),
+            profiles={key: v.profile_ref for key, v in variants.items() if v.profile_ref},
+            roles={key: v.role.value for key, v in variants.items()},
             progress=report,
         )
     for sentence in trained.summary["mended"]:
@@ -73,14 +75,13 @@ def train(
         write_json(json, trained.summary)
 
 
-def _profiles(policies: list[Path]) -> dict[tuple[str, str], str]:
-    """Return the profile of each (service, variant) whose policy names one."""
+def _variants(policies: list[Path]) -> dict[tuple[str, str], Variant]:
+    """Return the variants that these policies declare, by (service, variant)."""
     declared = parse_policies(read_documents(policies)) if policies else Policies({}, ())
     return {
-        (name, variant.name): variant.profile_ref
+        (name, variant.name): variant
         for name, policy in declared.services.items()
         for variant in policy.variants
-        if variant.profile_ref is not None
     }
 
 

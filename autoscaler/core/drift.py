@@ -19,6 +19,7 @@ class _Lane:
     service: str
     variant: str
     profile: str | None
+    role: Role
     drift: PaceDrift
     seen: tuple[float, ...]  # rate and running per replica, replicas, isl, osl, TPOT p50, requests
 
@@ -28,7 +29,7 @@ def follow_drift(
 ) -> dict[str, dict[str, PaceDrift]]:
     """Return the drifts of every service that shows its TPOT, after this observation."""
     lanes = [
-        _Lane(name, v.name, v.profile_ref, _known(state, name, v.name), numbers)
+        _Lane(name, v.name, v.profile_ref, v.role, _known(state, name, v.name), numbers)
         for name, observed in observation.services.items()
         if name in policies.services
         for v in policies.services[name].variants
@@ -70,7 +71,9 @@ def in_words(drifts: Mapping[str, PaceDrift]) -> str:
 
 def _after(c: Coefficients, lanes: list[_Lane]) -> FloatArray:
     rate, running, replicas, isl, osl, tpot, requests = np.array([lane.seen for lane in lanes]).T
-    work = request_work(c, isl, osl)
+    decodes = np.array([lane.role is Role.DECODE for lane in lanes])
+    prompts = np.where(decodes, 0.0, c.per_prompt_token_seconds)  # another variant computes them
+    work = request_work(replace(c, per_prompt_token_seconds=prompts), isl, osl)
     with np.errstate(invalid="ignore", divide="ignore"):
         off = np.log(tpot / expected_tpot_p50(c, work, rate, running, replicas))
     after = followed(_stacked([lane.drift for lane in lanes]), off, requests)

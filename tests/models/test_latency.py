@@ -155,3 +155,14 @@ def test_what_a_p99_of_twenty_requests_stands_for() -> None:
     # order statistic 19 * 0.99 + 1 = 19.81; (19.81 - 0.3) / 20.4 = 0.9564
     assert sample_level(np.array([20.0]))[0, 2] == pytest.approx(0.9564, abs=1e-4)
     assert sample_level(np.array([np.nan]))[0].tolist() == [0.5, 0.95, 0.99]
+
+
+def test_a_decode_variant_pays_for_no_prompts() -> None:
+    # telemetry of an engine whose prompts another variant computes: TPOT knows no prompts
+    frame = telemetry(engine(per_prompt_token_seconds=1e-12), 300)
+    frame = frame.assign(**{c: np.nan for c in OUT if c.startswith("ttft")})
+    model = LatencyModel.fit(frame, roles={KEY: "Decode"})
+    targets = TargetArrays.of([SloTargets(tpot_seconds=0.06)], "Decode")
+    args = (np.array([8000.0]), np.array([120.0]), targets, np.array([0.95]), 4.0)
+    true = replica_capacity_rps(engine(per_prompt_token_seconds=1e-12), *args)[0]
+    assert replica_capacity_rps(model.coefficients([KEY]), *args)[0] == pytest.approx(true, rel=0.2)
