@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
+from typing import Any, cast
 
 import kopf
 
@@ -48,6 +49,9 @@ logging.getLogger("kopf._core.reactor.running").setLevel(
 )  # signals are not kopf's here
 for _name in ("kopf._core.reactor.running", "kopf._core.reactor.observation", "asyncio"):
     logging.getLogger(_name).addFilter(_TellRefusalOnce())
+
+# kopf would ask who runs it, and a container's account need not have a name (uid 65532 without /etc/passwd)
+IDENTITY = cast("Any", "foreserve")  # a name for kopf's peering, which is not used
 
 WATCHED: Mapping[str, tuple[str, str, str]] = {
     "policies": ("foreserve.dev", "v1alpha1", "scalingpolicies"),
@@ -163,6 +167,7 @@ class Watches:
                 settings=settings_of(),
                 standalone=True,
                 clusterwide=True,
+                identity=IDENTITY,
                 ready_flag=ready,
                 stop_flag=stop,
             )

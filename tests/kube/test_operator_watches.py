@@ -101,6 +101,24 @@ def test_watching_begins_anew_after_401(double: ApiDouble, watched: Watched, kin
     watched.check()
 
 
+def test_an_account_without_a_name_watches_all_the_same(
+    double: ApiDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container: the user of the manifests is a number that no /etc/passwd knows."""
+
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 65532")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    install(double)
+    watches = Watches(Cluster(reducers()), KubeApi(double.admin()))
+    watches.start()
+    try:
+        until(lambda: watches.alive)
+    finally:
+        watches.close()
+
+
 def test_credentials_that_are_refused_are_one_line(
     double: ApiDouble, caplog: pytest.LogCaptureFixture
 ) -> None:
