@@ -18,7 +18,7 @@ from models.quantiles import QUANTILES, FloatArray
 LOW, HIGH = QUANTILES.index(0.1), QUANTILES.index(0.9)
 MIN_WIDTH = 0.05  # scales: a narrower forecast is taken as this wide
 MAX_SHIFT = 2.0  # widths; more is not calibration but another model
-PRIOR_ERRORS = 200.0  # the wider group's shift weighs as much as so many errors
+PRIOR_ERRORS = 1000.0  # the wider group's shift weighs as much as so many errors
 
 
 class Conformal:

@@ -48,7 +48,8 @@ def fit_load(
     seen = first if first.lgbm is not None else None
     held = sample(data, held_out_origins(data), until=steps, fitted=seen)
     table, _ = share_errors(*_error_table(errors.actual, errors.centres))
-    verdict = judge(held, table, fitted=first.lgbm is not None)
+    days = (steps - data.split) / data.grid.day_steps
+    verdict = judge(held, table, days=days, fitted=first.lgbm is not None)
     table, pool = share_errors(
         *_error_table(
             np.concatenate([errors.actual, held.actual], axis=1),

@@ -10,6 +10,7 @@ import numpy as np
 
 from models.blend import fleet_weights, learn_weights
 from models.conformal import Conformal
+from models.empirical import known_quantiles
 from models.features import IntArray
 from models.load_model import BLEND, CANDIDATES, CONTESTANTS, LGBM, rule_quantiles, serving_weights
 from models.load_sample import Sample
@@ -17,8 +18,11 @@ from models.losses import pinball_losses
 from models.quantiles import QUANTILES, FloatArray
 from models.simple_rules import RULES
 
-PRIOR_ORIGINS = 50.0  # the fleet's weights count as much as so many held-out origins
+PRIOR_DAYS = 4.0  # the fleet's verdict counts as much as so many held-out days of a service's own
 FIRST_WEIGHT = 0.7  # of LightGBM, before anything is known
+NOT_BLENDED = (
+    "yesterday",
+)  # right for days, then off by whole levels: the ratio and the rise are not
 FLEET_SERVICES = 200  # whose losses choose the fleet's weights
 FLEET_ROWS = 150  # of each
 BLOCK_ORIGINS = 3  # at least, each
@@ -65,25 +69,32 @@ class _Service:
         return loss * self.scale[:, None]
 
 
-def judge(held: Sample, table: FloatArray, *, fitted: bool) -> Verdict:
+def judge(held: Sample, table: FloatArray, *, days: float, fitted: bool) -> Verdict:
     """Compare contestants on the held-out sample. `table` (S, L, C, Q): the rules' errors before it.
 
-    Without `fitted` the two models know nothing and do not compete.
+    The sample spans `days`. Without `fitted` the two models know nothing and do not compete.
     """
     services, origins, leads = held.actual.shape
     every = [_service(held, table, s) for s in range(services)]
     count = np.isfinite(held.actual).any(axis=2).sum(axis=1)
     prior = _fleet(every, first_weights(fitted=fitted))
-    weights = np.stack([*(_weights(x, prior, slice(None)) for x in every), prior])
+    share = days / (days + PRIOR_DAYS)  # neighbouring hours err alike: days are what counts
+    weights = np.stack([*(_weights(x, prior, slice(None), share) for x in every), prior])
     winner = np.full(services + 1, CANDIDATES.index(BLEND))
     served = np.zeros((services, origins, leads, len(QUANTILES)))
     crossed = np.zeros_like(served)
     alone = np.full((services, len(CONTESTANTS)), np.nan)
+    gains, blend = np.full_like(alone, np.nan), np.full(services, np.nan)
     for s, own in enumerate(every):
         halves = _halves(origins)
         for here, other in halves:
-            crossed[s, here] = _mix(own.forecast[here], _weights(own, prior, other))
-        alone[s], best = _best_alone(own, crossed[s])
+            crossed[s, here] = _mix(own.forecast[here], _weights(own, prior, other, share))
+        alone[s], gains[s], blend[s] = _alone(own, crossed[s])
+    relative = np.log(np.maximum(alone, 1e-9)) - np.log(np.maximum(blend, 1e-9))[:, None]
+    fleet = known_quantiles(relative, 0.5)
+    leant = share * relative + (1 - share) * fleet
+    for s, own in enumerate(every):
+        best = _certain(leant[s], gains[s])
         if best is not None:
             winner[s] = best
             crossed[s] = own.forecast[:, :, best]
@@ -103,7 +114,8 @@ def first_weights(*, fitted: bool) -> FloatArray:
     if not fitted:
         weight[: len(RULES)] = 1 / len(RULES)
         return weight
-    weight[:] = (1 - FIRST_WEIGHT) / (weight.size - 1)
+    weight[:] = (1 - FIRST_WEIGHT) / (weight.size - 1 - len(NOT_BLENDED))
+    weight[[CONTESTANTS.index(name) for name in NOT_BLENDED]] = 0.0
     weight[CONTESTANTS.index(LGBM)] = FIRST_WEIGHT
     return weight
 
@@ -132,11 +144,9 @@ def _fleet(every: list[_Service], first: FloatArray) -> FloatArray:
     return fleet_weights(thin, first)
 
 
-def _weights(own: _Service, prior: FloatArray, part: slice) -> FloatArray:
+def _weights(own: _Service, prior: FloatArray, part: slice, share: float) -> FloatArray:
     """Weights of one service, learned on some of its origins and leant on the fleet's."""
     forecast, actual = own.rows(part)
-    known = np.isfinite(own.actual[part]).any(axis=1).sum()
-    share = known / (known + PRIOR_ORIGINS)
     learned: FloatArray = share * learn_weights(forecast, actual, prior) + (1 - share) * prior
     return learned
 
@@ -151,18 +161,23 @@ def _halves(origins: int) -> tuple[tuple[slice, slice], ...]:
     return (first, second), (second, first)
 
 
-def _best_alone(own: _Service, blend: FloatArray) -> tuple[FloatArray, int | None]:
-    """Relative loss of each contestant (K,), and the one that beats the blend beyond doubt, if any."""
+def _alone(own: _Service, blend: FloatArray) -> tuple[FloatArray, FloatArray, float]:
+    """Relative loss of each contestant (K,), its gain on the blend in standard errors, the blend's loss."""
     mean = _mean_load(own)
     base = own.losses(blend)
     losses = np.full(len(CONTESTANTS), np.nan)
-    gains = np.full(len(CONTESTANTS), -np.inf)
+    gains = np.full(len(CONTESTANTS), np.nan)
     for k in range(own.contestants):
         loss = own.losses(own.forecast[:, :, k])
         losses[k] = _known_average(loss) / mean
         gains[k] = _gain(base, loss)
-    best = int(np.argmax(np.where(np.isfinite(gains), gains, -np.inf)))
-    return losses, best if gains[best] > CERTAIN_ERRORS else None
+    return losses, gains, _known_average(base) / mean
+
+
+def _certain(relative: FloatArray, gains: FloatArray) -> int | None:
+    """Return the contestant that is better than the blend beyond doubt, by both measures (K,), if any."""
+    better = (relative < 0) & (gains > CERTAIN_ERRORS)
+    return int(np.argmin(np.where(better, relative, np.inf))) if better.any() else None
 
 
 def _gain(theirs: FloatArray, ours: FloatArray) -> float:

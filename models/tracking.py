@@ -15,7 +15,7 @@ from models.quantiles import FloatArray
 
 WINDOWS = (1, 2, 3, 5, 8, 15, 30)  # steps, increasing
 AHEAD_STEPS = 2  # a window is judged by the mean of so many next steps
-SHARPNESS = 6.0  # weights go with error ** -SHARPNESS: nearly the best window, without jumps
+SHARPNESS = 25.0  # weights go with error ** -SHARPNESS: nearly the best window, without jumps
 MEMORY_STEPS = 360  # steps before the origin that are judged, at most
 SHORT_HALF_LIFE_STEPS = 8.0
 SHORT_PRIOR_STEPS = 2.0  # the long memory weighs as much as so many steps of the short one
