@@ -76,7 +76,7 @@ def print_speed(profile: EngineProfile, count: int) -> None:
 
 
 def print_reference(profile: EngineProfile) -> None:
-    part = load(3000, HOUR_SECONDS, 2)
+    part = load(600, HOUR_SECONDS / 4, 2)
     columns = (part.arrive_seconds, part.input_tokens, part.output_tokens)
     jobs = [Job(*row) for row in zip(*(c.tolist() for c in columns), strict=True)]
     began = time.process_time()

@@ -159,7 +159,9 @@ class FluidFleet:
         curve = self._curve[1]
         if can_rps <= 0 or curve[-1] <= 0:
             return 0.0
-        stay = curve[1] / (UTILIZATIONS[0] * can_rps)  # of an idle fleet: the shortest
+        stay = float(curve[1]) / (
+            float(UTILIZATIONS[0]) * can_rps
+        )  # of an idle fleet: the shortest
         steps = min(MOST_STEPS, math.ceil(seconds / (PART_OF_STAY * stay)))
         span, total = seconds / steps, 0.0
         queue = self._arrived - arrivals - self._admitted
@@ -173,7 +175,7 @@ class FluidFleet:
             queue -= admitted
             self._admitted += admitted
             self._ended += ended
-        return float(total) / steps
+        return total / steps
 
     def _in_flight(self, ready: list[float]) -> FloatArray:
         """Return the requests that run at each utilization of _SCALE."""

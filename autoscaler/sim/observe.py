@@ -55,7 +55,7 @@ def observe(
             targets,
         )
         mine = [r for r in living if r.variant == number]
-        blocks = interval.ready_seconds[number] * variant.profile.kv_blocks
+        blocks = float(interval.ready_seconds[number]) * variant.profile.kv_blocks
         running, waiting = interval.lost_seconds[number].tolist()
         waiting += interval.gate_seconds * (number == 0)
         part = _Part(interval.seconds, blocks, running, waiting, desired[number])

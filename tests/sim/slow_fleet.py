@@ -45,12 +45,12 @@ class SlowFleet:
     def run(self, jobs: list[Job]) -> None:
         coming = deque(jobs)
         while True:
-            step = min(self.alive, key=lambda r: r.end, default=SlowReplica(self.profile))
+            step = min(self.alive, key=lambda r: r.end) if self.alive else None
             times = {
                 "plan": self.plan[0][0] if self.plan else math.inf,
                 "arrival": coming[0].arrive if coming else math.inf,
                 "move": min((t for t, _ in self.moves), default=math.inf),
-                "step": step.end,
+                "step": math.inf if step is None else step.end,
             }
             what = min(times, key=lambda k: times[k])  # the first of equals
             now = times[what]
@@ -62,7 +62,7 @@ class SlowFleet:
                 self._route(coming.popleft(), now)
             elif what == "move":
                 self._arrive(now)
-            else:
+            elif step is not None:
                 for job in step.finish_step(now):
                     base, per_token = self.transfer
                     self.moves.append((now + base + per_token * job.input_tokens, job))
