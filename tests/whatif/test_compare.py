@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +139,26 @@ def test_two_runs_of_the_same_thing_are_the_same(case: Case) -> None:
     first, again = (drive(case, make_rival(case, Setting("hpa", 3.0))) for _ in range(2))
     pd.testing.assert_frame_equal(first.series, again.series)
     assert first.services == again.services
+
+
+def test_a_long_what_if_is_a_fluid_that_costs_the_same_and_waits_about_as_long(case: Case) -> None:
+    static = Setting("static", 5)
+    steps, fluid = (
+        drive(changed, make_rival(changed, static)).services["prod/code"]
+        for changed in (case, replace(case, fluid=True))
+    )
+    assert fluid.requests == steps.requests
+    assert fluid.gpu_hours == pytest.approx(steps.gpu_hours)
+    assert fluid.slo_attainment_ratio == pytest.approx(steps.slo_attainment_ratio, abs=0.03)
+    assert fluid.ttft_p50_seconds == pytest.approx(steps.ttft_p50_seconds, rel=0.15)
+
+
+def test_from_two_weeks_on_a_scenario_is_a_fluid_unless_it_says_otherwise(policies: Path) -> None:
+    asked = {
+        hours: scenario_of(policies, judgedHours=hours, simulator=kind).is_fluid
+        for hours, kind in ((335.0, "auto"), (336.0, "auto"), (400.0, "steps"), (24.0, "fluid"))
+    }
+    assert asked == {335.0: False, 336.0: True, 400.0: False, 24.0: True}
 
 
 def test_a_larger_static_fleet_costs_more_and_waits_less(case: Case) -> None:
