@@ -25,6 +25,7 @@ are one leap, timed by the closed form of an arithmetic series and cut short if 
 import numpy as np
 from numba import njit
 
+from autoscaler.sim.books import free_late, take, touch, whole_blocks
 from autoscaler.sim.leap import later_blocks, leap_seconds, leap_steps
 from autoscaler.sim.prefix import (
     blocks_in_use,
@@ -50,27 +51,6 @@ from autoscaler.sim.transfer import put_under_way
 
 
 @njit(nogil=True)
-def _touch(s: Record, now: float) -> None:
-    """Integrate what a replica holds up to `now`."""
-    seconds = now - s.touched
-    s.running_area += seconds * (s.joined + (1 if s.chunked != NONE else 0))
-    s.waiting_area += seconds * s.waiting
-    s.blocks_area += seconds * (s.blocks - s.free)
-    s.touched = now
-
-
-@njit(nogil=True)
-def _blocks(tokens: int, block: int) -> int:
-    return (tokens + block - 1) // block
-
-
-@njit(nogil=True)
-def _take(s: Record, blocks: int) -> None:
-    s.free -= blocks
-    s.taken += blocks
-
-
-@njit(nogil=True)
 def _crossing_key(request: Record, end_step: int, block: int) -> int:
     """Step count (modulo block) at which a decoding request needs a new block.
 
@@ -85,7 +65,7 @@ def _leave(f: Replicas, q: Ledger, r: int, k: int, held_tokens: int, ahead: bool
     """Take member k, which decodes, off replica r and free its blocks, with the next step if `ahead`."""
     s, i = f.state[r], f.members[r, k]
     f.crossing[r, _crossing_key(q.request[i], f.end_step[r, k], s.block)] -= 1
-    freed = _blocks(held_tokens, s.block)
+    freed = whole_blocks(held_tokens, s.block)
     if s.caching == 1:
         freed = give_back(f, q, r, i, held_tokens)
     if ahead:
@@ -164,10 +144,10 @@ def _compute_prompt(
     s, request = f.state[r], q.request[i]
     needed = request.input + request.generated
     chunk = min(needed - done, budget)
-    blocks = _blocks(done + chunk, s.block) - held
+    blocks = whole_blocks(done + chunk, s.block) - held
     if blocks > s.free:
         return 0
-    _take(s, blocks)
+    take(s, blocks)
     if done + chunk < needed:
         s.chunked = i
         s.chunk_done = done + chunk
@@ -211,7 +191,7 @@ def _schedule_prompts(f: Replicas, q: Ledger, r: int, preempted: bool) -> tuple[
     budget = s.max_tokens - s.decoding
     prompts, tokens = 0, 0
     if s.chunked != NONE and budget > 0:
-        held = _blocks(s.chunk_done, s.block)
+        held = whole_blocks(s.chunk_done, s.block)
         tokens = _compute_prompt(f, q, r, s.chunked, s.chunk_done, held, budget)
         if tokens == 0:
             _preempt(f, q, r)
@@ -220,7 +200,7 @@ def _schedule_prompts(f: Replicas, q: Ledger, r: int, preempted: bool) -> tuple[
             prompts = 1
     while not preempted and s.waiting > 0 and s.chunked == NONE and tokens < budget:
         request = q.request[s.head]
-        whole = _blocks(request.input + request.generated, s.block)
+        whole = whole_blocks(request.input + request.generated, s.block)
         if s.caching == 1 and request.moved == 0:
             whole -= blocks_in_use(f, q, r, s.head)
         if s.joined + s.late_sequences >= s.max_sequences or whole > s.free:
@@ -233,27 +213,21 @@ def _schedule_prompts(f: Replicas, q: Ledger, r: int, preempted: bool) -> tuple[
 
 
 @njit(nogil=True)
-def _free_late(s: Record) -> None:
-    s.free += s.late_blocks
-    s.late_sequences = s.late_blocks = 0
-
-
-@njit(nogil=True)
 def _start_step(f: Replicas, q: Ledger, r: int, now: float) -> None:
     """Schedule what begins now, a step or a leap of steps, or go idle."""
     s = f.state[r]
-    _touch(s, now)
+    touch(s, now)
     while True:
         preempted = False
         while f.crossing[r, s.steps % s.block] > s.free:
             _preempt(f, q, r)
             preempted = True
-        _take(s, f.crossing[r, s.steps % s.block])
+        take(s, f.crossing[r, s.steps % s.block])
         prompts, tokens, preempted = _schedule_prompts(f, q, r, preempted)
         if s.decoding + prompts > 0:
             break
         if s.ahead == 1 and (s.late_sequences > 0 or (s.waiting > 0 and s.began < IDLE)):
-            _free_late(s)
+            free_late(s)
             s.began = IDLE  # with nothing in flight the scheduler sees all that there is
         elif not preempted:
             s.busy_until = IDLE
@@ -264,7 +238,7 @@ def _start_step(f: Replicas, q: Ledger, r: int, now: float) -> None:
         and s.waiting > 0
         and (s.late_sequences > 0 or q.request[s.head].sent > s.began)
     )
-    _free_late(s)
+    free_late(s)
     s.began = now
     s.leap = 0
     if tokens == 0 and not preempted and not more:
@@ -291,7 +265,7 @@ def _settle(f: Replicas, r: int, steps: int) -> None:
     seconds = leap_seconds(s, steps)
     blocks = later_blocks(f, r, min(steps + 1, s.leap))
     s.blocks_area += seconds * blocks / 2  # blocks are taken evenly over the leap
-    _take(s, blocks)
+    take(s, blocks)
     s.steps += steps
     s.context += steps * s.decoding
     s.leap -= steps
@@ -313,7 +287,7 @@ def _hand_over(f: Replicas, q: Ledger, r: int, i: int, now: float) -> None:
 def _end_step(f: Replicas, q: Ledger, r: int, now: float) -> None:
     """Hand out the tokens of the step or leap that ends now."""
     s, c = f.state[r], q.tally[0]
-    _touch(s, now)
+    touch(s, now)
     if s.leap > 0:
         _settle(f, r, s.leap)
         s.began = now - s.base - s.per_sequence * s.decoding
@@ -336,7 +310,7 @@ def _end_step(f: Replicas, q: Ledger, r: int, now: float) -> None:
         f.crossing[r, _crossing_key(request, f.end_step[r, k], s.block)] += 1
         s.next_end = min(s.next_end, f.end_step[r, k])
     if s.ahead == 0:
-        _free_late(s)
+        free_late(s)
     s.decoding = s.joined
     if s.next_end <= s.steps:
         _retire(f, q, r, now)
@@ -356,7 +330,7 @@ def run(f: Replicas, q: Ledger, r: int, until: float) -> None:
 def pause(f: Replicas, r: int, now: float) -> None:
     """Bring replica r's books up to `now`."""
     s = f.state[r]
-    _touch(s, now)
+    touch(s, now)
     if s.busy_until != IDLE and s.leap > 1:
         steps = leap_steps(s, now - s.leap_from)
         if 0 < steps < s.leap:
@@ -370,7 +344,7 @@ def _refuse(s: Record, request: Record) -> int:
         return NO_OUTPUT
     if request.input + request.output > s.window:
         return BEYOND_WINDOW
-    if _blocks(request.input + request.output - 1, s.block) > s.blocks:
+    if whole_blocks(request.input + request.output - 1, s.block) > s.blocks:
         return BEYOND_CACHE
     return ACCEPTED
 
@@ -386,7 +360,7 @@ def send(f: Replicas, q: Ledger, r: int, i: int, now: float) -> None:
     request.refused = _refuse(s, request)
     if request.refused != ACCEPTED:
         return
-    _touch(s, now)
+    touch(s, now)
     request.sent = now
     request.kept = 0
     request.following = NONE

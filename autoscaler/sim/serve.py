@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numba import njit
 
-from autoscaler.sim import leap, prefix, replica, transfer
+from autoscaler.sim import books, leap, prefix, replica, transfer
 from autoscaler.sim.prefix import cached_tokens
 from autoscaler.sim.replica import pause, run, send
 from autoscaler.sim.state import NONE, PREFILL, IntArray, Ledger, Replicas
@@ -174,4 +174,4 @@ def _compiled(fingerprint: str) -> Callable[..., float]:
     return serve
 
 
-serve = _compiled(_fingerprint(leap, prefix, replica, transfer))
+serve = _compiled(_fingerprint(books, leap, prefix, replica, transfer))
