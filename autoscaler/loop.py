@@ -4,7 +4,14 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from autoscaler.core.outcome import Decisions, Forecasts, ServiceState, StartLead, State
+from autoscaler.core.outcome import (
+    Decisions,
+    FloatArray,
+    Forecasts,
+    ServiceState,
+    StartLead,
+    State,
+)
 from autoscaler.core.tick import tick
 from autoscaler.core.types import Observation, Policies
 from autoscaler.edge.artifacts import ServingModels
@@ -94,9 +101,18 @@ class Controller:
         """Take over recorded load, of some or all services."""
         self._forecaster.seed(history)
 
-    def restore(self, state: State) -> None:
-        """Remember what another controller, or this one before a restart, wrote down."""
+    def calibration(self) -> dict[str, FloatArray]:
+        """Return what was learned of each service's forecasts; for `restore`."""
+        return self._forecaster.calibration()
+
+    def restore(self, state: State, calibration: Mapping[str, FloatArray] | None = None) -> None:
+        """Remember what another controller, or this one before a restart, wrote down.
+
+        `calibration`: of the same generation of models, else it means nothing.
+        """
         self.state = state
+        if calibration is not None:
+            self._forecaster.restore(calibration)
 
     def begin_anew(self, service: str, current: Mapping[str, int], now_seconds: float) -> None:
         """Forget a service's damping: its windows begin now, with what runs.

@@ -203,6 +203,15 @@ class Forecaster:
                 other._forecast()
         return other
 
+    def calibration(self) -> dict[str, FloatArray]:
+        """Return how each service's quantiles were shifted, (L, Q), to be kept over a restart."""
+        return {} if self._online is None else self._online.shifts()
+
+    def restore(self, calibration: Mapping[str, FloatArray]) -> None:
+        """Go on with shifts that `calibration` returned, of services known now or later."""
+        if self._online is not None:
+            self._online.restore(calibration)
+
     def observe(self, observation: Observation) -> Mapping[str, Outlook]:
         """Add one interval and return the outlooks that hold now."""
         if self.history.observe(observation):

@@ -9,7 +9,7 @@ so a quantile that is passed more often than it should be rises until it is not.
 back to what the fit learned: what happened a day ago says little about a service's next hour.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import numpy as np
@@ -111,6 +111,7 @@ class Online:
         self.services = tuple(services)
         self._drift = Drift(len(self.services), model.leads_steps)
         self._step: int | None = None  # the newest that was learned from
+        self._restored: dict[str, FloatArray] = {}  # shifts of services that may come yet
 
     def forecast(self, values: FloatArray, end_seconds: float) -> LoadForecast:
         """Learn from what is new in `values` (S, T), then forecast as `LoadModel.forecast` does."""
@@ -132,6 +133,29 @@ class Online:
         """Return the same for other services; those that stay keep their drift."""
         place = {name: i for i, name in enumerate(self.services)}
         other = Online(self.model, services)
-        other._step = self._step
+        other._step, other._restored = self._step, self._restored
         other._drift = self._drift.take(np.array([place.get(s, -1) for s in services], np.int64))
+        other._put({s: n for s, n in self._restored.items() if s not in place})
         return other
+
+    def shifts(self) -> dict[str, FloatArray]:
+        """Return what was learned of each service, (L, Q): what must survive a restart."""
+        return dict(zip(self.services, self._drift.shift.copy(), strict=True))
+
+    def restore(self, shifts: Mapping[str, FloatArray]) -> None:
+        """Take over what another process learned, also of services that come later.
+
+        Of another shape (other leads), or not finite: as if nothing had been learned.
+        """
+        shape = self._drift.shift.shape[1:]
+        self._restored = {
+            name: np.clip(shift, -MAX_SHIFT, MAX_SHIFT)
+            for name, shift in shifts.items()
+            if shift.shape == shape and np.isfinite(shift).all()
+        }
+        self._put(self._restored)
+
+    def _put(self, shifts: Mapping[str, FloatArray]) -> None:
+        for row, name in enumerate(self.services):
+            if name in shifts:
+                self._drift.shift[row] = shifts[name]

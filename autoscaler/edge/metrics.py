@@ -47,7 +47,9 @@ class OperatorMetrics:
             self._tick.labels(phase)
         self._leader = self._gauge("leader", "1 if this process holds the Lease and may write.")
         self._info = self._gauge("model_info", "The models' generation in use.", ["generation"])
-        self._writes = self._counter("writes", "Writes to the API server and the decision log.", ["what", "result"])
+        self._writes = self._counter(
+            "writes", "Writes to the API server and the decision log.", ["what", "result"]
+        )
         self._errors = self._counter(
             "api_errors",
             "Requests that the API server refused or did not answer, each try.",

@@ -4,7 +4,9 @@ import logging
 import math
 from collections.abc import Iterable, Mapping
 
-from autoscaler.core.outcome import ServiceState, State
+import numpy as np
+
+from autoscaler.core.outcome import FloatArray, ServiceState, State
 from autoscaler.edge.clock import Clock
 from autoscaler.edge.kube.api import KubeApi, KubeConflict, KubeError
 from autoscaler.edge.kube.checkpoint import Checkpoint, CheckpointError, StartupRow, load, save
@@ -14,6 +16,7 @@ from autoscaler.operate.collect import Replicas, VariantKey
 
 log = logging.getLogger("foreserve")
 NAME = "foreserve-checkpoint"
+DECIMALS = 4  # of shifts, in widths of a forecast
 EVERY_SECONDS = 60.0
 KEEP_GONE_SECONDS = 3600.0  # a policy that comes back within it has its error budget again
 MAX_STARTS = 5000  # the newest: a fleet's start-up times of weeks
@@ -52,7 +55,7 @@ class Memory:
             log.warning("the checkpoint cannot be read, nothing is written: %s", error)
             return False
         if found is not None:
-            controller.restore(found.state)
+            controller.restore(found.state, _calibration(found, controller))
             self._authority = dict(found.authority)
             self.starts = tuple(dict.fromkeys((*found.startups, *self.starts)))[-MAX_STARTS:]
             self._doubtful = True
@@ -117,7 +120,14 @@ class Memory:
         elapsed = self._clock.monotonic()
         if not now and elapsed - self._written_at < EVERY_SECONDS:
             return None
-        checkpoint = Checkpoint(controller.state, self._authority, self.starts, self._clock.wall())
+        checkpoint = Checkpoint(
+            controller.state,
+            self._authority,
+            self.starts,
+            self._clock.wall(),
+            controller.models.generation,
+            {name: _rows(shift) for name, shift in controller.calibration().items()},
+        )
         self._written_at = elapsed  # one try a minute, also while it fails
         try:
             save(self._api, self._namespace, NAME, checkpoint)
@@ -127,6 +137,21 @@ class Memory:
         except (CheckpointError, KubeError) as error:
             return f"checkpoint: {error}"
         return ""
+
+
+def _rows(shift: FloatArray) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(row) for row in np.round(shift, DECIMALS).tolist())
+
+
+def _calibration(found: Checkpoint, controller: Controller) -> dict[str, FloatArray] | None:
+    """Return how forecasts were calibrated; None where other models made them."""
+    if found.generation != controller.models.generation:
+        return None
+    return {
+        name: np.array(rows, dtype=np.float64)
+        for name, rows in found.calibration.items()
+        if len({len(row) for row in rows}) == 1
+    }
 
 
 def _outdated(

@@ -4,7 +4,7 @@ import gzip
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,17 +56,26 @@ class AsNow:
     history_steps: int = 30
     scores: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def forecast(
-        self, services: Sequence[str], requests: Any, cutoff_seconds: float
-    ) -> LoadForecast:
-        leads = np.array([1, 5, 30, 60])
-        last = np.nan_to_num(requests[:, -1], nan=60.0)
-        growth = 1.0 + leads / 120.0
+    leads_steps: Any = field(default_factory=lambda: np.array([1, 5, 30, 60]))
+
+    def scaled(self, services: Any, values: Any, _start: float, at: Any) -> tuple[Any, Any]:
+        """Return the scale, which is one, and quantiles."""
+        del services
+        last = np.nan_to_num(values[at[0], at[1]], nan=60.0)
+        growth = 1.0 + self.leads_steps / 120.0
         spread = np.linspace(0.8, 1.2, len(QUANTILES))
-        values = last[:, None, None] * growth[None, :, None] * spread[None, None, :]
+        return self, last[:, None, None] * growth[None, :, None] * spread[None, None, :]
+
+    def span(self) -> "AsNow":
+        return self
+
+    def expand(self, quantiles: Any) -> Any:
+        return quantiles
+
+    def wrap(self, services: Sequence[str], cutoff_seconds: float, values: Any) -> LoadForecast:
         who = tuple(services)
         rules = ("fake",) * len(who)
-        return LoadForecast(who, cutoff_seconds, self.step_seconds, leads, values, rules)
+        return LoadForecast(who, cutoff_seconds, self.step_seconds, self.leads_steps, values, rules)
 
 
 def learned() -> ServingModels:
@@ -160,6 +169,29 @@ def test_without_any_kind_of_record_it_would_not(
     agreed = [r.agrees for r in replay(Policies({}, ()), learned(), read_log(plain)[1])]
     assert agreed[0]
     assert not all(agreed)
+
+
+@pytest.mark.usefixtures("world")
+def test_a_restart_keeps_the_calibration_of_the_same_models(double: ApiDouble) -> None:
+    time, script = Time(), load(3.0, 1.0)
+    first = Rig(double, script, time, models=learned())
+    first.turn(12, 15.0)  # whole steps: less than half of one measured is a gap
+    script.running = {f"{NAMESPACE}/chat": 30.0, f"{NAMESPACE}/code": 0.1}  # nobody foresaw it
+    first.turn(12, 15.0)
+    kept = first.controller.calibration()
+    assert any(np.abs(shift).max() > 0.01 for shift in kept.values())
+    first.memory.write(first.controller, now=True)
+    second = Rig(double, script, time, models=learned())
+    second.turn(1)
+    found = second.controller.calibration()
+    assert found.keys() == kept.keys()
+    for name, shift in kept.items():  # within a step: the turn has learned from one more, or none
+        assert np.abs(found[name] - shift).max() <= 0.03
+        assert np.abs(found[name]).max() > 0.01
+    others = replace(learned(), generation="g-other")
+    third = Rig(double, script, time, models=others)
+    third.turn(1)
+    assert all(not shift.any() for shift in third.controller.calibration().values())
 
 
 @pytest.mark.usefixtures("world")

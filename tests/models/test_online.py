@@ -102,3 +102,21 @@ def test_other_services_keep_their_drift(world: tuple[LoadModel, LoadSeries]) ->
     alone = online.covering(("b",)).forecast(y[1:, :221], 600.0 * 221).values
     both = online.forecast(y[:, :221], 600.0 * 221).values
     np.testing.assert_allclose(alone[0], both[1], rtol=1e-12)
+
+
+def test_what_was_learned_is_taken_over_also_by_services_that_come_later() -> None:
+    shift = np.full((len(LEADS), len(QUANTILES)), 0.25)
+
+    class Model:
+        leads_steps = LEADS
+
+    online = Online(Model(), ["a"])  # type: ignore[arg-type]
+    odd = {"wide": np.zeros((9, 9)), "nan": np.full_like(shift, np.nan)}
+    online.restore({"a": shift, "b": 8 * shift, **odd})
+    np.testing.assert_array_equal(online.shifts()["a"], shift)
+    more = online.covering(["b", "a", "c", "wide", "nan"]).shifts()
+    np.testing.assert_array_equal(more["a"], shift)
+    np.testing.assert_array_equal(more["b"], 1.0)  # within limits
+    assert not any(more[name].any() for name in ("c", "wide", "nan"))
+    more["a"][:] = 9.0  # a copy
+    np.testing.assert_array_equal(online.shifts()["a"], shift)

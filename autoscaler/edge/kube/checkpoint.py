@@ -15,7 +15,7 @@ import zlib
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -44,12 +44,17 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The operator's memory. `authority` is free text per service, whatever the writer needs."""
+    """The operator's memory. `authority` is free text per service, whatever the writer needs.
+
+    `calibration`: of each service's forecasts by the models `generation`: a row of quantiles' shifts a lead.
+    """
 
     state: State
     authority: Mapping[str, str]
     startups: tuple[StartupRow, ...]
     written_seconds: float
+    generation: str = ""
+    calibration: Mapping[str, tuple[tuple[float, ...], ...]] = field(default_factory=dict)
 
 
 def dump(checkpoint: Checkpoint) -> bytes:
