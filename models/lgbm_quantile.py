@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.quantiles import QUANTILES, FloatArray
+from models.trees import Forest
 
 FloatMatrix = NDArray[np.float32]
 ROUNDS = 100
@@ -41,12 +42,13 @@ MIN_LEAF_TAIL_ROWS = 1.5  # rows beyond the quantile that a leaf should hold
 
 
 class LgbmQuantile:
-    """N rows, F features, Q = len(QUANTILES). The target is a log ratio (features.Known.z)."""
+    """N rows, F features, Q = len(QUANTILES). The target is in scales (features.Known.u)."""
 
     def __init__(self, boosters: tuple[lgb.Booster, ...]) -> None:
         if len(boosters) != len(QUANTILES):
             raise ValueError(f"{len(QUANTILES)} boosters are needed, got {len(boosters)}")
         self._boosters = boosters
+        self._forest: Forest | None = None
 
     @classmethod
     def fit(
@@ -71,12 +73,12 @@ class LgbmQuantile:
         return cls(tuple(boosters))
 
     def predict(self, matrix: FloatMatrix) -> FloatArray:
-        """Return quantiles of the log ratio, shape (N, Q), never crossing."""
+        """Return quantiles in scales, shape (N, Q), never crossing."""
         if matrix.shape[0] == 0:
             return np.empty((0, len(QUANTILES)))
-        with ThreadPoolExecutor(WORKERS) as pool:
-            columns = list(pool.map(lambda b: b.predict(matrix, num_threads=1), self._boosters))
-        return np.sort(np.stack(columns, axis=1), axis=1)
+        if self._forest is None:  # laid out when it is first asked: a fit may never be
+            self._forest = Forest.of(self._boosters)
+        return np.sort(self._forest.predict(matrix), axis=1)
 
     def gain_ratios(self) -> FloatArray:
         """Return each feature's share of the gain of all splits, (F,), every quantile counting alike."""

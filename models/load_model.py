@@ -41,26 +41,36 @@ class Fitted:
     linear: LinearQuantile | None = None
     lgbm: LgbmQuantile | None = None
 
-    def quantiles(
-        self,
-        known: Known,
-        grid: Grid,
-        centres: FloatArray,
-        *,
-        trees: NDArray[np.bool_] | bool = True,
-    ) -> FloatArray:
+    def quantiles(self, seen: "Seen", *, trees: NDArray[np.bool_] | None = None) -> FloatArray:
         """Quantiles in scales, (R, L, 2, Q); zeros from a model not fitted, or not asked (`trees`, (R,))."""
-        origins, leads = known.leads_steps.shape
+        origins, leads = seen.known.leads_steps.shape
         out = np.zeros((origins, leads, len(CONTESTANTS) - len(RULES), len(QUANTILES)))
-        at = np.flatnonzero(np.isfinite(known.track.centre) & trees)
+        asked = np.isfinite(seen.known.track.centre)
+        at = np.flatnonzero(asked if trees is None else asked & trees)
         if self.linear is not None:
-            lines = self.linear.predict(line_columns(known, centres))
-            out[:, :, 0] = lines.reshape(origins, leads, -1)
+            out[:, :, 0] = self.linear.predict(seen.lines).reshape(origins, leads, -1)
         if self.lgbm is not None and at.size:
-            matrix = feature_matrix(known, grid).reshape(origins, leads, -1)
-            found = self.lgbm.predict(matrix[at].reshape(-1, matrix.shape[-1]))
+            matrix = seen.matrix.reshape(origins, leads, -1)
+            matrix = matrix if at.size == origins else matrix[at]
+            found = self.lgbm.predict(matrix.reshape(-1, matrix.shape[-1]))
             out[at, :, 1] = found.reshape(at.size, leads, -1)
         return out
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """All that the contestants read at R origins and L leads."""
+
+    known: Known
+    centres: FloatArray  # (R, L, C), of the rules
+    lines: FloatArray  # (R * L, G), for the linear regression
+    matrix: NDArray[np.float32]  # (R * L, F), for the trees
+
+    @classmethod
+    def of(cls, known: Known, grid: Grid) -> "Seen":
+        """Compute rules and features from what is known."""
+        centres = rule_centres(known, grid)
+        return cls(known, centres, line_columns(known, centres), feature_matrix(known, grid))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +150,12 @@ class LoadModel:
             scores=self.scores,
         )
 
+    def trees(self) -> LgbmQuantile:
+        """Return the global model. Raises ValueError where there was too little to fit one on."""
+        if self._learned.fitted.lgbm is None:
+            raise ValueError("this load model holds no trees: it was fitted on too little")
+        return self._learned.fitted.lgbm
+
     def feature_importances(self) -> dict[str, float]:
         """Share of the global model's gain by feature, summing to 1; empty without a global model."""
         if self._learned.fitted.lgbm is None:
@@ -196,22 +212,25 @@ class LoadModel:
         `services` names the service of each origin; `values` (S, T) begins at `start_seconds`.
         """
         known = look_back(values, start_seconds, self._grid, origins, self.leads_steps)
+        return known, self.quantiles(services, Seen.of(known, self._grid))
+
+    def quantiles(self, services: Sequence[str], seen: Seen) -> FloatArray:
+        """Return the calibrated quantiles in scales (R, L, Q) of the service of each origin."""
         row = self._rows(services)
         weights = self._serving[row]
-        u = np.einsum("rlkq,rk->rlq", self._contestants(known, row, weights), weights)
-        return known, self._learned.shift.apply(u, row)
+        u = np.einsum("rlkq,rk->rlq", self._contestants(seen, row, weights), weights)
+        return self._learned.shift.apply(u, row)
 
     def _rows(self, services: Sequence[str]) -> IntArray:
         unseen = len(self._row)
         return np.array([self._row.get(name, unseen) for name in services], dtype=np.int64)
 
-    def _contestants(self, known: Known, row: IntArray, weights: FloatArray) -> FloatArray:
+    def _contestants(self, seen: Seen, row: IntArray, weights: FloatArray) -> FloatArray:
         """Quantiles of every contestant in scales, (R, L, K, Q); who knows nothing says the level."""
-        learned = self._learned
-        centres = rule_centres(known, self._grid)
-        rules = rule_quantiles(centres, learned.rule_errors[row])
+        learned, known = self._learned, seen.known
+        rules = rule_quantiles(seen.centres, learned.rule_errors[row])
         asked = weights[:, CONTESTANTS.index(LGBM)] > 0
-        fitted = learned.fitted.quantiles(known, self._grid, centres, trees=asked)
+        fitted = learned.fitted.quantiles(seen, trees=asked)
         bounds = np.stack([np.zeros_like(known.base), known.span().most], axis=1)
         low, high = np.moveaxis(known.u(bounds), 1, 0)[..., None, None, None]
         every: FloatArray = np.clip(np.concatenate([rules, fitted], axis=2), low, high)

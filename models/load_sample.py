@@ -10,14 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.features import Grid, IntArray, feature_matrix, look_back
+from models.features import Grid, IntArray, look_back
 from models.frames import LOAD_NUMBERS, LoadSeries
-from models.linear_quantile import line_columns
-from models.load_model import CHUNK_ROWS, CONTESTANTS, Fitted
+from models.load_model import CHUNK_ROWS, CONTESTANTS, Fitted, Seen
 from models.quantiles import QUANTILES, FloatArray
-from models.simple_rules import RULES, rule_centres
+from models.simple_rules import RULES
 
-DEFAULT_LEADS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 45, 60, 90, 120)
+DEFAULT_LEADS = (1, 2, 3, 5, 8, 12, 20, 35, 60, 120)  # between them: LoadForecast.every_step
 MAX_DAYS = 28  # older load says little about tomorrow
 HELD_OUT_DAYS = 2
 HELD_OUT_RATIO = 0.25
@@ -134,8 +133,9 @@ def _gather(
         actual = known.u(truth(data.values, here, leads[part], until)).ravel()
         actual = np.clip(actual, -MAX_SCALES, MAX_SCALES)
         keep = np.isfinite(actual)
-        matrices.append(feature_matrix(known, data.grid)[keep])
-        columns.append(line_columns(known, rule_centres(known, data.grid))[keep])
+        seen = Seen.of(known, data.grid)
+        matrices.append(seen.matrix[keep])
+        columns.append(seen.lines[keep])
         targets.append(actual[keep])
         scales.append(np.repeat(known.track.scale, leads.shape[1])[keep])
         services.append(np.repeat(here[0], leads.shape[1])[keep])
@@ -196,9 +196,10 @@ def sample(data: Data, steps: IntArray, *, until: int, fitted: Fitted | None) ->
         here = row[part], at[part]
         known = look_back(data.values, data.start_seconds, data.grid, here, data.leads_steps)
         actual[part] = known.u(truth(data.values, here, known.leads_steps, until))
-        centres[part] = rule_centres(known, data.grid)
+        seen = Seen.of(known, data.grid)
+        centres[part] = seen.centres
         if fitted is not None:
-            own[part] = fitted.quantiles(known, data.grid, centres[part])
+            own[part] = fitted.quantiles(seen)
         state[:, part] = (
             known.track.scale,
             known.u(np.zeros(known.base.size)),

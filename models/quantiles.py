@@ -25,3 +25,17 @@ class LoadForecast:
     leads_steps: NDArray[np.int64]  # (L,), increasing, from 1
     values: FloatArray  # (S, L, Q)
     winner: tuple[str, ...]
+
+    def every_step(self) -> FloatArray:
+        """Return the forecast of every step up to the last lead, shape (S, leads_steps[-1], Q).
+
+        Between two leads it is interpolated linearly; before the first, the first holds. What that
+        costs in pinball loss, benchmarks/bench_forecast_speed.py prints.
+        """
+        steps = np.arange(1, int(self.leads_steps[-1]) + 1)
+        place = np.interp(steps, self.leads_steps, np.arange(self.leads_steps.size))
+        below = np.floor(place).astype(np.int64)
+        above = np.minimum(below + 1, self.leads_steps.size - 1)
+        share = (place - below)[np.newaxis, :, np.newaxis]
+        every: FloatArray = (1 - share) * self.values[:, below] + share * self.values[:, above]
+        return every
