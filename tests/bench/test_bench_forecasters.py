@@ -106,7 +106,7 @@ def test_the_tables_say_where_another_is_better(plan: bench.Plan) -> None:
     better = perfect + np.where(plan.row == 1, 0.5, 3.0)[:, None, None]
     text = bench.tables(plan, [ours, bench.Result("Rival", better, 0.25, 0.002, "theirs")])
     # three times our loss on one series, half of it on the other: the root of 1.5 in the mean
-    assert "| Rival | 1.22 | 1 of 2 | 100.0 % | 0.25 | 2.0 |" in text
+    assert "| Rival | 1.22 | 1.75 | 1 of 2 | 100.0 % | 0.25 | 2.0 |" in text
     assert "Where another is better: p/b (Rival, 2.00 times its loss)." in text
     assert "2 series in steps of 30 min, 20 cutoffs in their last 1 days, 2 steps ahead" in text
 
