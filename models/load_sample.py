@@ -16,7 +16,7 @@ from models.load_model import CHUNK_ROWS, CONTESTANTS, Fitted, Seen
 from models.quantiles import QUANTILES, FloatArray
 from models.simple_rules import RULES
 
-DEFAULT_LEADS = (1, 2, 3, 5, 8, 12, 20, 35, 60, 120)  # between them: LoadForecast.every_step
+DEFAULT_LEADS = (1, 2, 5, 10, 25, 60, 120)  # between them: LoadForecast.every_step
 MAX_DAYS = 28  # older load says little about tomorrow
 HELD_OUT_DAYS = 2
 HELD_OUT_RATIO = 0.25

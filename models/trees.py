@@ -25,9 +25,9 @@ class Forest(NamedTuple):
     tree_start: NDArray[np.int32]  # (T,), root of each tree
     depth: NDArray[np.int32]  # (T,)
     feature: NDArray[np.int32]  # (N,)
-    threshold: FloatArray  # (N,)
-    child: NDArray[np.int32]  # (2 N,): 2 n if the value is at most the threshold, else 2 n + 1
-    gap_left: NDArray[np.bool_]  # (N,), whether NaN goes to the first child
+    threshold: NDArray[np.float32]  # (N,), infinite for a leaf
+    child: NDArray[np.int32]  # (N,): taken if the value is at most the threshold, else the next one
+    gap_right: NDArray[np.bool_]  # (N,), whether NaN goes to the next one
     value: FloatArray  # (N,), of a leaf
 
     @classmethod
@@ -44,8 +44,8 @@ class Forest(NamedTuple):
             np.array(layout.starts, np.int32),
             np.array(layout.depths, np.int32),
             np.array(layout.features, np.int32),
-            np.array(layout.thresholds, np.float64),
-            np.array(layout.children, np.int32).ravel(),
+            _rounded_down(np.array(layout.thresholds, np.float64)),
+            np.array(layout.children, np.int32),
             np.array(layout.gaps, np.bool_),
             np.array(layout.values, np.float64),
         )
@@ -65,7 +65,7 @@ class _Layout:
         self.depths: list[int] = []
         self.features: list[int] = []
         self.thresholds: list[float] = []
-        self.children: list[tuple[int, int]] = []
+        self.children: list[int] = []
         self.gaps: list[bool] = []
         self.values: list[float] = []
 
@@ -85,14 +85,21 @@ class _Layout:
                 if split and node["decision_type"] != "<=":
                     raise ValueError(f"a split by '{node['decision_type']}' is not numeric")
                 self.features.append(int(node["split_feature"]) if split else 0)
-                self.thresholds.append(float(node["threshold"]) if split else 0.0)
-                self.gaps.append(_gap_left(node) if split else True)
+                self.thresholds.append(float(node["threshold"]) if split else np.inf)
+                self.gaps.append(split and not _gap_left(node))
                 self.values.append(0.0 if split else float(node["leaf_value"]))
-                left = below + len(following)
-                self.children.append((left, left + 1) if split else (here, here))
+                self.children.append(below + len(following) if split else here)
                 following += [node["left_child"], node["right_child"]] if split else []
             place, level = below, following
         self.depths.append(depth)
+
+
+def _rounded_down(threshold: FloatArray) -> NDArray[np.float32]:
+    """Return the largest float32 up to each threshold: the same float32 values pass it."""
+    most = float(np.finfo(np.float32).max)  # beyond lies no float32 but infinity, which is a leaf's
+    finite = np.where(np.isinf(threshold), threshold, np.clip(threshold, -most, most))
+    near = finite.astype(np.float32)
+    return np.where(near > threshold, np.nextafter(near, np.float32(-np.inf)), near)
 
 
 def _gap_left(node: Node) -> bool:
@@ -105,7 +112,8 @@ def _gap_left(node: Node) -> bool:
 @njit(nogil=True)
 def _descend(matrix: NDArray[np.float32], forest: Forest, out: FloatArray) -> None:
     """Add up the leaves of every model for every row into `out` (R, M)."""
-    feature, threshold, child = forest.feature, forest.threshold, forest.child
+    feature, threshold = forest.feature, forest.threshold
+    child, gap_right = forest.child, forest.gap_right
     at = np.empty(BLOCK_ROWS, np.int32)
     for first in range(0, matrix.shape[0], BLOCK_ROWS):
         rows = min(BLOCK_ROWS, matrix.shape[0] - first)
@@ -117,9 +125,7 @@ def _descend(matrix: NDArray[np.float32], forest: Forest, out: FloatArray) -> No
                     for k in range(rows):
                         n = at[k]
                         x = matrix[first + k, feature[n]]
-                        right = not (x <= threshold[n])
-                        if np.isnan(x):
-                            right = not forest.gap_left[n]
-                        at[k] = child[2 * n + np.int32(right)]
+                        right = (x > threshold[n]) | (np.isnan(x) & gap_right[n])
+                        at[k] = child[n] + np.int32(right)
                 for k in range(rows):
                     out[first + k, model] += forest.value[at[k]]
