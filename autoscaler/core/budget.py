@@ -22,6 +22,7 @@ GAIN = 2.0
 LEANEST = 2.5  # at most this many times the allowed share of misses is planned for
 SAFEST = 0.25  # at least this part of it: certainty costs without end
 LEAST_BIAS = 0.25  # of expected misses that come true: less is luck, and luck turns
+MOST_BIAS = 1.5
 MOST = 6.0  # times the allowed share: no plan expects more misses than this, whatever came true
 HOURS_OF_GRACE = 4.0  # requests at the recent rate that count as served at target, at the start
 SECONDS_PER_HOUR = 3600.0
@@ -63,13 +64,13 @@ def attained_ratio(hours: Sequence[BudgetHour], attainment: float, recent_rate_r
 def miss_bias(hours: Sequence[BudgetHour], attainment: float, recent_rate_rps: float) -> float:
     """Return how many requests miss for each that the plans expected to, the grace counted as one to one.
 
-    From 1 down to LEAST_BIAS. Never above: where more missed than was expected, the budget itself is
-    short, and that already makes the next plan safer.
+    From LEAST_BIAS to MOST_BIAS. Less far above 1: where more missed than was expected, the budget itself
+    is short, and that already makes the next plan safer.
     """
     grace = _grace_requests(hours, recent_rate_rps) * (1.0 - attainment)
     missed = sum(h.missed for h in hours) + grace
     foretold = sum(_foretold(h) for h in hours) + grace
-    return min(max(missed / foretold, LEAST_BIAS), 1.0)
+    return min(max(missed / foretold, LEAST_BIAS), MOST_BIAS)
 
 
 def _foretold(hour: BudgetHour) -> float:

@@ -7,6 +7,9 @@ from zoneinfo import ZoneInfo
 
 from autoscaler.core.types import Policy, ScalingRules, ScheduleWindow, ServiceObservation, Variant
 
+SETTLE_SECONDS = 120.0  # two forecasts: how long a little more must be needed
+LITTLE = 0.1  # of what runs, but at least one replica of LITTLE_FROM or more
+LITTLE_FROM = 2
 MAX_PERIOD_SECONDS = 1800.0  # the longest rate-limit period that a policy may name
 WAITING_PER_REPLICA = 1.0  # a queue longer than this, beside missed SLOs, is a backlog
 CONCURRENCY_PER_REPLICA = (
@@ -34,15 +37,21 @@ def stabilized(
 
 
 def lasting(
-    past: Holds, now_seconds: float, value: int, window_seconds: float
+    past: Holds, now_seconds: float, value: int, window_seconds: float, current: int
 ) -> tuple[Holds, int]:
-    """Return the updated window and its minimum: a scale-up waits until the demand has lasted.
+    """Return the updated window and what has lasted: a scale-up waits until the demand has.
 
+    The least count of the policy's window, and of SETTLE_SECONDS if that is but a little more than runs:
+    every forecast differs a little from the one before, and what follows each of them swings.
     No past at all (a controller that has just started) follows at once: too many is the safer error.
     """
-    kept = tuple((t, n) for t, n in past if t > now_seconds - window_seconds)
-    kept = (*kept, (now_seconds, value))
-    return kept, min(n for _, n in kept)
+    begin = now_seconds - max(window_seconds, SETTLE_SECONDS)
+    kept = (*((t, n) for t, n in past if t > begin), (now_seconds, value))
+    wanted = min(n for t, n in kept if t > now_seconds - window_seconds or t == now_seconds)
+    little = max(1, int(LITTLE * current)) if current >= LITTLE_FROM else 0
+    if current < wanted <= current + little:
+        wanted = min(n for t, n in kept if t > now_seconds - SETTLE_SECONDS)
+    return kept, wanted
 
 
 def remember_change(

@@ -101,12 +101,13 @@ def _raw(situation: Situation, variant: Variant, sizes: Sizes) -> _Raw:
 def _damped(situation: Situation, name: str, raw: _Raw, floor: int, now_seconds: float) -> _Damped:
     behavior, state = situation.policy.behavior, situation.state
     up = behavior.scale_up.stabilization_window_seconds
-    rises, future = guard.lasting(state.rises.get(name, ()), now_seconds, raw.future, up)
+    past, current = state.rises.get(name, ()), situation.current[name]
+    rises, future = guard.lasting(past, now_seconds, raw.future, up, current)
     future = max(future, raw.reactive, floor)
     hold = max(raw.hold, raw.reactive, floor, future)
     asked = 0 if situation.idle and not floor else hold
     down = behavior.scale_down.stabilization_window_seconds
-    past, current = state.holds.get(name, ()), situation.current[name]
+    past = state.holds.get(name, ())
     holds, steady = guard.stabilized(past, now_seconds, asked, down, current)
     return _Damped(future, steady, max(raw.present, raw.reactive), holds, rises)
 

@@ -138,3 +138,31 @@ def test_without_a_model_latency_leads_and_concurrency_only_fills_in(
     )
     observed = observation(h100=variant_seen).services[SERVICE]
     assert guard.unmodelled_replicas(policy(), observed, 4) == expected
+
+
+def test_a_little_more_must_be_needed_for_two_forecasts() -> None:
+    past: guard.Holds = ((0.0, 5),)
+    kept, wanted = guard.lasting(past, 15.0, 6, 0.0, 5)
+    assert wanted == 5  # one more of five: 5 was enough 15 s ago
+    for i in range(2, 9):
+        kept, wanted = guard.lasting(kept, 15.0 * i, 6, 0.0, 5)
+        assert wanted == (6 if 15.0 * i >= 120.0 else 5)  # the 5 at 0 s is two minutes old then
+
+
+@pytest.mark.parametrize(
+    ("current", "value"),
+    [
+        (1, 2),  # half of a pair is not a little
+        (5, 7),  # nor two of five
+        (20, 23),  # nor three of twenty
+        (5, 3),  # less is the hold's business
+    ],
+)
+def test_more_than_a_little_is_followed_at_once(current: int, value: int) -> None:
+    assert guard.lasting(((0.0, current),), 15.0, value, 0.0, current)[1] == value
+    assert guard.lasting((), 15.0, value, 0.0, current)[1] == value
+
+
+def test_two_of_twenty_are_a_little() -> None:
+    assert guard.lasting(((0.0, 20),), 15.0, 22, 0.0, 20)[1] == 20
+    assert guard.lasting((), 15.0, 22, 0.0, 20)[1] == 22  # just started: nothing is remembered
