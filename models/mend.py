@@ -47,6 +47,8 @@ def _is_number(frame: pd.DataFrame, column: str) -> bool:
 
 
 def _one_row_a_step(frame: pd.DataFrame, numbers: list[str]) -> tuple[pd.DataFrame, list[str]]:
+    if frame[KEYS].isna().any(axis=None):  # of no time or nobody's: refused as a whole later
+        return frame, []
     if not frame.duplicated(KEYS).any():  # the usual case, and there may be millions of rows
         return frame, []
     copies = frame.duplicated([*KEYS, *numbers])

@@ -10,8 +10,8 @@ of one model on one accelerator differ by 10 to 30 %.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib.resources import files
 from io import StringIO
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -86,7 +86,7 @@ def profile_names() -> tuple[str, ...]:
 
 @cache
 def _table() -> Mapping[str, Profile]:
-    text = (files("models") / "bundle" / TABLE).read_text(encoding="utf-8")
+    text = Path(__file__).with_name("bundle").joinpath(TABLE).read_text(encoding="utf-8")
     rows = pd.read_csv(StringIO(text)).to_dict("records")
     return {
         str(row["name"]): Profile(

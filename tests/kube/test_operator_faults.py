@@ -419,14 +419,14 @@ def test_nonsense_leaves_the_last_valid_generation_in_force(
         assert "spec.schedule[0].timeZone" in message
         assert "generation 1 stays in force" in message
         world.edit("chat", {"spec": {"variants": "all", "model": 7, "schedule": None}})
-        script.running[service] = 6 * PER_REPLICA
+        script.running[service] = 7 * PER_REPLICA
         rig.turn(2)
-        assert world.replicas("chat") == 6
+        assert world.replicas("chat") == 7
         assert "spec.variants" in world.condition("chat", "Ready")[2]
         after = Rig(kube, script, rig.time)  # a restart knows of no generation before
         script.running[service] = 9 * PER_REPLICA
         after.turn(2)
-        assert world.replicas("chat") == 6
+        assert world.replicas("chat") == 7
         assert world.condition("chat", "Ready")[1] == "InvalidSpec"
         kube.request("DELETE", f"{POLICIES.format(world.namespace)}/chat")
 
