@@ -5,8 +5,8 @@ so the leaves on its left are struck out; once all tests are made, the lowest bi
 leaf. No step waits for the one before it, so the processor tests many rows at once. The sums are those
 of LightGBM itself, bit by bit: the same leaves, in the same order, in float64.
 
-Source: Lucchese et al., QuickScorer, SIGIR 2015; Lucchese et al., Exploiting CPU SIMD Extensions to Speed-up Document
-Scoring with Tree Ensembles, SIGIR 2016.
+Source: Lucchese et al., QuickScorer (SIGIR 2015); with SIMD: Exploiting CPU SIMD Extensions to Speed-up
+Document Scoring with Tree Ensembles (SIGIR 2016).
 """
 
 from typing import Any, NamedTuple, Self
