@@ -172,7 +172,9 @@ def look_back(
     young = np.full(row.size, grid.history_steps) if young_steps is None else young_steps
     source = _Source(values, row, at, at - young + 1)
     steps = np.arange(-grid.window_steps + 1, 1)
-    recent = believable(source.take(at[:, np.newaxis] + steps))
+    recent = believable(
+        source.take(at[:, np.newaxis] + steps), lambda some: source.before(grid, some)
+    )
     newest = recent[:, ::-1]
     known = np.isfinite(newest)
     sums = np.cumsum(np.where(known, newest, 0.0), axis=1)
@@ -306,6 +308,12 @@ class _Source:
         inside = (step >= floor) & (step <= self.at[:, np.newaxis])
         got = self.values[self.row[:, np.newaxis], np.where(inside, step, 0)].astype(np.float64)
         return np.where(inside, got, np.nan)
+
+    def before(self, grid: Grid, some: IntArray) -> FloatArray:
+        """Return the largest value before the window of origins `some` (r,), NaN where none is known."""
+        part = _Source(self.values, self.row[some], self.at[some], self.oldest[some])
+        steps = np.arange(-grid.history_steps + 1, -grid.window_steps + 1)
+        return _extreme(part.take(part.at[:, np.newaxis] + steps), -np.inf)
 
 
 def _season(source: _Source, leads: IntArray, grid: Grid, days: int) -> Season:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from models.believable import HUNDREDFOLD, WITNESSES, believable
+from models.believable import HUNDREDFOLD, NEAR_RATIO, WITNESSES, believable
 from models.quantiles import FloatArray
 
 
@@ -30,11 +31,28 @@ def test_a_jump_of_fifty_times_is_believed_at_once(times: float) -> None:
     np.testing.assert_array_equal(believable(load), load)
 
 
-def test_a_jump_of_a_thousand_times_is_believed_from_its_fifth_step_on() -> None:
-    for steps in range(1, 8):
+def test_a_jump_of_a_thousand_times_is_believed_from_its_second_step_on() -> None:
+    for steps in range(1, 4):
         got = believable(window(*[1e4] * steps))
-        assert np.isnan(got[0, -steps:]).all() == (steps < WITNESSES)
-        assert np.isfinite(got[0, -steps:]).all() == (steps >= WITNESSES)
+        assert np.isnan(got[0, -steps:]).all() == (steps < 2)
+        assert np.isfinite(got[0, -steps:]).all() == (steps >= 2)
+
+
+def test_a_burst_like_one_of_the_days_before_is_believed_at_once() -> None:
+    load = np.concatenate([window(1e4), window(1e4), window(11.0)])
+
+    def earlier(rows: NDArray[np.int64]) -> FloatArray:
+        assert rows.tolist() == [0, 1]  # who has no burst is not asked
+        return np.array([9e3, np.nan])
+
+    got = believable(load, earlier)
+    np.testing.assert_array_equal(got[[0, 2]], load[[0, 2]])
+    assert np.isnan(got[1, -1])
+
+
+def test_two_spikes_of_different_size_do_not_speak_for_each_other() -> None:
+    got = believable(window(1e4, 1e6))
+    assert np.isnan(got[0, -2:]).tolist() == [False, True]  # 1e4 has a larger one beside it
 
 
 def test_a_load_that_wakes_from_zero_is_believed() -> None:
@@ -63,5 +81,7 @@ def test_the_quick_look_misses_nothing(seed: int, spread: float, steps: int) -> 
     for row in expected:
         positive = np.sort(row[row > 0])
         if positive.size >= WITNESSES:
-            row[row > HUNDREDFOLD * positive[-WITNESSES]] = np.nan
+            around = np.append(np.insert(np.nan_to_num(row), 0, 0.0), 0.0)
+            alone = np.maximum(around[:-2], around[2:]) < NEAR_RATIO * row
+            row[(row > HUNDREDFOLD * positive[-WITNESSES]) & alone] = np.nan
     np.testing.assert_array_equal(believable(load), expected)
