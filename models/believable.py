@@ -10,7 +10,6 @@ less than a hundred times all that the day has seen at once, and so is a burst l
 from collections.abc import Callable
 
 import numpy as np
-
 from numpy.typing import NDArray
 
 from models.quantiles import FloatArray

@@ -18,7 +18,8 @@ from models.quantiles import QUANTILES, FloatArray
 LOW, HIGH = QUANTILES.index(0.1), QUANTILES.index(0.9)
 MIN_WIDTH = 0.05  # scales: a narrower forecast is taken as this wide
 MAX_SHIFT = 2.0  # widths; more is not calibration but another model
-PRIOR_ERRORS = 1000.0  # the wider group's shift weighs as much as so many errors
+PRIOR_ERRORS = 4000.0  # the fleet's shift weighs as much as so many errors of one service
+FLEET_PRIOR_ERRORS = 1000.0  # ... and none at all as much as so many of the fleet's
 
 
 class Conformal:
@@ -32,8 +33,9 @@ class Conformal:
         """Learn from held-out `forecast` (S, N, L, Q) and `actual` (S, N, L), in scales, NaN = unknown."""
         score = (actual[..., np.newaxis] - forecast) / forecast_width(forecast)  # (S, N, L, Q)
         zero = np.zeros(len(QUANTILES))
-        fleet_all = _leant(np.concatenate(np.concatenate(score, axis=0), axis=0), zero)  # (Q,)
-        fleet = _leant(np.concatenate(score, axis=0), fleet_all)  # (L, Q)
+        every = np.concatenate(score, axis=0)
+        fleet_all = _leant(np.concatenate(every, axis=0), zero, FLEET_PRIOR_ERRORS)  # (Q,)
+        fleet = _leant(every, fleet_all, FLEET_PRIOR_ERRORS)  # (L, Q)
         by_origin = np.moveaxis(score, 1, 0)  # (N, S, L, Q)
         own_all = _leant(np.concatenate(np.moveaxis(score, 0, 2), axis=0), fleet_all)  # (S, Q)
         shift = _leant(by_origin, own_all[:, np.newaxis] + fleet - fleet_all)  # (S, L, Q)
@@ -57,10 +59,10 @@ def forecast_width(forecast: FloatArray) -> FloatArray:
     return np.maximum(forecast[..., HIGH] - forecast[..., LOW], MIN_WIDTH)[..., np.newaxis]
 
 
-def _leant(score: FloatArray, prior: FloatArray) -> FloatArray:
+def _leant(score: FloatArray, prior: FloatArray, errors: float = PRIOR_ERRORS) -> FloatArray:
     """Quantile q of column q over the first axis of (N, ..., Q) scores, leant on `prior` (..., Q)."""
     own = np.stack([known_quantiles(score[..., i], q) for i, q in enumerate(QUANTILES)], axis=-1)
     count = np.isfinite(score).sum(axis=0)
-    weight = count / (count + PRIOR_ERRORS)
+    weight = count / (count + errors)
     shift: FloatArray = weight * np.where(count > 0, own, 0.0) + (1 - weight) * prior
     return shift

@@ -13,13 +13,14 @@ global model serves them all, and its errors are in units of each service's own 
 Gaps are NaN: means, spreads and extremes skip them, and LightGBM takes NaN as it is.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.believable import believable
 from models.quantiles import FloatArray
+from models.schedule import Schedule, sampled_steps, schedule
 from models.tracking import SMALLEST, Track, follow, known_mean, ratio
 
 IntArray = NDArray[np.int64]
@@ -126,7 +127,12 @@ class Known:
     last: FloatArray  # (R,), newest known value of the window
     age_steps: FloatArray  # (R,), steps since that value
     base: FloatArray  # (R,), mean of the last LEVEL_SECONDS
+    most: FloatArray  # (R,), no forecast goes beyond
     track: Track
+    schedule: Schedule  # of yesterday and last week
+    anchor: (
+        FloatArray  # (R, K), where the trees start from: the level, or the same time on such a day
+    )
     yesterday: Season
     day_before: Season
     last_week: Season
@@ -144,8 +150,7 @@ class Known:
 
     def span(self) -> "Span":
         """Return what takes scaled values back to the target's unit."""
-        most = MAX_GROWTH_RATIO * _extreme(self.recent, -np.inf)
-        return Span(self.track.centre, self.track.scale, most)
+        return Span(self.track.centre, self.track.scale, self.most)
 
     def level(self, steps: int) -> FloatArray:
         """Mean of the newest `steps` steps, (R,); NaN where none of them is known."""
@@ -184,6 +189,11 @@ def look_back(
     whole = ratio(sums[:, -1], counts[:, -1])
     hours = -(-leads // grid.hour_steps)
     yesterday, last_week = _season(source, leads, grid, 1), _season(source, leads, grid, 7)
+    then = at[:, np.newaxis] + sampled_steps(grid.window_steps)
+    days = [source.take(then - span) for span in (grid.day_steps, grid.week_steps)]
+    clock = schedule(recent, np.stack(days, axis=2), leads, grid.level_steps)
+    track = follow(recent, _usual(yesterday, last_week))
+    track = replace(track, scale=clock.scale(track.scale))
     return Known(
         leads_steps=leads,
         target_seconds=np.float64(start_seconds) + (at[:, np.newaxis] + leads) * grid.step_seconds,
@@ -193,7 +203,10 @@ def look_back(
         last=_pick(newest, np.minimum(age, grid.window_steps - 1)),
         age_steps=age,
         base=np.where(np.isfinite(near), near, whole),
-        track=follow(recent, _usual(yesterday, last_week)),
+        most=MAX_GROWTH_RATIO * _extreme(recent, -np.inf),
+        track=track,
+        schedule=clock,
+        anchor=clock.anchor(track.centre, np.stack([yesterday.exact, last_week.exact], axis=2)),
         yesterday=yesterday,
         day_before=_season(source, leads, grid, 2),
         last_week=last_week,
@@ -286,6 +299,11 @@ def _lead_columns(known: Known) -> dict[str, FloatArray]:
         "week_ratio": known.u(yesterday_times_level(known, week)),
         "rise_week": rises["week"],
         "hour_ago": known.u(known.hour_ago),
+        "anchor": known.u(known.anchor),
+        "trust_day": known.schedule.trust[:, :, 0],
+        "trust_week": known.schedule.trust[:, :, 1],
+        "miss_day": _log(known.schedule.miss[:, 0] / known.track.scale),
+        "miss_week": _log(known.schedule.miss[:, 1] / known.track.scale),
         "hour_sin": np.sin(angle),
         "hour_cos": np.cos(angle),
         "hour_position": (known.target_seconds % HOUR_SECONDS) / HOUR_SECONDS,
@@ -339,6 +357,10 @@ def _usual(*seasons: Season) -> FloatArray:
         [*(s.level for s in seasons), *(x for s in seasons for x in s.smooth.T)]
     )
     return most
+
+
+def _log(x: FloatArray) -> FloatArray:
+    return np.log(np.maximum(x, SMALLEST))
 
 
 def _deviation(x: FloatArray) -> FloatArray:

@@ -133,10 +133,13 @@ def boost(
     leaf_rows: int = MIN_LEAF_ROWS,
 ) -> lgb.Booster:
     """Fit one quantile; the data set is not shared, so that boosters may be fitted side by side."""
-    least = max(
-        leaf_rows,
-        round(leaf_rows / MIN_LEAF_ROWS * MIN_LEAF_TAIL_ROWS / min(quantile, 1 - quantile)),
-    )
     data = lgb.Dataset(matrix, target, weight=weight, params=dict(parameters))
-    own = {**parameters, "alpha": quantile, "min_data_in_leaf": least}
-    return lgb.train(own, data, num_boost_round=rounds)
+    return lgb.train(at_quantile(parameters, quantile, leaf_rows), data, num_boost_round=rounds)
+
+
+def at_quantile(
+    parameters: Mapping[str, Any], quantile: float, leaf_rows: int = MIN_LEAF_ROWS
+) -> dict[str, Any]:
+    """Return LightGBM's parameters for one quantile: the rarer what lies beyond it, the larger a leaf."""
+    tail = leaf_rows / MIN_LEAF_ROWS * MIN_LEAF_TAIL_ROWS / min(quantile, 1 - quantile)
+    return {**parameters, "alpha": quantile, "min_data_in_leaf": max(leaf_rows, round(tail))}

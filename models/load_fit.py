@@ -6,6 +6,7 @@
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,20 +16,24 @@ from models.frames import LoadSeries
 from models.lgbm_quantile import MIN_ROWS, LgbmQuantile
 from models.linear_quantile import LinearQuantile
 from models.load_judge import TRUST_ERRORS, Verdict, judge
-from models.load_model import CANDIDATES, Fitted, Learned, LoadModel
+from models.load_model import CANDIDATES, CONTESTANTS, LGBM, LOCAL, Fitted, Learned, LoadModel
 from models.load_sample import (
     MAX_SCALES,
     Data,
     error_origins,
     held_out_origins,
+    own_rows,
     prepare,
+    rich_services,
     sample,
     training_rows,
 )
+from models.local_trees import LocalTrees, OwnRows
 from models.progress import Progress
 from models.quantiles import QUANTILES, FloatArray
 from models.simple_rules import RULES, error_quantiles, share_errors
 
+LEAST_OWN_WEIGHT = 0.05  # in the blend: trees with less are not worth their cost
 MIN_ORIGINS = 10  # held-out origins before a service's own scores are reported
 
 
@@ -44,12 +49,15 @@ def fit_load(
     report = progress or _silent
     steps = data.values.shape[1]
     first = _fit_models(data, data.split, "load model: held-out fit", report)
+    own = _fit_local(data, data.split, rich_services(data, data.split), first.lgbm)
+    first = replace(first, local=own)
     errors = sample(data, error_origins(data), until=data.split, fitted=None)
     seen = first if first.lgbm is not None else None
     held = sample(data, held_out_origins(data), until=steps, fitted=seen)
     table, _ = share_errors(*_error_table(errors.actual, errors.centres))
     days = (steps - data.split) / data.grid.day_steps
-    verdict = judge(held, table, days=days, fitted=first.lgbm is not None)
+    verdict = judge(held, table, days=days, fitted=first.lgbm is not None, own=_rows_of(first))
+    weights, earned = _earned(verdict.weights, verdict.winner)
     table, pool = share_errors(
         *_error_table(
             np.concatenate([errors.actual, held.actual], axis=1),
@@ -59,10 +67,11 @@ def fit_load(
     last = first
     if first.lgbm is not None:
         last = _fit_models(data, steps, "load model: final fit", report, line=first.linear)
+        last = replace(last, local=_fit_local(data, steps, earned, last.lgbm))
     learned = Learned(
         services=data.services,
         rule_errors=np.concatenate([table, pool[np.newaxis]]),
-        weights=verdict.weights,
+        weights=weights,
         winner=verdict.winner,
         fitted=last,
         shift=verdict.shift,
@@ -99,6 +108,34 @@ def _fit_models(
         done=lambda n: report(what, n, len(QUANTILES)),
     )
     return Fitted(linear, lgbm)
+
+
+def _fit_local(
+    data: Data, until: int, rows: IntArray, whole: LgbmQuantile | None
+) -> LocalTrees | None:
+    """Fit the trees of single services on targets before step `until`."""
+    if whole is None or rows.size == 0:
+        return None
+
+    def own(row: int) -> OwnRows | None:
+        found = own_rows(data, row, until)
+        return None if found is None else OwnRows(found.matrix, found.target, found.weight)
+
+    return LocalTrees.fit(rows, own, whole)
+
+
+def _rows_of(fitted: Fitted) -> frozenset[int]:
+    return frozenset() if fitted.local is None else frozenset(fitted.local.rows.tolist())
+
+
+def _earned(weights: FloatArray, winner: IntArray) -> tuple[FloatArray, IntArray]:
+    """Give small shares (S + 1, K) of own trees to the global ones; return who keeps its own, too."""
+    local, whole = CONTESTANTS.index(LOCAL), CONTESTANTS.index(LGBM)
+    keeps = (weights[:, local] >= LEAST_OWN_WEIGHT) | (winner == CANDIDATES.index(LOCAL))
+    out = weights.copy()
+    out[~keeps, whole] += out[~keeps, local]
+    out[~keeps, local] = 0.0
+    return out, np.flatnonzero(keeps)
 
 
 def _error_table(actual: FloatArray, centres: FloatArray) -> tuple[FloatArray, IntArray]:

@@ -12,14 +12,22 @@ from models.blend import fleet_weights, learn_weights
 from models.conformal import Conformal
 from models.empirical import known_quantiles
 from models.features import IntArray
-from models.load_model import BLEND, CANDIDATES, CONTESTANTS, LGBM, rule_quantiles, serving_weights
+from models.load_model import (
+    BLEND,
+    CANDIDATES,
+    CONTESTANTS,
+    LGBM,
+    LOCAL,
+    rule_quantiles,
+    serving_weights,
+)
 from models.load_sample import Sample
 from models.losses import pinball_losses
 from models.quantiles import QUANTILES, FloatArray
 from models.simple_rules import RULES
 
 PRIOR_DAYS = 4.0  # the fleet's verdict counts as much as so many held-out days of a service's own
-FIRST_WEIGHT = 0.7  # of LightGBM, before anything is known
+FIRST_WEIGHT = 0.7  # of trees, global and own together, before anything is known
 NOT_BLENDED = (
     "yesterday",
 )  # right for days, then off by whole levels: the ratio and the rise are not
@@ -30,6 +38,7 @@ BLOCKS = 8  # neighbouring origins err alike: differences are averaged over so m
 CERTAIN_ERRORS = 2.5  # standard errors by which one contestant must beat the blend to replace it
 TRUST_ERRORS = 1.0  # ... and by which what serves must beat the last value to be trusted
 NINETY = QUANTILES.index(0.9)
+NONE: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +63,7 @@ class _Service:
     scale: FloatArray  # (N,)
     low: FloatArray  # (N,)
     high: FloatArray  # (N,)
-    contestants: int  # the first so many compete
+    contestants: int  # the first so many compete: all, or all but the local one, or the rules
 
     def rows(self, part: slice) -> tuple[FloatArray, FloatArray]:
         """Forecasts (n, K, Q) and truth (n,) of some origins, in the target's unit."""
@@ -69,42 +78,45 @@ class _Service:
         return loss * self.scale[:, None]
 
 
-def judge(held: Sample, table: FloatArray, *, days: float, fitted: bool) -> Verdict:
+def judge(
+    held: Sample, table: FloatArray, *, days: float, fitted: bool, own: frozenset[int] = NONE
+) -> Verdict:
     """Compare contestants on the held-out sample. `table` (S, L, C, Q): the rules' errors before it.
 
-    The sample spans `days`. Without `fitted` the two models know nothing and do not compete.
+    The sample spans `days`. Without `fitted` the models know nothing and do not compete; the services that
+    have trees of their `own` are given by their row.
     """
     services, origins, leads = held.actual.shape
-    every = [_service(held, table, s) for s in range(services)]
+    every = [_service(held, table, s, own=s in own) for s in range(services)]
     count = np.isfinite(held.actual).any(axis=2).sum(axis=1)
     prior = _fleet(every, first_weights(fitted=fitted))
     share = days / (days + PRIOR_DAYS)  # neighbouring hours err alike: days are what counts
-    weights = np.stack([*(_weights(x, prior, slice(None), share) for x in every), prior])
+    shares = [_weights(x, prior, slice(None), share) for x in every]
+    weights = np.stack([*shares, _without_local(prior)])
     winner = np.full(services + 1, CANDIDATES.index(BLEND))
     served = np.zeros((services, origins, leads, len(QUANTILES)))
     crossed = np.zeros_like(served)
     alone = np.full((services, len(CONTESTANTS)), np.nan)
     gains, blend = np.full_like(alone, np.nan), np.full(services, np.nan)
-    for s, own in enumerate(every):
-        halves = _halves(origins)
-        for here, other in halves:
-            crossed[s, here] = _mix(own.forecast[here], _weights(own, prior, other, share))
-        alone[s], gains[s], blend[s] = _alone(own, crossed[s])
+    for s, one in enumerate(every):
+        for here, other in _halves(origins):
+            crossed[s, here] = _mix(one.forecast[here], _weights(one, prior, other, share))
+        alone[s], gains[s], blend[s] = _alone(one, crossed[s])
     relative = np.log(np.maximum(alone, 1e-9)) - np.log(np.maximum(blend, 1e-9))[:, None]
     fleet = known_quantiles(relative, 0.5)
     leant = share * relative + (1 - share) * fleet
-    for s, own in enumerate(every):
+    for s, one in enumerate(every):
         best = _certain(leant[s], gains[s])
         if best is not None:
             winner[s] = best
-            crossed[s] = own.forecast[:, :, best]
-        served[s] = _mix(own.forecast, serving_weights(weights, winner)[s])
+            crossed[s] = one.forecast[:, :, best]
+        served[s] = _mix(one.forecast, serving_weights(weights, winner)[s])
     shift = Conformal.fit(served, held.actual) if origins else Conformal.none(services, leads)
     final = _cross_calibrated(crossed, held.actual)
     losses = np.concatenate([alone, np.full((services, 1), np.nan)], axis=1)
     coverage, gain = np.full(services, np.nan), np.full(services, np.nan)
-    for s, own in enumerate(every):
-        losses[s, winner[s]], coverage[s], gain[s] = _account(own, final[s])
+    for s, one in enumerate(every):
+        losses[s, winner[s]], coverage[s], gain[s] = _account(one, final[s])
     return Verdict(weights, winner, shift, losses, count, coverage, gain)
 
 
@@ -114,16 +126,24 @@ def first_weights(*, fitted: bool) -> FloatArray:
     if not fitted:
         weight[: len(RULES)] = 1 / len(RULES)
         return weight
-    weight[:] = (1 - FIRST_WEIGHT) / (weight.size - 1 - len(NOT_BLENDED))
+    weight[:] = (1 - FIRST_WEIGHT) / (weight.size - 2 - len(NOT_BLENDED))
     weight[[CONTESTANTS.index(name) for name in NOT_BLENDED]] = 0.0
-    weight[CONTESTANTS.index(LGBM)] = FIRST_WEIGHT
+    weight[[CONTESTANTS.index(LGBM), CONTESTANTS.index(LOCAL)]] = FIRST_WEIGHT / 2
     return weight
 
 
-def _service(held: Sample, table: FloatArray, s: int) -> _Service:
+def _without_local(weight: FloatArray) -> FloatArray:
+    """Give the share of own trees to the global ones, (K,): they say the same where there are none."""
+    out = weight.copy()
+    out[CONTESTANTS.index(LGBM)] += out[CONTESTANTS.index(LOCAL)]
+    out[CONTESTANTS.index(LOCAL)] = 0.0
+    return out
+
+
+def _service(held: Sample, table: FloatArray, s: int, *, own: bool) -> _Service:
     origins = held.actual.shape[1]
     rules = rule_quantiles(held.centres[s], np.broadcast_to(table[s], (origins, *table[s].shape)))
-    fitted, contestants = held.fitted[s], len(CONTESTANTS)
+    fitted, contestants = held.fitted[s], len(CONTESTANTS) - (0 if own else 1)
     if fitted.shape[2] == 0:
         contestants = len(RULES)
         fitted = np.zeros((*rules.shape[:2], len(CONTESTANTS) - len(RULES), rules.shape[-1]))
@@ -148,7 +168,7 @@ def _weights(own: _Service, prior: FloatArray, part: slice, share: float) -> Flo
     """Weights of one service, learned on some of its origins and leant on the fleet's."""
     forecast, actual = own.rows(part)
     learned: FloatArray = share * learn_weights(forecast, actual, prior) + (1 - share) * prior
-    return learned
+    return learned if own.contestants == len(CONTESTANTS) else _without_local(learned)
 
 
 def _mix(forecast: FloatArray, weights: FloatArray) -> FloatArray:

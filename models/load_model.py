@@ -1,9 +1,9 @@
 """The load model: quantile forecasts of a target for many services at once.
 
-Contestants are the simple rules, a linear quantile regression and a LightGBM model, both global. Each
-service is served by a weighted blend of their quantiles, or by the one contestant that is better
-beyond doubt (models.load_judge), calibrated per lead. Forecasting is a pure function of the values
-passed in; models.online follows the coverage from step to step.
+Contestants are the simple rules, a linear quantile regression and a LightGBM model, both global, and
+trees of a service's own that correct the global ones. Each service is served by a weighted blend of their
+quantiles, or by the one contestant that is better beyond doubt (models.load_judge), calibrated per lead.
+Forecasting is a pure function of the values passed in; models.online follows the coverage from step to step.
 """
 
 import hashlib
@@ -22,27 +22,36 @@ from models.features import Grid, IntArray, Known, feature_matrix, feature_names
 from models.frames import LOAD_NUMBERS, LoadSeries
 from models.lgbm_quantile import LgbmQuantile
 from models.linear_quantile import LINE_EXTRAS, LinearQuantile, line_columns
+from models.local_trees import LocalTrees
+from models.mixture import mixed_quantiles
 from models.progress import Progress
 from models.quantiles import QUANTILES, FloatArray, LoadForecast
 from models.simple_rules import RULES, rule_centres
 
-LINEAR, LGBM, BLEND = "linear", "lightgbm", "blend"
-CONTESTANTS = (*RULES, LINEAR, LGBM)
+LINEAR, LGBM, LOCAL, BLEND = "linear", "lightgbm", "local", "blend"
+CONTESTANTS = (*RULES, LINEAR, LGBM, LOCAL)
 CANDIDATES = (*CONTESTANTS, BLEND)
 LEVEL = RULES.index("level")
-FORMAT = 2
+FORMAT = 3
 CHUNK_ROWS = 1024  # origins gathered at a time: bounds memory
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """The two fitted models; None where there was too little to learn from."""
+    """The fitted models; None where there was too little to learn from."""
 
     linear: LinearQuantile | None = None
     lgbm: LgbmQuantile | None = None
+    local: LocalTrees | None = None
 
-    def quantiles(self, seen: "Seen", *, trees: NDArray[np.bool_] | None = None) -> FloatArray:
-        """Quantiles in scales, (R, L, 2, Q); zeros from a model not fitted, or not asked (`trees`, (R,))."""
+    def quantiles(
+        self, seen: "Seen", row: IntArray, *, trees: NDArray[np.bool_] | None = None
+    ) -> FloatArray:
+        """Quantiles in scales, (R, L, M, Q), of the linear, the global and the local model.
+
+        `row` (R,) is the service of each origin. The anchor speaks for a model that is not fitted, or whose
+        `trees` (R,) are not asked; the global model for the local one of a service that has none.
+        """
         origins, leads = seen.known.leads_steps.shape
         out = np.zeros((origins, leads, len(CONTESTANTS) - len(RULES), len(QUANTILES)))
         asked = np.isfinite(seen.known.track.centre)
@@ -54,7 +63,16 @@ class Fitted:
             matrix = matrix if at.size == origins else matrix[at]
             found = self.lgbm.predict(matrix.reshape(-1, matrix.shape[-1]))
             out[at, :, 1] = found.reshape(at.size, leads, -1)
+            out[at, :, 2] = self._own(out[at, :, 1], row[at], matrix)
+        out += seen.known.u(seen.known.anchor)[:, :, np.newaxis, np.newaxis]
         return out
+
+    def _own(self, whole: FloatArray, row: IntArray, matrix: NDArray[np.float32]) -> FloatArray:
+        if self.local is None:
+            return whole
+        own = whole.copy()
+        self.local.add(own, row, matrix)
+        return np.sort(own, axis=-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,23 +236,17 @@ class LoadModel:
         """Return the calibrated quantiles in scales (R, L, Q) of the service of each origin."""
         row = self._rows(services)
         weights = self._serving[row]
-        u = np.einsum("rlkq,rk->rlq", self._contestants(seen, row, weights), weights)
+        learned, known = self._learned, seen.known
+        trees = weights[:, CONTESTANTS.index(LGBM)] + weights[:, CONTESTANTS.index(LOCAL)] > 0
+        fitted = learned.fitted.quantiles(seen, row, trees=trees)
+        rules = seen.centres, learned.rule_errors, LEVEL
+        low = known.u(np.zeros_like(known.base))
+        u = mixed_quantiles(rules, row, fitted, weights, (low, known.u(known.most)))
         return self._learned.shift.apply(u, row)
 
     def _rows(self, services: Sequence[str]) -> IntArray:
         unseen = len(self._row)
         return np.array([self._row.get(name, unseen) for name in services], dtype=np.int64)
-
-    def _contestants(self, seen: Seen, row: IntArray, weights: FloatArray) -> FloatArray:
-        """Quantiles of every contestant in scales, (R, L, K, Q); who knows nothing says the level."""
-        learned, known = self._learned, seen.known
-        rules = rule_quantiles(seen.centres, learned.rule_errors[row])
-        asked = weights[:, CONTESTANTS.index(LGBM)] > 0
-        fitted = learned.fitted.quantiles(seen, trees=asked)
-        bounds = np.stack([np.zeros_like(known.base), known.span().most], axis=1)
-        low, high = np.moveaxis(known.u(bounds), 1, 0)[..., None, None, None]
-        every: FloatArray = np.clip(np.concatenate([rules, fitted], axis=2), low, high)
-        return every
 
     def to_files(self) -> dict[str, bytes]:
         """Return the model as LightGBM text, JSON and npz."""
@@ -251,6 +263,7 @@ class LoadModel:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
         files = learned.fitted.lgbm.to_files() if learned.fitted.lgbm is not None else {}
+        files |= learned.fitted.local.to_files() if learned.fitted.local is not None else {}
         files["load.npz"] = buffer.getvalue()
         about = {
             "format": FORMAT,
@@ -262,6 +275,7 @@ class LoadModel:
             "features": list(feature_names(self._grid)),
             "lightgbm": learned.fitted.lgbm is not None,
             "linear": learned.fitted.linear is not None,
+            "local": learned.fitted.local is not None,
             "scores": self.scores,
             "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         }
@@ -274,17 +288,20 @@ class LoadModel:
         _check_bytes(files, about["sha256"])
         step_seconds = float(about["step_seconds"])
         arrays = _read_arrays(files, len(about["services"]), bool(about["linear"]))
-        lgbm, linear = None, None
+        lgbm, linear, local = None, None, None
+        features = len(feature_names(Grid(step_seconds)))
         if about["linear"]:
             linear = LinearQuantile(arrays["slope"], arrays["offset"])
         if about["lightgbm"]:
-            lgbm = LgbmQuantile.from_files(dict(files), len(feature_names(Grid(step_seconds))))
+            lgbm = LgbmQuantile.from_files(dict(files), features)
+        if about["local"]:
+            local = LocalTrees.from_files(files, features, len(about["services"]))
         learned = Learned(
             services=tuple(about["services"]),
             rule_errors=arrays["rule_errors"],
             weights=arrays["weights"],
             winner=arrays["winner"],
-            fitted=Fitted(linear, lgbm),
+            fitted=Fitted(linear, lgbm, local),
             shift=Conformal(arrays["shift"]),
         )
         return cls(
@@ -330,7 +347,9 @@ def _read_json(files: Mapping[str, bytes]) -> dict[str, Any]:
         raise ValueError(f"load model: file 'load.json' is not JSON ({error})") from error
     needed = ("format", "target", "step_seconds", "services", "candidates", "quantiles")
     missing = [
-        k for k in (*needed, "features", "lightgbm", "linear", "scores", "sha256") if k not in about
+        k
+        for k in (*needed, "features", "lightgbm", "linear", "local", "scores", "sha256")
+        if k not in about
     ]
     if missing:
         raise ValueError(f"load model: load.json: field '{missing[0]}' is missing")

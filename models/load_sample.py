@@ -24,6 +24,9 @@ HELD_OUT_RATIO = 0.25
 ERROR_DAYS = 5  # the rules' errors before the held-out part
 TRAIN_ROWS = 160_000
 TRAIN_LEADS = 4  # of each origin, drawn at random
+OWN_DAYS = 4  # of known steps before a service gets trees of its own
+OWN_SERVICES = 100  # with the most load get them: each costs a third of a second to fit
+OWN_ORIGINS = 1500
 YOUNG_RATIO = 0.1  # of the training origins see a shortened history
 HELD_OUT_ROWS = 600_000
 ERROR_ROWS = 3_000_000
@@ -50,7 +53,7 @@ class Rows:
 
     matrix: NDArray[np.float32]  # (N, F)
     columns: FloatArray  # (N, G)
-    target: FloatArray  # (N,)
+    target: FloatArray  # (N,), the truth less the anchor, in scales
     weight: FloatArray  # (N,)
 
 
@@ -59,7 +62,7 @@ class Sample:
     """Contestants and truth at common origins of all services, in scales from the level then."""
 
     centres: FloatArray  # (S, N, L, C), of the rules
-    fitted: FloatArray  # (S, N, L, 2, Q), of the two models
+    fitted: FloatArray  # (S, N, L, M, Q), of the fitted models
     actual: FloatArray  # (S, N, L)
     scale: FloatArray  # (S, N), in the target's unit
     low: FloatArray  # (S, N), no value lies below (0), in scales
@@ -111,6 +114,32 @@ def training_rows(data: Data, until: int) -> Rows | None:
     return _gather(data, origins, np.concatenate(leads), np.concatenate(young), until)
 
 
+def own_rows(data: Data, row: int, until: int) -> Rows | None:
+    """Draw rows of one service whose truth lies before step `until`; None if there are none."""
+    known = np.flatnonzero(np.isfinite(data.values[row, : until - 1]))
+    if known.size == 0:
+        return None
+    rng = np.random.default_rng([SEED + 1, zlib.crc32(data.services[row].encode())])
+    span = until - 1 - int(known[0])
+    at = known[0] + np.sort(rng.choice(span, size=min(OWN_ORIGINS, span), replace=False))
+    leads = _draw_leads(rng, data.leads_steps, at.size, min(TRAIN_LEADS, data.leads_steps.size))
+    whole = np.full(at.size, data.grid.history_steps)
+    return _gather(data, (np.full(at.size, row), at), leads, whole, until)
+
+
+def rich_services(data: Data, until: int) -> IntArray:
+    """Return the services with enough history before `until` for trees of their own, most load first cut.
+
+    None in a fleet of one: there the global model is its own.
+    """
+    known = np.isfinite(data.values[:, :until])
+    rich = np.flatnonzero(known.sum(axis=1) >= OWN_DAYS * data.grid.day_steps)
+    if len(data.services) == 1:
+        return rich[:0]
+    load = np.where(known, data.values[:, :until], 0.0).sum(axis=1)
+    return np.sort(rich[np.argsort(-load[rich], kind="stable")[:OWN_SERVICES]])
+
+
 def _draw_leads(rng: np.random.Generator, grid: IntArray, rows: int, each: int) -> IntArray:
     order = np.argsort(rng.random((rows, grid.size)), axis=1)[:, :each]
     return grid[np.sort(order, axis=1)]
@@ -131,7 +160,8 @@ def _gather(
         known = look_back(
             data.values, data.start_seconds, data.grid, here, leads[part], young_steps=young[part]
         )
-        actual = known.u(truth(data.values, here, leads[part], until)).ravel()
+        apart = truth(data.values, here, leads[part], until) - known.anchor
+        actual = (apart / known.track.scale[:, np.newaxis]).ravel()
         actual = np.clip(actual, -MAX_SCALES, MAX_SCALES)
         keep = np.isfinite(actual)
         seen = Seen.of(known, data.grid)
@@ -185,7 +215,7 @@ def _even(first: int, until: int, most: int) -> IntArray:
 
 
 def sample(data: Data, steps: IntArray, *, until: int, fitted: Fitted | None) -> Sample:
-    """Look back from `steps` of every service; the two models speak if `fitted` holds them."""
+    """Look back from `steps` of every service; the fitted models speak if `fitted` holds them."""
     services, leads = len(data.services), data.leads_steps.size
     row = np.repeat(np.arange(services), steps.size)
     at = np.tile(steps, services)
@@ -200,11 +230,11 @@ def sample(data: Data, steps: IntArray, *, until: int, fitted: Fitted | None) ->
         seen = Seen.of(known, data.grid)
         centres[part] = seen.centres
         if fitted is not None:
-            own[part] = fitted.quantiles(seen)
+            own[part] = fitted.quantiles(seen, here[0])
         state[:, part] = (
             known.track.scale,
             known.u(np.zeros(known.base.size)),
-            known.u(known.span().most),
+            known.u(known.most),
         )
     every = (centres, own, actual, *state)
     return Sample(*(a.reshape(services, steps.size, *a.shape[1:]) for a in every))

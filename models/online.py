@@ -6,7 +6,9 @@ with f the forecast that was given, w its width (q90 - q10) and a the shift in w
     a <- FORGET * a + RATE * (1[y > f] - (1 - q))
 
 so a quantile that is passed more often than it should be rises until it is not. FORGET pulls the shift
-back to what the fit learned: what happened a day ago says little about a service's next hour.
+back to what the fit learned: what happened a day ago says little about a service's next hour. A forecast
+that is right makes a wander, too, with variance RATE^2 q (1 - q) / (1 - FORGET^2): only what is more than
+CHANCE_ERRORS standard deviations away is acted on, and the rest, which would be noise, is not.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,10 +21,12 @@ from models.features import IntArray, Span
 from models.load_model import CHUNK_ROWS, LoadModel
 from models.quantiles import QUANTILES, FloatArray, LoadForecast
 
-RATE = 0.02
+RATE = 0.04
 FORGET = 0.995
 MAX_SHIFT = 1.0  # widths
+CHANCE_ERRORS = 2.0
 LEVELS = np.asarray(QUANTILES)
+CHANCE = CHANCE_ERRORS * RATE * np.sqrt(LEVELS * (1 - LEVELS) / (1 - FORGET**2))  # (Q,), widths
 
 
 class Drift:
@@ -48,7 +52,8 @@ class Drift:
 
     def correct(self, u: FloatArray, span: Span) -> FloatArray:
         """Return quantiles `u` (S, L, Q) shifted, in the target's unit."""
-        return span.expand(np.sort(u + self.shift * forecast_width(u), axis=-1))
+        beyond = np.sign(self.shift) * np.maximum(np.abs(self.shift) - CHANCE, 0.0)
+        return span.expand(np.sort(u + beyond * forecast_width(u), axis=-1))
 
     def remember(self, step: int, given: FloatArray) -> None:
         """Keep what was forecast at `step`, (S, L, Q), until its truth comes."""

@@ -36,6 +36,9 @@ class LoadForecast:
         place = np.interp(steps, self.leads_steps, np.arange(self.leads_steps.size))
         below = np.floor(place).astype(np.int64)
         above = np.minimum(below + 1, self.leads_steps.size - 1)
-        share = (place - below)[np.newaxis, :, np.newaxis]
-        every: FloatArray = (1 - share) * self.values[:, below] + share * self.values[:, above]
+        every: FloatArray = self.values.take(below, axis=1)
+        further = self.values.take(above, axis=1)
+        further -= every
+        further *= (place - below)[:, np.newaxis]
+        every += further
         return every

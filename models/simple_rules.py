@@ -27,6 +27,7 @@ RULES = (
     "last-value-and-rise",
     "smoothing",
     "smoothing-and-rise",
+    "by-the-clock",
 )
 SHORT_STEPS = 3
 MIN_ERRORS = 20  # fewer errors say nothing about a quantile
@@ -59,6 +60,7 @@ def rule_centres(known: Known, grid: Grid) -> FloatArray:
         "last-value-and-rise": last + 0.5 * (day.exact - day.now[:, np.newaxis]),
         "smoothing": smooth,
         "smoothing-and-rise": smooth + rise,
+        "by-the-clock": known.anchor,
     }
     return np.stack([np.broadcast_to(known.u(centres[r]), shape) for r in RULES], axis=-1)
 

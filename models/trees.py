@@ -56,11 +56,28 @@ class Forest(NamedTuple):
             np.array(layout.values, np.float64).reshape(-1, MOST_LEAVES),
         )
 
-    def predict(self, matrix: NDArray[np.float32]) -> FloatArray:
-        """Return each model's sum of leaves for rows (R, F), shape (R, M)."""
-        out = np.zeros((matrix.shape[0], self.model_start.size - 1))
-        _score(np.ascontiguousarray(matrix), self, out)
+    def predict(
+        self, matrix: NDArray[np.float32], models: tuple[int, int] | None = None
+    ) -> FloatArray:
+        """Return each model's sum of leaves for rows (R, F), shape (R, M); of some `models` only if given."""
+        first, until = (0, self.model_start.size - 1) if models is None else models
+        out = np.zeros((matrix.shape[0], until - first))
+        _score(np.ascontiguousarray(matrix), self, first, out)
         return out
+
+    def check(self, features: int) -> None:
+        """Raise ValueError where a table that was read from a file does not fit the others."""
+        tests, trees = self.feature.size, self.test_start.size - 1
+        whole = (
+            all(x.shape == (tests,) for x in (self.threshold, self.gap_fails, self.kept))
+            and self.value.shape == (trees, MOST_LEAVES)
+            and _rises(self.test_start, tests)
+            and _rises(self.model_start, trees)
+            and bool(((self.feature >= 0) & (self.feature < features)).all())
+            and bool((self.kept > 0).all())
+        )
+        if not whole:
+            raise ValueError("the tables of a forest do not fit each other")
 
 
 class _Layout:
@@ -103,6 +120,17 @@ class _Layout:
         self._add(node["right_child"], leaves)
 
 
+def _rises(start: NDArray[np.int32], until: int) -> bool:
+    """Whether `start` goes from 0 to `until` and never back."""
+    return bool(
+        start.ndim == 1
+        and start.size
+        and start[0] == 0
+        and start[-1] == until
+        and (np.diff(start) >= 0).all()
+    )
+
+
 def _rounded_down(threshold: FloatArray) -> NDArray[np.float32]:
     """Return the largest float32 up to each threshold: the same float32 values pass it."""
     most = float(np.finfo(np.float32).max)  # beyond lies no float32 but infinity
@@ -118,8 +146,8 @@ def _gap_left(node: Node) -> bool:
 
 
 @njit(nogil=True)
-def _score(matrix: NDArray[np.float32], forest: Forest, out: FloatArray) -> None:
-    """Add up the leaves of every model for every row into `out` (R, M)."""
+def _score(matrix: NDArray[np.float32], forest: Forest, first_model: int, out: FloatArray) -> None:
+    """Add up the leaves of M models from the first on, for every row, into `out` (R, M)."""
     block = np.zeros((matrix.shape[1], BLOCK_ROWS), np.float32)  # a feature's values side by side
     left = np.empty(BLOCK_ROWS, np.uint32)
     every = np.uint32(ALL_LEAVES)
@@ -128,7 +156,8 @@ def _score(matrix: NDArray[np.float32], forest: Forest, out: FloatArray) -> None
         for k in range(rows):
             for f in range(matrix.shape[1]):
                 block[f, k] = matrix[first + k, f]
-        for model in range(forest.model_start.size - 1):
+        for m in range(out.shape[1]):
+            model = first_model + m
             for tree in range(forest.model_start[model], forest.model_start[model + 1]):
                 left[:] = every
                 for n in range(forest.test_start[tree], forest.test_start[tree + 1]):
@@ -143,4 +172,4 @@ def _score(matrix: NDArray[np.float32], forest: Forest, out: FloatArray) -> None
                 for k in range(rows):
                     lowest = left[k] & (~left[k] + np.uint32(1))
                     place = np.uint32(lowest * np.uint32(PLACE_FACTOR)) >> np.uint32(PLACE_SHIFT)
-                    out[first + k, model] += forest.value[tree, place]
+                    out[first + k, m] += forest.value[tree, place]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.load_judge import NOT_BLENDED, first_weights, judge
-from models.load_model import BLEND, CANDIDATES, CONTESTANTS, LGBM
+from models.load_model import BLEND, CANDIDATES, CONTESTANTS, LGBM, LOCAL
 from models.load_sample import Sample
 from models.quantiles import QUANTILES
 from models.simple_rules import RULES
@@ -14,15 +14,19 @@ ORIGINS, LEADS = 200, 2
 
 
 def world(
-    services: int, off: dict[int, float], *, fitted: bool = True
+    services: int, off: dict[int, float], *, fitted: bool = True, own: float = 0.5
 ) -> tuple[Sample, np.ndarray]:
-    """Level 100, noise 1. Trees know the spread; rules are off by 3, but `level` as `off` says."""
+    """Level 100, noise 1. Trees know the spread; rules are off by 3, but `level` as `off` says.
+
+    The trees of services' own are off by `own`, the global ones by 0.5.
+    """
     rng = np.random.default_rng(4)
     shape = (services, ORIGINS, LEADS)
     centres = np.full((*shape, len(RULES)), 3.0)
     for s in range(services):
         centres[s, :, :, RULES.index("level")] = off.get(s, 3.0)
-    models = np.broadcast_to(SHAPE + 0.5, (*shape, 2 if fitted else 0, len(QUANTILES)))
+    each = np.stack([SHAPE + 0.5, SHAPE + 0.5, SHAPE + own])[: 3 if fitted else 0]
+    models = np.broadcast_to(each, (*shape, *each.shape))
     flat = np.ones((services, ORIGINS))
     sample = Sample(centres, models, rng.normal(0.0, 1.0, shape), flat, -100 * flat, 200 * flat)
     errors = np.broadcast_to(SHAPE, (services, LEADS, len(RULES), len(QUANTILES)))
@@ -50,6 +54,19 @@ def test_a_lucky_weekend_does_not_promote_and_a_month_does() -> None:
     assert (sure.winner[1:] == CANDIDATES.index(BLEND)).all()
 
 
+def test_trees_of_its_own_get_the_weight_that_they_earn() -> None:
+    local = CONTESTANTS.index(LOCAL)
+    held, errors = world(4, {}, own=0.0)
+    verdict = judge(held, errors, days=2.0, fitted=True, own=frozenset({0, 2}))
+    assert (verdict.weights[[0, 2], local] > 0.5).all()
+    np.testing.assert_array_equal(verdict.weights[[1, 3, 4], local], 0.0)  # 4: services never seen
+    assert np.isfinite(verdict.losses[0, local])
+    assert np.isnan(verdict.losses[1, local])
+    held, errors = world(4, {}, own=2.0)
+    worse = judge(held, errors, days=2.0, fitted=True, own=frozenset({0, 2}))
+    assert (worse.weights[:, local] < 0.1).all()
+
+
 def test_models_that_were_not_fitted_do_not_compete() -> None:
     held, errors = world(2, {}, fitted=False)
     verdict = judge(held, errors, days=2.0, fitted=False)
@@ -69,7 +86,11 @@ def test_nothing_held_out_leaves_the_prior() -> None:
         held.high,
     )
     verdict = judge(none, errors, days=0.0, fitted=True)
-    np.testing.assert_allclose(verdict.weights[0], first_weights(fitted=True))
+    first = dict(zip(CONTESTANTS, first_weights(fitted=True), strict=True))
+    expected = [*first.values()]
+    expected[CONTESTANTS.index(LGBM)] += expected[-1]  # nobody has trees of its own
+    expected[-1] = 0.0
+    np.testing.assert_allclose(verdict.weights[0], expected)
     assert np.isnan(verdict.losses[:, :-1]).all()
     assert np.isnan(verdict.lead_over_last).all()
     assert verdict.origins.tolist() == [0, 0]

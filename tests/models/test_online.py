@@ -6,7 +6,7 @@ import pytest
 from models.features import Span
 from models.frames import LoadSeries
 from models.load_model import LoadModel
-from models.online import RATE, Drift, Online, walk
+from models.online import CHANCE, RATE, Drift, Online, walk
 from models.quantiles import QUANTILES
 
 NINETY = QUANTILES.index(0.9)
@@ -29,6 +29,15 @@ def test_one_truth_by_hand() -> None:
     np.testing.assert_array_equal(drift.shift[:, 1], 0.0)  # lead 3 has not come
     drift.settle(13, np.array([0.0, 0.0]))
     assert (drift.shift[:, 1] < 0).all()
+
+
+def test_what_may_be_chance_is_not_acted_on() -> None:
+    drift = Drift(2, LEADS)
+    u = np.broadcast_to(SHAPE, (2, 2, len(QUANTILES)))
+    drift.shift[0], drift.shift[1] = CHANCE, -CHANCE
+    np.testing.assert_allclose(drift.correct(u, UNIT), 100 + u)
+    drift.shift[0] += 0.1  # a tenth of the width from q10 to q90, 2.5632
+    np.testing.assert_allclose(drift.correct(u, UNIT)[0], 100 + u[0] + 0.25632)
 
 
 @pytest.mark.parametrize("spread", [0.4, 3.0])
@@ -71,8 +80,9 @@ def world() -> tuple[LoadModel, LoadSeries]:
 
 def test_a_walk_is_the_same_as_going_step_by_step(world: tuple[LoadModel, LoadSeries]) -> None:
     model, series = world
-    y = series.values[:, :, 0]
+    y = series.values[:, :, 0].copy()
     steps = np.arange(200, 230)
+    y[:, 200:] *= np.linspace(1.0, 8.0, 60)  # rises faster than was ever seen: quantiles are passed
     walked = walk(model, series.services, y, 0.0, (steps, steps))
     online = Online(model, series.services)
     single = [online.forecast(y[:, : s + 1], 600.0 * (s + 1)).values for s in steps]
