@@ -28,6 +28,7 @@ from models.simple_rules import RULES
 
 PRIOR_DAYS = 4.0  # the fleet's verdict counts as much as so many held-out days of a service's own
 FIRST_WEIGHT = 0.7  # of trees, global and own together, before anything is known
+MOST_OWN_RATIO = 0.5  # of the trees' weight: a service's own history is short, the fleet's is not
 NOT_BLENDED = (
     "yesterday",
 )  # right for days, then off by whole levels: the ratio and the rise are not
@@ -92,7 +93,7 @@ def judge(
     prior = _fleet(every, first_weights(fitted=fitted))
     share = days / (days + PRIOR_DAYS)  # neighbouring hours err alike: days are what counts
     shares = [_weights(x, prior, slice(None), share) for x in every]
-    weights = np.stack([*shares, _without_local(prior)])
+    weights = np.stack([*shares, _with_local(prior, 0.0)])
     winner = np.full(services + 1, CANDIDATES.index(BLEND))
     served = np.zeros((services, origins, leads, len(QUANTILES)))
     crossed = np.zeros_like(served)
@@ -132,11 +133,12 @@ def first_weights(*, fitted: bool) -> FloatArray:
     return weight
 
 
-def _without_local(weight: FloatArray) -> FloatArray:
-    """Give the share of own trees to the global ones, (K,): they say the same where there are none."""
-    out = weight.copy()
-    out[CONTESTANTS.index(LGBM)] += out[CONTESTANTS.index(LOCAL)]
-    out[CONTESTANTS.index(LOCAL)] = 0.0
+def _with_local(weight: FloatArray, most_ratio: float) -> FloatArray:
+    """Give own trees at most so much of the trees' weight (K,), and the rest to the global ones."""
+    whole, local = CONTESTANTS.index(LGBM), CONTESTANTS.index(LOCAL)
+    out, trees = weight.copy(), weight[whole] + weight[local]
+    out[local] = min(weight[local], most_ratio * trees)
+    out[whole] = trees - out[local]
     return out
 
 
@@ -168,7 +170,7 @@ def _weights(own: _Service, prior: FloatArray, part: slice, share: float) -> Flo
     """Weights of one service, learned on some of its origins and leant on the fleet's."""
     forecast, actual = own.rows(part)
     learned: FloatArray = share * learn_weights(forecast, actual, prior) + (1 - share) * prior
-    return learned if own.contestants == len(CONTESTANTS) else _without_local(learned)
+    return _with_local(learned, MOST_OWN_RATIO if own.contestants == len(CONTESTANTS) else 0.0)
 
 
 def _mix(forecast: FloatArray, weights: FloatArray) -> FloatArray:

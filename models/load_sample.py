@@ -15,6 +15,7 @@ from models.frames import LOAD_NUMBERS, LoadSeries
 from models.load_model import CHUNK_ROWS, CONTESTANTS, Fitted, Seen
 from models.quantiles import QUANTILES, FloatArray
 from models.simple_rules import RULES
+from models.tracking import SMALLEST
 
 # Seven leads would be twice as fast, but cost the demo a thousandth of its attainment.
 DEFAULT_LEADS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 45, 60, 90, 120)
@@ -24,7 +25,7 @@ HELD_OUT_RATIO = 0.25
 ERROR_DAYS = 5  # the rules' errors before the held-out part
 TRAIN_ROWS = 160_000
 TRAIN_LEADS = 4  # of each origin, drawn at random
-OWN_DAYS = 4  # of known steps before a service gets trees of its own
+OWN_DAYS = 4.0  # of load, before a service gets trees of its own
 OWN_SERVICES = 100  # with the most load get them: each costs a third of a second to fit
 OWN_ORIGINS = 1500
 YOUNG_RATIO = 0.1  # of the training origins see a shortened history
@@ -128,16 +129,20 @@ def own_rows(data: Data, row: int, until: int) -> Rows | None:
 
 
 def rich_services(data: Data, until: int) -> IntArray:
-    """Return the services with enough history before `until` for trees of their own, most load first cut.
+    """Return the services with enough history before `until` for trees of their own; of many, the busiest.
 
-    None in a fleet of one: there the global model is its own.
+    Days are counted by their load, (sum d)^2 / sum d^2: ten idle days and one burst tell of one day. A fleet
+    of one has none: there the global model is its own.
     """
-    known = np.isfinite(data.values[:, :until])
-    rich = np.flatnonzero(known.sum(axis=1) >= OWN_DAYS * data.grid.day_steps)
-    if len(data.services) == 1:
-        return rich[:0]
-    load = np.where(known, data.values[:, :until], 0.0).sum(axis=1)
-    return np.sort(rich[np.argsort(-load[rich], kind="stable")[:OWN_SERVICES]])
+    whole = until - until % data.grid.day_steps
+    if len(data.services) == 1 or whole == 0:
+        return np.empty(0, np.int64)
+    known = np.nan_to_num(data.values[:, until - whole : until])
+    daily = known.reshape(known.shape[0], -1, data.grid.day_steps).sum(axis=2)
+    days = daily.sum(axis=1) ** 2 / np.maximum((daily**2).sum(axis=1), SMALLEST)
+    rich = np.flatnonzero(days >= OWN_DAYS)
+    busiest = rich[np.argsort(-daily[rich].sum(axis=1), kind="stable")[:OWN_SERVICES]]
+    return np.sort(busiest)
 
 
 def _draw_leads(rng: np.random.Generator, grid: IntArray, rows: int, each: int) -> IntArray:

@@ -58,7 +58,7 @@ def test_trees_of_its_own_get_the_weight_that_they_earn() -> None:
     local = CONTESTANTS.index(LOCAL)
     held, errors = world(4, {}, own=0.0)
     verdict = judge(held, errors, days=2.0, fitted=True, own=frozenset({0, 2}))
-    assert (verdict.weights[[0, 2], local] > 0.5).all()
+    assert (verdict.weights[[0, 2], local] > 0.4).all()  # at most half of the trees'
     np.testing.assert_array_equal(verdict.weights[[1, 3, 4], local], 0.0)  # 4: services never seen
     assert np.isfinite(verdict.losses[0, local])
     assert np.isnan(verdict.losses[1, local])

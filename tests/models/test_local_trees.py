@@ -110,14 +110,18 @@ def fleet(services: int, days: float, step: float = 3600.0) -> LoadSeries:
 
 
 def test_history_and_load_decide_who_may_have_trees() -> None:
-    series = fleet(3, OWN_DAYS + 1)
-    series.values[1, : series.values.shape[1] // 2] = np.nan
+    series = fleet(4, OWN_DAYS + 2)
+    steps = series.values.shape[1]
+    series.values[1, : steps // 2] = np.nan  # three days
+    series.values[2] *= 0.01
+    series.values[2, -24:] *= 1e4  # one day of a burst: six days of which one counts
     data = prepare(series, "requests", (1, 2))
-    assert rich_services(data, data.values.shape[1]).tolist() == [0, 2]
-    assert rich_services(data, (OWN_DAYS - 1) * 24).size == 0
+    assert rich_services(data, steps).tolist() == [0, 3]
+    assert rich_services(data, round(OWN_DAYS - 1) * 24).size == 0
+    assert rich_services(data, 5).size == 0
     alone = prepare(fleet(1, 9), "requests", (1, 2))
     assert rich_services(alone, alone.values.shape[1]).size == 0  # the global model is its own
-    many = prepare(fleet(OWN_SERVICES + 5, OWN_DAYS), "requests", (1,))
+    many = prepare(fleet(OWN_SERVICES + 5, OWN_DAYS + 1), "requests", (1,))
     chosen = rich_services(many, many.values.shape[1])
     assert chosen.tolist() == list(range(5, OWN_SERVICES + 5))  # those with the most load
 
