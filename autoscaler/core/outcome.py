@@ -121,6 +121,8 @@ class ServiceDecision:
     shortfall_ratio: float  # share of the requirement that did not fit
     cost_usd_per_hour: float
     trusted: bool
+    # in mode Keda: requests that a replica holds within the SLO, of variants whose speed is known
+    replica_concurrency: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,13 @@ import numpy as np
 
 from autoscaler.core.assess import Situation
 from autoscaler.core.choose import Choice
+from autoscaler.core.concurrency import concurrency_within_slo
 from autoscaler.core.drift import in_words
 from autoscaler.core.needs import COVER_SLACK
 from autoscaler.core.outcome import FloatArray, ServiceDecision
 from autoscaler.core.prices import Prices
 from autoscaler.core.sizing import Evaluation, Sizes, evaluate
-from autoscaler.core.types import Policy
+from autoscaler.core.types import Mode, Policy
 from models.phases import phases_of
 
 
@@ -43,10 +44,31 @@ def report(
         for lane, n in parts.counts.items():
             counts[lane], share[lane] = n, parts.shares[lane]
     evaluation = evaluate(sizes, counts, share)
+    held = _held(situations, sizes, counts)
     return {
-        name: _decision(situation, choices[name], divided[name], sizes, evaluation, prices)
+        name: _decision(
+            situation, choices[name], divided[name], sizes, evaluation, prices, held.get(name, {})
+        )
         for name, situation in situations.items()
     }
+
+
+def _held(
+    situations: Mapping[str, Situation], sizes: Sizes, counts: FloatArray
+) -> dict[str, dict[str, float]]:
+    """Return what a replica of each variant holds within the SLO, of the services that KEDA scales."""
+    asked = {
+        sizes.lanes[name, v.name]: (name, v.name)
+        for name, s in situations.items()
+        if s.policy.behavior.mode is Mode.KEDA
+        for v in s.policy.variants
+        if (name, v.name) in sizes.lanes
+    }
+    out: dict[str, dict[str, float]] = {}
+    for lane, requests in concurrency_within_slo(sizes, counts, asked).items():
+        service, variant = asked[lane]
+        out.setdefault(service, {})[variant] = requests
+    return out
 
 
 def _divide(situation: Situation, choice: Choice, sizes: Sizes) -> _Shares:
@@ -75,6 +97,7 @@ def _decision(
     sizes: Sizes,
     evaluation: Evaluation,
     prices: Prices,
+    held: Mapping[str, float],
 ) -> ServiceDecision:
     policy = situation.policy
     values, quantiles = _horizon_quantiles(situation)
@@ -103,6 +126,7 @@ def _decision(
         shortfall_ratio=choice.shortfall_ratio,
         cost_usd_per_hour=prices.cost_usd_per_hour(policy.variants, choice.counts),
         trusted=situation.outlook is not None and situation.outlook.trusted,
+        replica_concurrency=held,
     )
 
 

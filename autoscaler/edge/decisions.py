@@ -7,6 +7,7 @@ from typing import Any
 
 from autoscaler.core.outcome import Decisions, ServiceDecision
 
+BY_VARIANT = ("variants", "replica_concurrency")
 RATIO_DECIMALS = 9  # of what is computed; enough to replay, short enough to read
 
 
@@ -25,11 +26,16 @@ def dump_line(content: dict[str, Any]) -> str:
 
 
 def _service(decision: ServiceDecision) -> dict[str, Any]:
+    held = decision.replica_concurrency
     out: dict[str, Any] = {
-        "variants": {name: {"replicas": n} for name, n in decision.variants.items()}
+        "variants": {
+            name: {"replicas": n}
+            | ({"replica_concurrency": _plain(held[name])} if name in held else {})
+            for name, n in decision.variants.items()
+        }
     }
     for field in fields(decision):
-        if field.name != "variants":
+        if field.name not in BY_VARIANT:
             out[field.name] = _plain(getattr(decision, field.name))
     return out
 

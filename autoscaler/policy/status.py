@@ -12,6 +12,7 @@ from pydantic.alias_generators import to_camel
 
 MAX_EXCLUDED_NODES = 10  # that a pool's status names
 MAX_MESSAGE_CHARACTERS = 1024
+MAX_REPLICA_CONCURRENCY = 1_000_000  # no engine holds as many requests
 REASON_PATTERN = r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"
 
 Time = Annotated[
@@ -153,6 +154,10 @@ class VariantStatus(_Status):
     current: Count | None = Field(default=None, description="replicas the workload asks for now")
     ready: Count | None = Field(default=None, description="replicas that serve")
     starting: Count | None = Field(default=None, description="replicas on their way")
+    replica_concurrency: Annotated[float, Field(ge=1, le=MAX_REPLICA_CONCURRENCY)] | None = Field(
+        default=None,
+        description="in mode Keda: requests running and waiting that a replica holds within the SLO",
+    )
     delivery: DeliveryStatus | None = Field(
         default=None, description="in mode Keda: how the decided count reaches the workload"
     )

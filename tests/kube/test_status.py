@@ -72,6 +72,7 @@ INPUTS = StatusInputs(
     lead_seconds=250.4,
     model_version="v7",
 )
+KEDA = replace(INPUTS, mode=Mode.KEDA)
 
 
 def status(inputs: StatusInputs = INPUTS, previous: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -289,8 +290,11 @@ def test_a_previous_status_of_any_shape_is_survived() -> None:
     for previous in (
         {"conditions": None},
         {"conditions": [1, {}, {"type": "Ready"}], "forecast": 3, "leadTimeSeconds": "x"},
+        {"variants": 3},
+        {"variants": [7, {}, {"name": "h100", "replicaConcurrency": "many"}]},
     ):
         assert status(INPUTS, previous) == status()
+        assert status(KEDA, previous) == status(KEDA)
 
 
 @settings(deadline=None)  # a busy machine is no failure
@@ -372,6 +376,34 @@ def test_in_mode_keda_the_time_of_the_decision_is_renewed_every_minute() -> None
     assert before["lastDecisionTime"] != after["lastDecisionTime"]
     assert not worth_writing(before, after, NOW, NOW + 59)
     assert worth_writing(before, after, NOW, NOW + 60)  # the scaler takes 180 s for too old
+
+
+def held(made: dict[str, Any]) -> list[float | None]:
+    return [v.get("replicaConcurrency") for v in made["variants"]]
+
+
+def test_in_mode_keda_it_tells_what_a_replica_holds_and_keeps_it() -> None:
+    """The scaler counts replicas by it when nobody decides."""
+    known = replace(KEDA, decision=replace(DECISION, replica_concurrency={"h100": 12.3456}))
+    made = status(known)
+    assert held(made) == [12.3, None]
+    assert held(status(replace(known, mode=Mode.SCALE))) == [None, None]
+    assert held(status(KEDA, made)) == [12.3, None]  # of this turn it is not known
+    near = replace(KEDA, decision=replace(DECISION, replica_concurrency={"h100": 12.8}))
+    assert held(status(near, made)) == [12.3, None]
+    far = replace(KEDA, decision=replace(DECISION, replica_concurrency={"h100": 20.0}))
+    after = status(far, made)
+    assert held(after) == [20.0, None]
+    assert not worth_writing(made, after, NOW, NOW + 59)  # no news that cannot wait a minute
+    assert worth_writing(made, after, NOW, NOW + 60)
+
+
+@given(st.floats(allow_nan=True, allow_infinity=True))
+def test_what_a_replica_holds_is_within_what_the_server_takes(requests: float) -> None:
+    odd = replace(KEDA, decision=replace(DECISION, replica_concurrency={"h100": requests}))
+    (shown, _) = held(status(odd))
+    assert (shown is None) == (not math.isfinite(requests))
+    assert shown is None or 1.0 <= shown <= 1e6
 
 
 def test_long_texts_are_cut() -> None:
@@ -581,6 +613,7 @@ def test_the_server_takes_what_is_made(served: ApiServer, namespace: str) -> Non
         StatusInputs(mode=Mode.RECOMMEND),
         decided(error_budget_left_ratio=-3.456, cost_usd_per_hour=NAN, trusted=False),
         *(replace(INPUTS, problems={o: "why"}) for o in Obstacle),
+        replace(KEDA, decision=replace(DECISION, replica_concurrency={"h100": 12.3456, "l40s": 1})),
         decided(detail="ä\x00\n" * 900),
     ]
     stored: dict[str, Any] = {}

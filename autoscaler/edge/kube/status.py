@@ -25,10 +25,10 @@ from autoscaler.edge.kube.conditions import (
 )
 from autoscaler.policy.status import (
     MAX_EXCLUDED_NODES,
+    MAX_REPLICA_CONCURRENCY,
     AcceleratorPoolStatus,
     ClassStatus,
     Condition,
-    DeliveryStatus,
     ExcludedNode,
     ForecastStatus,
     LatencyStatus,
@@ -55,6 +55,7 @@ WRITE_SECONDS = 60.0  # at most one write a minute for numbers
 REFRESH_SECONDS = 300.0  # texts and lastDecisionTime: so that one sees that it is alive
 KEDA_REFRESH_SECONDS = 60.0  # in mode Keda: the scaler tells by it how old a decision is
 TEXTS = ("detail", "lastDecisionTime", "message")
+CONCURRENCY = "replicaConcurrency"
 
 
 def policy_status(
@@ -71,7 +72,7 @@ def policy_status(
     fields: Status = {
         "observed_generation": generation,
         "mode": "Paused" if Obstacle.PAUSED in inputs.problems else inputs.mode.value,
-        "variants": _variants(decision, observation, inputs.deliveries),
+        "variants": _variants(previous, inputs),
         "lead_time_seconds": _steady(previous, "leadTimeSeconds", inputs.lead_seconds, 5.0),
         "model_version": inputs.model_version or None,
         "conditions": conditions,
@@ -102,22 +103,36 @@ def _decided(previous: Mapping[str, Any], decision: ServiceDecision) -> Status:
     }
 
 
-def _variants(
-    decision: ServiceDecision | None,
-    observation: ServiceObservation | None,
-    deliveries: Mapping[str, DeliveryStatus],
-) -> list[VariantStatus]:
-    decided = {} if decision is None else decision.variants
-    observed = {} if observation is None else observation.variants
+def _variants(previous: Mapping[str, Any], inputs: StatusInputs) -> list[VariantStatus]:
+    decided = {} if inputs.decision is None else inputs.decision.variants
+    observed = {} if inputs.observation is None else inputs.observation.variants
+    before = {v.get("name"): v for v in _variants_in(previous)}
     return [
         VariantStatus(
             name=name,
             desired=decided.get(name),
-            delivery=deliveries.get(name),
+            replica_concurrency=_concurrency(before.get(name, {}), name, inputs),
+            delivery=inputs.deliveries.get(name),
             **_counts(observed.get(name)),
         )
         for name in dict.fromkeys((*decided, *observed))
     ]
+
+
+def _concurrency(before: Mapping[str, Any], name: str, inputs: StatusInputs) -> float | None:
+    """Return what a replica holds within the SLO; while it is not known, what was known of it."""
+    if inputs.mode is not Mode.KEDA:
+        return None
+    held = {} if inputs.decision is None else inputs.decision.replica_concurrency
+    shown = before.get(CONCURRENCY)
+    known = held.get(name, shown if isinstance(shown, int | float) else math.nan)
+    steady = _steady(before, CONCURRENCY, known, 0.05)
+    return None if steady is None else min(max(steady, 1.0), float(MAX_REPLICA_CONCURRENCY))
+
+
+def _variants_in(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    listed = status.get("variants")
+    return [v for v in listed if isinstance(v, Mapping)] if isinstance(listed, list) else []
 
 
 def _counts(seen: VariantObservation | None) -> dict[str, Any]:
@@ -242,8 +257,10 @@ def worth_writing(
 def _essence(status: Mapping[str, Any]) -> tuple[Any, ...]:
     conditions = status.get("conditions") or ()
     plain = ("observedGeneration", "mode", "desiredReplicas", "readyReplicas", "reason")
+    counts = [{k: v for k, v in own.items() if k != CONCURRENCY} for own in _variants_in(status)]
     return (
-        *(status.get(key) for key in (*plain, "modelVersion", "variants", "classes")),
+        *(status.get(key) for key in (*plain, "modelVersion", "classes")),
+        counts,
         [(c.get("type"), c.get("status"), c.get("reason")) for c in conditions],
     )
 
