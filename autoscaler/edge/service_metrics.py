@@ -16,6 +16,7 @@ from autoscaler.core import budget
 from autoscaler.core.assess import UPPER
 from autoscaler.core.outcome import Decisions, ServiceDecision
 from autoscaler.core.types import Observation, Policies, Policy, ServiceObservation
+from autoscaler.edge.fleet_metrics import LastTick, fleet_families
 from autoscaler.edge.forecast_memory import ForecastMemory, PastForecast
 from autoscaler.edge.regret import Regret
 
@@ -61,6 +62,7 @@ class ServiceMetrics(Collector):
         self._lock = Lock()
         self._now = math.nan
         self._known: dict[str, _Service] = {}
+        self._last: LastTick | None = None
 
     def observe(self, observation: Observation, decisions: Decisions, policies: Policies) -> None:
         """Take in a tick. `policies`: all that exist; a service that is not among them disappears."""
@@ -74,6 +76,7 @@ class ServiceMetrics(Collector):
                     interval = observation.interval_seconds
                     known[name].regret.take_in(policy, policies.pools, seen, decision, interval)
             self._known = known
+            self._last = LastTick(policies, observation, decisions)
 
     def collect(self) -> list[Metric]:
         """Return all families, of one moment: a tick cannot fall in between, nor wait for a scraper."""
@@ -85,6 +88,7 @@ class ServiceMetrics(Collector):
                 *_telemetry_families(self._known, self._now),
                 *_forecast_families(self._known),
                 *_regret_families(self._known),
+                *fleet_families(self._last),
             ]
 
 

@@ -1,7 +1,6 @@
 """What the manifests say, without a cluster: rights, security, names that must agree, examples, image."""
 
 import re
-import shutil
 import subprocess
 import tomllib
 from collections.abc import Iterator
@@ -497,85 +496,7 @@ def test_the_examples_can_be_applied_together() -> None:
     assert kinds == {"Deployment", "LeaderWorkerSet"}
 
 
-# -- monitoring --------------------------------------------------------------
-
-
-def test_alerts_ask_for_metrics_that_exist() -> None:
-    (rules,) = documents(MANIFESTS / "monitoring" / "alerts.yaml")
-    exported = {
-        name
-        for family in OperatorMetrics("1").registry.collect()
-        for name in (family.name, f"{family.name}_total", f"{family.name}_bucket")
-    }
-    alerts = [r for g in rules["spec"]["groups"] for r in g["rules"]]
-    assert alerts
-    for alert in alerts:
-        used = set(re.findall(r"foreserve_\w+", alert["expr"]))
-        assert used
-        assert used <= exported
-
-
-def test_alerts_point_at_what_the_documentation_has() -> None:
-    (rules,) = documents(MANIFESTS / "monitoring" / "alerts.yaml")
-    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-    for rule in (r for g in rules["spec"]["groups"] for r in g["rules"]):
-        (section,) = re.findall(r'"(.+)"', rule["annotations"]["runbook"])
-        assert f"| `{section}`" in text or f"**{section}**" in text, section
-
-
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool on PATH")
-def test_alerts_are_promql(tmp_path: Path) -> None:
-    (rules,) = documents(MANIFESTS / "monitoring" / "alerts.yaml")
-    path = tmp_path / "rules.yaml"
-    path.write_text(yaml.safe_dump(rules["spec"]))
-    command = ["promtool", "check", "rules", str(path)]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert answer.returncode == 0, answer.stdout + answer.stderr
-
-
-ALERT_WALKS = """
-rule_files: [rules.yaml]
-evaluation_interval: 1m
-tests:
-- interval: 1m
-  input_series:
-  - {series: 'foreserve_telemetry_staleness_seconds{service="never"}', values: NEVER}
-  - {series: 'foreserve_telemetry_staleness_seconds{service="fresh"}', values: '0x20'}
-  - {series: 'foreserve_leader{pod="a"}', values: '1x20'}
-  - {series: 'foreserve_leader{pod="b"}', values: '0x20'}
-  - {series: 'foreserve_last_tick_timestamp_seconds{pod="a"}', values: '0+60x20'}
-  - {series: 'foreserve_last_tick_timestamp_seconds{pod="b"}', values: '0x20'}
-  alert_rule_test:
-  - {eval_time: 15m, alertname: ForeserveNotTicking, exp_alerts: []}
-  - {eval_time: 15m, alertname: ForeserveNoLeader, exp_alerts: []}
-  - eval_time: 15m
-    alertname: ForeserveTelemetryStale
-    exp_alerts:
-    - exp_labels: {service: never, severity: warning}
-- interval: 1m
-  input_series:
-  - {series: 'foreserve_leader{pod="a"}', values: '0x20'}
-  - {series: 'foreserve_last_tick_timestamp_seconds{pod="a"}', values: '60x20'}
-  alert_rule_test:
-  - {eval_time: 15m, alertname: ForeserveNotTicking, exp_alerts: [{exp_labels: {severity: critical}}]}
-  - {eval_time: 15m, alertname: ForeserveNoLeader, exp_alerts: [{exp_labels: {severity: critical}}]}
-- interval: 1m  # nothing is scraped at all
-  input_series: [{series: up, values: '0x20'}]
-  alert_rule_test:
-  - {eval_time: 15m, alertname: ForeserveNotTicking, exp_alerts: [{exp_labels: {severity: critical}}]}
-"""
-
-
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool on PATH")
-def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
-    (rules,) = documents(MANIFESTS / "monitoring" / "alerts.yaml")
-    for rule in (r for g in rules["spec"]["groups"] for r in g["rules"]):
-        del rule["annotations"]  # words are not what is tested
-    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rules["spec"]))
-    (tmp_path / "walks.yaml").write_text(ALERT_WALKS.replace("NEVER", "+Inf " * 20))
-    command = ["promtool", "test", "rules", str(tmp_path / "walks.yaml")]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert answer.returncode == 0, answer.stdout + answer.stderr
+# -- monitoring (queries, alerts: tests/monitoring) ----------------------------
 
 
 def test_the_documentation_names_every_metric() -> None:
