@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from autoscaler.sim.workload import Requests
 from autoscaler.whatif.arrivals import Arrivals
 from autoscaler.whatif.capacity import Capacity, replica_capacity
 from autoscaler.whatif.scenario import Scenario, ScenarioError, StartupSpec
-from models.frames import validate_startups
+from models.frames import validate_serving, validate_startups
 from models.latency import LatencyModel
 from models.slo import SloTargets
 
@@ -27,6 +27,7 @@ DEFAULT_BATCHED_TOKENS = 2048
 OPENING_SECONDS = 600.0  # of load that the first fleet is sized for
 OPENING_HEADROOM = 1.25
 Startup = Callable[[np.random.Generator], float]
+Counts = tuple[NDArray[np.float64], NDArray[np.int64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,8 @@ class ServiceCase:
     attainment: float
     capacity: Capacity
     typical_start_seconds: float  # of the first variant
+    # by variant, what ran in the judged hours: epoch seconds, replicas; empty where nobody knows
+    recorded: Mapping[str, Counts] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +134,17 @@ def build_case(
     """Put a case together; `engines` by (service, variant), already drawn (`draw_engine`)."""
     since, until = judged_window(scenario, arrivals)
     prices = {c.name: c.usd_per_hour for pool in policies.pools for c in pool.classes}
+    recorded = (
+        {} if scenario.telemetry is None else recorded_fleet(scenario.telemetry, since, until)
+    )
     services = {
         name: _service_case(
-            scenario, policies.services[name], requests.between(since, until), engines, prices
+            scenario,
+            policies.services[name],
+            requests.between(since, until),
+            engines,
+            prices,
+            recorded,
         )
         for name, requests in arrivals.services.items()
     }
@@ -237,6 +248,7 @@ def _service_case(
     requests: Requests,
     engines: Mapping[tuple[str, str], EngineProfile],
     prices: Mapping[str, float],
+    recorded: Mapping[str, Mapping[str, Counts]],
 ) -> ServiceCase:
     if not len(requests.arrive_seconds):
         raise ScenarioError(f"judgedHours: no request of {policy.service} arrives in them")
@@ -265,6 +277,7 @@ def _service_case(
         attainment=policy.attainment,
         capacity=capacity,
         typical_start_seconds=_typical(variants[0].startup, scenario.seed),
+        recorded=recorded.get(policy.service, {}),
     )
 
 
@@ -296,6 +309,31 @@ def _observed_starts(path: Path, service: str, variant: str) -> NDArray[np.float
     mine = frame[(frame.service == service) & (frame.variant == variant) & frame.ready_ts.notna()]
     seconds = (mine.ready_ts - mine.created_ts).dt.total_seconds()
     return np.asarray(seconds, dtype=np.float64)
+
+
+def recorded_fleet(
+    telemetry: Path, since_seconds: float, until_seconds: float
+) -> dict[str, dict[str, Counts]]:
+    """Return what telemetry says that ran: service -> variant -> counts; nothing where it is silent.
+
+    A replica is counted from the moment it is asked for, as it is paid for.
+    """
+    path = telemetry / "serving.parquet"
+    if not path.exists():
+        return {}
+    frame = validate_serving(pd.read_parquet(path), str(path))
+    at = frame.ts.astype("datetime64[ns, UTC]").astype("int64") / 1e9
+    count = frame.ready_replicas + frame.starting_replicas.fillna(0.0)
+    known = count.notna() & (at >= since_seconds) & (at < until_seconds)
+    out: dict[str, dict[str, Counts]] = {}
+    rows = frame[known].assign(at=at[known], count=count[known]).sort_values("at", kind="stable")
+    for (service, variant), mine in rows.groupby(["service", "variant"]):
+        counts = np.rint(mine["count"].to_numpy(dtype=np.float64)).astype(np.int64)
+        out.setdefault(str(service), {})[str(variant)] = (
+            mine["at"].to_numpy(dtype=np.float64),
+            counts,
+        )
+    return out
 
 
 def _typical(startup: Startup, seed: int) -> float:

@@ -23,7 +23,7 @@ from autoscaler.whatif.case import (
 from autoscaler.whatif.history import FILES, cut_history, simulate_history, write_load
 from autoscaler.whatif.pool import Pool, Train
 from autoscaler.whatif.results import FORESERVE, Comparison, Measures, RunResult, combine
-from autoscaler.whatif.rivals import WINDOWS, Setting, searches
+from autoscaler.whatif.rivals import RECORDED, WINDOWS, Setting, searches
 from autoscaler.whatif.run import Driven
 from autoscaler.whatif.scenario import AutoscalerSpec, Scenario, ScenarioError
 from autoscaler.whatif.tuning import Search
@@ -137,8 +137,9 @@ def compare(
     if scenario.telemetry is not None and needed and not load_only:
         _learn_from_telemetry(inputs, work, train, progress)
     case = _case(inputs)
-    contests, fixed = _contests(case, scenario.autoscalers)
-    names = [spec.name for spec in scenario.autoscalers]
+    specs = _possible(case, inputs)
+    contests, fixed = _contests(case, specs)
+    names = [spec.name for spec in specs]
     with Pool(case, workers) as pool:
         training = None
         if FORESERVE in names and (scenario.telemetry is None or load_only):
@@ -298,6 +299,22 @@ def _case(inputs: _Inputs) -> Case:
     return case
 
 
+def _possible(case: Case, inputs: _Inputs) -> tuple[AutoscalerSpec, ...]:
+    """Return the autoscalers that can be run, and note which one cannot and why."""
+    specs = inputs.scenario.autoscalers
+    unknown = [name for name, s in case.services.items() if not s.recorded]
+    if not unknown or all(spec.name != RECORDED for spec in specs):
+        return specs
+    inputs.notes.append(
+        "Today's fleet could not be computed: telemetry records no replicas in the judged hours of "
+        f"{', '.join(unknown)} (serving.parquet)."
+    )
+    rest = tuple(spec for spec in specs if spec.name != RECORDED)
+    if not rest:
+        raise ScenarioError(f"autoscalers: recorded alone: {inputs.notes[-1]}")
+    return rest
+
+
 def _contests(
     case: Case, specs: Sequence[AutoscalerSpec]
 ) -> tuple[list[Contest], dict[str, Setting]]:
@@ -307,7 +324,10 @@ def _contests(
     for spec in specs:
         if spec.name == FORESERVE:
             continue
-        if isinstance(spec.setting, float):
+        if spec.name == RECORDED:
+            fixed[spec.name] = Setting(RECORDED, 1.0)
+            contests.append(Contest(spec.name, attainments, [], tuned=False))
+        elif isinstance(spec.setting, float):
             fixed[spec.name] = Setting(
                 spec.name, spec.setting, window_seconds=WINDOWS.get(spec.name, 0.0)
             )

@@ -16,8 +16,9 @@ from autoscaler.core.types import Observation, ServiceObservation
 from autoscaler.sim.fleet import Fleet
 from autoscaler.sim.workload import Requests
 from autoscaler.whatif.arrivals import Arrivals
+from autoscaler.whatif.baselines import Autoscaler
 from autoscaler.whatif.case import Case, ServiceCase
-from autoscaler.whatif.rivals import PerService, Setting, make_rival
+from autoscaler.whatif.rivals import Setting, make_rival
 from models.frames import validate_load, validate_serving, validate_startups
 
 LOAD_STEP_SECONDS = 60.0
@@ -125,7 +126,7 @@ def _serve(
     return rows, fleet.starts()
 
 
-def _wandering(case: Case, share: float) -> PerService:
+def _wandering(case: Case, share: float) -> Autoscaler:
     return make_rival(case, Setting("hpa", share, relative=True, window_seconds=60.0))
 
 

@@ -26,9 +26,15 @@ from autoscaler.whatif.results import CLAIRVOYANT, FORESERVE, Comparison, RunRes
 POINT_SECONDS = 60.0
 COLOURS = {
     FORESERVE: OURS,
+    "recorded": "#6b4fbb",
     "static": OBSERVED,
     "hpa": ORANGE,
+    "hpa-queue": "#b5651d",
+    "keda": "#d4a017",
     "kpa": "#c46aa5",
+    "apa": "#d1495b",
+    "wva": "#3d9da8",
+    "dynamo": "#7a9e2e",
     CLAIRVOYANT: "#12a37a",
 }
 

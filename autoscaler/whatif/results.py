@@ -16,9 +16,15 @@ FORESERVE = "foreserve"
 CLAIRVOYANT = "clairvoyant"
 LABELS = {
     FORESERVE: "Foreserve",
+    "recorded": "Today's fleet",
     "static": "Static fleet",
     "hpa": "HPA on concurrency",
+    "hpa-queue": "HPA on queue",
+    "keda": "KEDA on saturation",
     "kpa": "Knative KPA",
+    "apa": "AIBrix APA",
+    "wva": "llm-d WVA",
+    "dynamo": "Dynamo planner",
     CLAIRVOYANT: "Clairvoyant plan",
 }
 

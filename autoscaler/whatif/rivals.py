@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from autoscaler.core.types import Observation
-from autoscaler.whatif.baselines import Autoscaler, Clairvoyant, Hpa, KnativeKpa, StaticFleet
+from autoscaler.whatif.baselines import Autoscaler, Clairvoyant, RecordedFleet, StaticFleet
+from autoscaler.whatif.baselines_kubernetes import Hpa, KedaSaturation, KnativeKpa
+from autoscaler.whatif.baselines_llm import AibrixApa, DynamoPlanner, EngineLimits, WvaSaturation
 from autoscaler.whatif.case import Case, ServiceCase
 from autoscaler.whatif.tuning import Search
 
@@ -18,8 +20,8 @@ LIMIT_REPLICAS = 1  # a rival is never told to go to zero
 class Setting:
     """One rival's setting; can be sent to another process.
 
-    value: replicas (static), concurrency a replica (hpa, kpa), margin (clairvoyant). `relative`: in
-    units of each service's own reference (`reference`), where one number has to do for several.
+    value: see UNITS. `relative`: in units of each service's own reference (`reference`), where one number
+    has to do for several.
     """
 
     name: str
@@ -30,24 +32,41 @@ class Setting:
     def words(self) -> str:
         """Return the setting as people read it."""
         window = f", {self.window_seconds:g} s mean" if self.window_seconds else ""
-        if self.name == "clairvoyant":
-            return f"margin {self.value:.3g}{window}"
+        if self.name == RECORDED:
+            return "as it ran"
         if self.relative:
             unit = "the peak's need" if self.name == "static" else "a full replica's concurrency"
             return f"{self.value:.3g} × {unit}{window}"
-        if self.name == "static":
-            return f"{self.value:.0f} replicas"
-        return f"{self.value:.3g} requests a replica{window}"
+        return UNITS[self.name].format(f"{self.value:.3g}") + window
 
 
+RECORDED = "recorded"  # today's fleet: nothing to set
+UNITS = {
+    "static": "{} replicas",
+    "hpa": "{} requests a replica",
+    "hpa-queue": "{} waiting a replica",
+    "keda": "saturation {}",
+    "kpa": "{} requests a replica",
+    "apa": "{} requests a replica",
+    "wva": "scale up at {}",
+    "dynamo": "{} × an engine's capacity",
+    "clairvoyant": "margin {}",
+}
+ABSOLUTE = ("keda", "wva", "dynamo", "clairvoyant")  # one number does for every service
 # (lean, safe) around the reference, and the windows to try
 RANGES: Mapping[str, tuple[float, float, tuple[float, ...]]] = {
     "static": (0.35, 1.6, (0.0,)),
     "hpa": (1.6, 0.15, (60.0, 300.0)),
+    "hpa-queue": (1.0, 0.003, (60.0, 300.0)),
+    "keda": (1.5, 0.04, (0.0,)),
     "kpa": (1.6, 0.1, (0.0,)),
+    "apa": (1.6, 0.1, (0.0,)),
+    "wva": (1.0, 0.05, (0.0,)),
+    "dynamo": (1.3, 0.3, (0.0,)),
     "clairvoyant": (0.4, 1.8, (60.0,)),
 }
-WINDOWS = {"hpa": 60.0, "clairvoyant": 60.0}  # where the scenario fixes the setting
+# where the scenario fixes the setting
+WINDOWS = {"hpa": 60.0, "hpa-queue": 60.0, "clairvoyant": 60.0}
 
 
 class PerService:
@@ -69,8 +88,10 @@ class PerService:
         return wanted
 
 
-def make_rival(case: Case, setting: Setting) -> PerService:
+def make_rival(case: Case, setting: Setting) -> Autoscaler:
     """Build the rival for every service of a case."""
+    if setting.name == RECORDED:
+        return RecordedFleet({n: s.recorded for n, s in case.services.items() if s.recorded})
     build = _BUILDERS[setting.name]
     return PerService(
         setting.name,
@@ -83,7 +104,7 @@ def make_rival(case: Case, setting: Setting) -> PerService:
 
 def reference(service: ServiceCase, name: str) -> float:
     """Return what a setting of 1 means where it is relative: at its capacity, at its peak."""
-    if name == "clairvoyant":
+    if name in ABSOLUTE:
         return 1.0
     if name == "static":
         return peak_rps(service) / service.capacity.rate_rps
@@ -114,7 +135,7 @@ def searches(case: Case, name: str, runs: int) -> list[tuple[Setting, Search]]:
     attainment = max(service.attainment for service in case.services.values())
     return [
         (
-            Setting(name, safe, relative=not alone and name != "clairvoyant", window_seconds=w),
+            Setting(name, safe, relative=not alone and name not in ABSOLUTE, window_seconds=w),
             Search(lean, safe, attainment, runs, whole=whole),
         )
         for w in windows
@@ -133,15 +154,43 @@ def _static(service: ServiceCase, setting: Setting) -> Autoscaler:
 
 def _hpa(service: ServiceCase, setting: Setting) -> Autoscaler:
     return Hpa(
-        target_concurrency=setting.value,
+        target=setting.value,
+        metric="queue" if setting.name == "hpa-queue" else "concurrency",
         max_replicas=service.variants[0].max_replicas,
         metric_window_seconds=setting.window_seconds,
     )
 
 
+def _keda(service: ServiceCase, setting: Setting) -> Autoscaler:
+    return KedaSaturation(threshold=setting.value, max_replicas=service.variants[0].max_replicas)
+
+
 def _kpa(service: ServiceCase, setting: Setting) -> Autoscaler:
     return KnativeKpa(
         target_concurrency=setting.value, max_replicas=service.variants[0].max_replicas
+    )
+
+
+def _apa(service: ServiceCase, setting: Setting) -> Autoscaler:
+    return AibrixApa(target=setting.value, max_replicas=service.variants[0].max_replicas)
+
+
+def _wva(service: ServiceCase, setting: Setting) -> Autoscaler:
+    profile = service.variants[0].profile
+    limits = EngineLimits(
+        profile.kv_capacity_tokens, profile.max_num_seqs, profile.max_num_batched_tokens
+    )
+    return WvaSaturation(
+        limits,
+        scale_up_threshold=setting.value,
+        max_replicas=service.variants[0].max_replicas,
+    )
+
+
+def _dynamo(service: ServiceCase, setting: Setting) -> Autoscaler:
+    return DynamoPlanner(
+        engine_rps=service.capacity.rate_rps * setting.value,
+        max_replicas=service.variants[0].max_replicas,
     )
 
 
@@ -159,6 +208,11 @@ def _clairvoyant(service: ServiceCase, setting: Setting) -> Autoscaler:
 _BUILDERS: Mapping[str, Callable[[ServiceCase, Setting], Autoscaler]] = {
     "static": _static,
     "hpa": _hpa,
+    "hpa-queue": _hpa,
+    "keda": _keda,
     "kpa": _kpa,
+    "apa": _apa,
+    "wva": _wva,
+    "dynamo": _dynamo,
     "clairvoyant": _clairvoyant,
 }

@@ -12,7 +12,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
-AutoscalerName = Literal["foreserve", "static", "hpa", "kpa", "clairvoyant"]
+AutoscalerName = Literal[
+    "foreserve",
+    "recorded",
+    "static",
+    "hpa",
+    "hpa-queue",
+    "keda",
+    "kpa",
+    "apa",
+    "wva",
+    "dynamo",
+    "clairvoyant",
+]
+UNTUNED = ("foreserve", "recorded")  # nothing to look for with hindsight
 FLUID_HOURS = 14 * 24.0  # judged: a fluid has no percentiles of its own, and months need it
 BUNDLED = "bundled:"  # prefix of a trace that ships with the package
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -55,8 +68,8 @@ class RequestSpread(_Strict):
 class AutoscalerSpec(_Strict):
     """One autoscaler of the comparison.
 
-    setting: replicas (static), concurrency per replica (hpa, kpa), margin on the requirement
-    (clairvoyant); `best` looks for the cheapest one that meets the attainment, with hindsight.
+    setting: docs/whatif.md has each one's unit; `best` looks for the cheapest one that meets the
+    attainment, with hindsight.
     """
 
     name: AutoscalerName
@@ -68,9 +81,11 @@ class AutoscalerSpec(_Strict):
         return {"name": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _foreserve_is_not_tuned(self) -> Self:
+    def _some_are_not_tuned(self) -> Self:
         if self.name == "foreserve" and self.setting != "best":
             raise ValueError("foreserve has no setting here: its behaviour is in the policies")
+        if self.name == "recorded" and self.setting != "best":
+            raise ValueError("recorded has no setting: it is what telemetry says that ran")
         return self
 
 
@@ -97,9 +112,15 @@ class Scenario(_Strict):
     seed: Annotated[int, Field(ge=0)] = 7
     autoscalers: Annotated[tuple[AutoscalerSpec, ...], Field(min_length=1)] = (
         AutoscalerSpec(name="foreserve"),
+        AutoscalerSpec(name="recorded"),
         AutoscalerSpec(name="static"),
         AutoscalerSpec(name="hpa"),
+        AutoscalerSpec(name="hpa-queue"),
+        AutoscalerSpec(name="keda"),
         AutoscalerSpec(name="kpa"),
+        AutoscalerSpec(name="apa"),
+        AutoscalerSpec(name="wva"),
+        AutoscalerSpec(name="dynamo"),
         AutoscalerSpec(name="clairvoyant"),
     )
 

@@ -4,45 +4,16 @@ import math
 
 import numpy as np
 import pytest
+from rival_walks import ask, seen
 
-from autoscaler.core.types import Observation, ServiceObservation, VariantObservation
-from autoscaler.whatif.baselines import (
-    BaselineError,
-    Clairvoyant,
-    Hpa,
-    KnativeKpa,
-    StaticFleet,
-    _OneVariant,
-)
-
-
-def seen(
-    now: float,
-    concurrency: float,
-    *,
-    ready: int,
-    starting: int = 0,
-    desired: int | None = None,
-    rate: float = 1.0,
-) -> Observation:
-    variant = VariantObservation(
-        ready=ready,
-        starting=starting,
-        draining=0,
-        desired=ready + starting if desired is None else desired,
-        running=concurrency,
-        waiting=0.0,
-    )
-    service = ServiceObservation(rate, 100.0, 100.0, {"gpu": variant})
-    return Observation(now, 15.0, {"prod/chat": service}, {})
-
-
-def ask(rival: _OneVariant, observation: Observation) -> int:
-    return rival.decide(observation)["prod/chat"]["gpu"]
+from autoscaler.core.types import Observation
+from autoscaler.whatif.baselines import BaselineError, Clairvoyant, RecordedFleet, StaticFleet
+from autoscaler.whatif.baselines_kubernetes import Hpa, KedaSaturation, KnativeKpa
+from autoscaler.whatif.baselines_llm import AibrixApa, DynamoPlanner, EngineLimits, WvaSaturation
 
 
 def hpa(**changes: float) -> Hpa:
-    fields: dict[str, float] = {"target_concurrency": 10.0, "max_replicas": 50}
+    fields: dict[str, float] = {"target": 10.0, "max_replicas": 50}
     return Hpa(**(fields | changes))  # type: ignore[arg-type]
 
 
@@ -180,7 +151,20 @@ def test_static_never_moves() -> None:
     assert ask(rival, seen(15.0, 900.0, ready=7)) == 7
 
 
-RIVALS = [hpa, kpa, lambda: clairvoyant(np.zeros(0)), lambda: StaticFleet(4)]
+def keda(**changes: float) -> KedaSaturation:
+    return KedaSaturation(**({"max_replicas": 50} | changes))  # type: ignore[arg-type]
+
+
+RIVALS = [
+    hpa,
+    kpa,
+    keda,
+    lambda: AibrixApa(target=10.0, max_replicas=50),
+    lambda: WvaSaturation(EngineLimits(1e5, 256, 2048), max_replicas=50),
+    lambda: DynamoPlanner(engine_rps=2.0, max_replicas=50),
+    lambda: clairvoyant(np.zeros(0)),
+    lambda: StaticFleet(4),
+]
 
 
 @pytest.mark.parametrize("make", RIVALS)
@@ -193,12 +177,12 @@ def test_missing_telemetry_holds_and_never_means_zero(make) -> None:  # type: ig
     assert make().decide(empty) == {}  # nothing known at all: nothing is said
 
 
-@pytest.mark.parametrize("make", [hpa, kpa])
+@pytest.mark.parametrize("make", RIVALS[:-3])
 def test_a_lost_concurrency_holds(make) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
     assert ask(make(), seen(0.0, math.nan, ready=6)) == 6
 
 
-@pytest.mark.parametrize("make", RIVALS[:3])
+@pytest.mark.parametrize("make", RIVALS[:-1])
 def test_limits_hold(make) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
     rival = make()
     rival.min_replicas, rival.max_replicas = 3, 6
@@ -208,11 +192,68 @@ def test_limits_hold(make) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN
 
 
 def test_mistakes_are_refused() -> None:
-    with pytest.raises(BaselineError, match="target_concurrency is 0"):
-        hpa(target_concurrency=0.0)
+    with pytest.raises(BaselineError, match="target is 0"):
+        hpa(target=0.0)
     with pytest.raises(BaselineError, match="1 <= min_replicas <= max_replicas"):
         kpa(min_replicas=5, max_replicas=4)
     two = seen(0.0, 1.0, ready=1)
     two = Observation(0.0, 15.0, {**two.services, "prod/code": two.services["prod/chat"]}, {})
     with pytest.raises(BaselineError, match="one service with one variant"):
         hpa().decide(two)
+
+
+def test_recorded_wants_what_ran_at_that_time() -> None:
+    ran = {"prod/chat": {"gpu": (np.array([100.0, 160.0, 400.0]), np.array([3, 5, 2]))}}
+    rival = RecordedFleet(ran)
+    for now, expected in ((50.0, 3), (100.0, 3), (159.0, 3), (160.0, 5), (399.0, 5), (900.0, 2)):
+        assert rival.decide(seen(now, 1.0, ready=1)) == {"prod/chat": {"gpu": expected}}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        # the worked example of Kubernetes' page: the metric at twice its target doubles the pods
+        pytest.param(200.0, 2 * 4, id="200m at a target of 100m: x 2"),
+        pytest.param(50.0, 4 // 2, id="50m at a target of 100m: halved"),
+    ],
+)
+def test_hpa_follows_the_example_of_its_documentation(value: float, expected: int) -> None:
+    rival = hpa(target=100.0, stabilization_seconds=0.0)
+    assert ask(rival, seen(0.0, 4 * value, ready=4)) == expected
+
+
+def test_hpa_on_queue_sees_the_queue_alone() -> None:
+    rival = Hpa(target=5.0, metric="queue", max_replicas=50, stabilization_seconds=0.0)
+    assert ask(rival, seen(0.0, 400.0, waiting=20.0, ready=2)) == 4  # 20 / 5
+    assert ask(rival, seen(15.0, 400.0, waiting=0.0, ready=4)) == 1  # an empty queue: the minimum
+
+
+def test_kpa_aims_at_seventy_percent_of_the_target_as_its_documentation_says() -> None:
+    # its page on concurrency: at a target of 10 and the default of 70 % a pod is full with 7
+    assert ask(kpa(), seen(0.0, 7.0, ready=1)) == 1
+    assert ask(kpa(), seen(0.0, 7.1, ready=1)) == 2
+
+
+@pytest.mark.parametrize(
+    ("kv", "waiting", "ready", "starting", "expected"),
+    [
+        # llm-d's guide: threshold 0.7; KV at 0.56 / 0.8 is just that
+        pytest.param(0.56, 0.0, 4, 0, 4, id="at the threshold"),
+        pytest.param(0.61, 0.0, 4, 0, 4, id="within HPA's 10 %"),
+        pytest.param(0.8, 0.0, 4, 0, 6, id="full caches: 1 / 0.7 x 4 = 5.7"),
+        pytest.param(0.1, 28.0, 4, 0, 8, id="7 waiting on each: 1.4 / 0.7 x 4"),
+        pytest.param(0.8, 0.0, 4, 2, 6, id="what starts is no endpoint: 5.7 again"),
+    ],
+)
+def test_keda_follows_the_pool_saturation(
+    kv: float, waiting: float, ready: int, starting: int, expected: int
+) -> None:
+    shown = seen(0.0, 9.0, waiting=waiting, kv=kv, ready=ready, starting=starting)
+    assert ask(keda(), shown) == expected
+
+
+def test_keda_scales_down_as_hpa_does() -> None:
+    rival = keda()
+    assert ask(rival, seen(0.0, 9.0, kv=0.56, ready=8)) == 8
+    assert ask(rival, seen(15.0, 9.0, kv=0.14, ready=8)) == 8  # 2 wanted; 8 was 15 s ago
+    assert ask(rival, seen(310.0, 9.0, kv=0.14, ready=8)) == 2

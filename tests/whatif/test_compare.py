@@ -25,12 +25,13 @@ from autoscaler.whatif.case import (
     draw_engine,
     judged_window,
     priced,
+    recorded_fleet,
     startup_of,
 )
 from autoscaler.whatif.compare import Contest, attained, compare
 from autoscaler.whatif.history import cut_history, load_frame, simulate_history
 from autoscaler.whatif.results import Comparison, report_json
-from autoscaler.whatif.rivals import Setting, make_rival, peak_rps, searches
+from autoscaler.whatif.rivals import RANGES, Setting, make_rival, peak_rps, searches
 from autoscaler.whatif.run import Driven, drive
 from autoscaler.whatif.scenario import Scenario, ScenarioError
 from models.frames import validate_load, validate_serving, validate_startups
@@ -382,3 +383,54 @@ def test_foreserve_runs_on_a_trace_and_on_the_telemetry_and_models_that_it_left(
     )
     assert "The telemetry tells of load alone" in bare.notes[0]
     assert (tmp_path / "bare" / "telemetry" / "serving.parquet").exists()
+
+
+@pytest.mark.parametrize("name", [n for n in RANGES if n not in ("static", "clairvoyant")])
+def test_every_rival_serves_a_load_it_is_set_up_for(case: Case, name: str) -> None:
+    setting, search = searches(case, name, 3)[0]
+    safe = drive(case, make_rival(case, replace(setting, value=search.safe)))
+    lean = drive(case, make_rival(case, replace(setting, value=search.lean)))
+    assert safe.services["prod/code"].slo_attainment_ratio > 0.9
+    assert lean.services["prod/code"].gpu_hours <= safe.services["prod/code"].gpu_hours
+    assert setting.words()
+
+
+def test_todays_fleet_is_driven_as_telemetry_recorded_it(
+    case: Case, policies: Path, tmp_path: Path
+) -> None:
+    arrivals = Arrivals({"prod/code": steady(12.0, 5400.0)}, START, START + 5400.0)
+    engines = {("prod/code", "h100"): PROFILE}
+    later = build_case(scenario_of(policies), load_policies([policies]), arrivals, engines)
+    simulate_history(later, arrivals, tmp_path)  # serving.parquet from START to START + 3600
+    ran = recorded_fleet(tmp_path, START + 1800.0, START + 3600.0)
+    since, counts = ran["prod/code"]["h100"]
+    assert (since[0], since[-1]) == (START + 1800.0, START + 3570.0)
+    mine = {"prod/code": replace(case.services["prod/code"], recorded=ran["prod/code"])}
+    got = drive(replace(case, services=mine), make_rival(case, Setting("static", 1.0)))
+    assert got.max_replicas <= 2
+    known = replace(case, services=mine)
+    series = drive(known, make_rival(known, Setting("recorded", 1.0))).series
+    wanted = [counts[np.searchsorted(since, at, side="right") - 1] for at in series.ts_seconds]
+    assert series.desired_replicas.to_list() == wanted
+    assert recorded_fleet(tmp_path / "nowhere", 0.0, 1.0) == {}
+
+
+def test_what_nobody_recorded_is_said_and_not_left_out(policies: Path, tmp_path: Path) -> None:
+    asked = ["recorded", {"name": "static", "setting": 3}]
+    small = {"meanRequestsPerSecond": 1, "judgedHours": 0.5, "autoscalers": asked}
+    got = compare(
+        scenario_of(policies, **small),
+        work=tmp_path,
+        train=no_training,
+        progress=lambda *_: None,
+        workers=1,
+    )
+    assert [r.name for r in got.runs] == ["static"]
+    assert got.notes[0].startswith("Today's fleet could not be computed: telemetry records no")
+    with pytest.raises(ScenarioError, match="recorded alone"):
+        compare(
+            scenario_of(policies, **{**small, "autoscalers": ["recorded"]}),
+            work=tmp_path,
+            train=no_training,
+            progress=lambda *_: None,
+        )

@@ -49,7 +49,7 @@ def test_a_good_scenario_is_read_with_its_defaults(tmp_path: Path) -> None:
         (("judgedHours: 12", "judgedHours: -1"), "judgedHours: -1: Input should be greater than 0"),
         (("judgedHours", "judgedHour"), "judgedHour: is not a field; allowed: name, telemetry, "),
         (("name: a day", ""), "name: is required"),
-        (("name: hpa", "name: keda"), "autoscalers.1.name: 'keda': Input should be 'foreserve'"),
+        (("name: hpa", "name: vpa"), "autoscalers.1.name: 'vpa': Input should be 'foreserve'"),
         (("profile: llama2-70b-h100-80gb-tp4", ""), "name a profile too"),
         (("trace: bundled:azure2024-code", ""), "give either telemetry or trace"),
         (("trace: bundled:azure2024-code", "trace: no.csv"), "trace: "),
