@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from autoscaler.core.types import ServiceObservation
+from autoscaler.core.types import ServiceObservation, VariantObservation
 from autoscaler.sim.engine import SimulationError
 from autoscaler.sim.interrupt import send_back
 from autoscaler.sim.observe import Interval, observe
@@ -97,6 +97,7 @@ class Fleet:
         self._owner = np.full(len(self._f.state), NONE, dtype=np.int64)  # slot -> variant
         self._living: list[Pod] = []
         self._over: list[Pod] = []
+        self._used = [0.0] * len(variants)  # seconds that those over lived
         self._lost_seconds = np.zeros((len(variants), 2))
         self._desired = [v.initial_replicas for v in variants]
         for number, variant in enumerate(variants):
@@ -190,14 +191,36 @@ class Fleet:
         self.now_seconds = self._start + self._now
         return observation
 
+    def pass_idle(self, seconds: float) -> dict[str, VariantObservation]:
+        """Let `seconds` go by in a fleet without requests; returns the counts of its replicas.
+
+        As `advance`, without the engines: a fluid asks for this twenty thousand times a fortnight.
+        """
+        until = self._now + seconds
+        while self._now < until:
+            self._open()
+            self._now = min([until, *(r.next_change for r in self._living)])
+        self._open()
+        self._close()
+        self.now_seconds = self._start + self._now
+        counts = {}
+        for number, variant in enumerate(self._variants):
+            mine = [r for r in self._living if r.variant == number]
+            ready = sum(r.slot != NONE for r in mine)  # none drains: they are idle
+            counts[variant.name] = VariantObservation(
+                ready=ready, starting=len(mine) - ready, draining=0, desired=self._desired[number]
+            )
+        return counts
+
     def accelerator_seconds(self) -> dict[str, float]:
         """Accelerator-seconds used so far by each variant, starting and draining replicas included."""
-        used = dict.fromkeys((v.name for v in self._variants), 0.0)
-        for r in (*self._over, *self._living):
-            variant = self._variants[r.variant]
-            lived = min(r.ended, self._now) - r.created
-            used[variant.name] += lived * variant.accelerators_per_replica
-        return used
+        used = self._used.copy()
+        for r in self._living:
+            used[r.variant] += self._now - r.created
+        return {
+            v.name: seconds * v.accelerators_per_replica
+            for v, seconds in zip(self._variants, used, strict=True)
+        }
 
     def starts(self) -> pd.DataFrame:
         """Return a row per start that was asked for, as in startups.parquet, times as the requests'.
@@ -287,6 +310,7 @@ class Fleet:
             r.slot = NONE
         self._living.remove(r)
         self._over.append(r)
+        self._used[r.variant] += at - r.created
 
     def _open(self) -> None:
         """Let happen what is due: replicas become ready, are told that they will be lost, are lost."""

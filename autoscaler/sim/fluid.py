@@ -20,6 +20,7 @@ import pandas as pd
 from autoscaler.core.types import ServiceObservation, VariantObservation
 from autoscaler.sim.engine import SimulationError
 from autoscaler.sim.fleet import Fleet
+from autoscaler.sim.flow import flow
 from autoscaler.sim.response import (
     KV_USAGE,
     LEVELS,
@@ -29,6 +30,7 @@ from autoscaler.sim.response import (
     TTFT,
     UTILIZATIONS,
     FloatArray,
+    Response,
     measure,
 )
 from autoscaler.sim.telemetry import NAN, Verdict
@@ -42,6 +44,7 @@ PART_OF_STAY = 0.25  # a step of the fluid, over the time that a request stays
 MOST_STEPS = 64  # an interval
 CALM = 0.8  # utilization whose TTFT is added to a wait that is counted already
 ROUNDING = 1e-3  # of a request
+_EVERY = np.concatenate(([0.0], LEVELS, [1.0]))
 _SCALE = np.concatenate(([0.0], UTILIZATIONS, [1.0]))
 P50, P95, P99 = 0.5, 0.95, 0.99
 
@@ -60,7 +63,9 @@ class _Served:
 class FluidFleet:
     """Takes the arguments of Fleet, and does what an autoscaler and a what-if ask of one.
 
-    Raises SimulationError for roles and prefix groups, which a fluid does not know.
+    responses: the variants' tables (`measure` with these requests, targets and this seed), where they
+    are at hand; measured here otherwise. Raises SimulationError for roles and prefix groups, which a
+    fluid does not know.
     """
 
     def __init__(
@@ -71,6 +76,7 @@ class FluidFleet:
         *,
         start_seconds: float,
         seed: int,
+        responses: Sequence[Response] = (),
     ) -> None:
         if any(v.role != "both" for v in variants) or requests.prefix_group is not None:
             raise SimulationError(
@@ -84,7 +90,9 @@ class FluidFleet:
             np.concatenate(([0], np.cumsum(t)))
             for t in (offered.input_tokens, offered.output_tokens)
         ]
-        self._responses = [measure(v.profile, requests, targets, seed) for v in variants]
+        self._responses = list(responses) or [
+            measure(v.profile, requests, targets, seed) for v in variants
+        ]
         self._arrived, self._admitted, self._ended = 0, 0.0, 0.0
         self._ready = [float(v.initial_replicas) for v in variants]
         self._curve: tuple[list[float], FloatArray] = ([], np.zeros(len(_SCALE)))
@@ -119,8 +127,10 @@ class FluidFleet:
 
     def advance(self, seconds: float) -> ServiceObservation:
         """Let `seconds` go by and return what telemetry would show of them."""
-        pods = self._pods.advance(seconds)
-        now_ready = [float(pods.variants[v.name].ready) for v in self._variants]
+        if not (math.isfinite(seconds) and seconds > 0):
+            raise SimulationError(f"advance by {seconds} s; more than 0 is allowed")
+        pods = self._pods.pass_idle(seconds)
+        now_ready = [float(pods[v.name].ready) for v in self._variants]
         ready = [(a + b) / 2 for a, b in zip(self._ready, now_ready, strict=True)]
         self._ready = now_ready
         before = self._arrived
@@ -149,7 +159,7 @@ class FluidFleet:
                 self._log.append(_Served(admitted, self._admitted, part[n], wait, row))
             flight = (self._admitted - self._ended) * part[n]
             now = _Now(row, ready[n], finished * part[n], flight, wait, queue * part[n])
-            seen[v.name] = _show(pods.variants[v.name], now, self._targets)
+            seen[v.name] = _show(pods[v.name], now, self._targets)
         return ServiceObservation(arrivals / seconds, isl, osl if finished else NAN, seen)
 
     def _flow(self, seconds: float, arrivals: int, can_rps: float, ready: list[float]) -> float:
@@ -163,19 +173,11 @@ class FluidFleet:
             float(UTILIZATIONS[0]) * can_rps
         )  # of an idle fleet: the shortest
         steps = min(MOST_STEPS, math.ceil(seconds / (PART_OF_STAY * stay)))
-        span, total = seconds / steps, 0.0
-        queue = self._arrived - arrivals - self._admitted
-        for _ in range(steps):
-            flight = self._admitted - self._ended
-            utilization = float(np.interp(flight, curve, _SCALE))
-            total += utilization
-            ended = min(flight, utilization * can_rps * span)
-            queue += arrivals / steps
-            admitted = min(queue, max(0.0, curve[-1] - flight + ended))
-            queue -= admitted
-            self._admitted += admitted
-            self._ended += ended
-        return total / steps
+        waiting = self._arrived - arrivals - self._admitted
+        levels = np.array([waiting, self._admitted, self._ended])
+        utilization = flow(curve, _SCALE, levels, float(arrivals), can_rps, seconds, steps)
+        self._admitted, self._ended = float(levels[1]), float(levels[2])
+        return float(utilization)
 
     def _in_flight(self, ready: list[float]) -> FloatArray:
         """Return the requests that run at each utilization of _SCALE."""
@@ -225,9 +227,8 @@ class FluidFleet:
 
 def _within(row: FloatArray, wait_seconds: float, targets: SloTargets) -> float:
     """Return the share of requests within both targets, as if they were missed independently."""
-    levels = np.concatenate(([0.0], LEVELS, [1.0]))
     ttft = np.concatenate(([0.0], row[TTFT], [2 * row[TTFT][-1]]))
-    return float(np.interp(targets.ttft_seconds - wait_seconds, ttft, levels) * row[SMOOTH])
+    return float(np.interp(targets.ttft_seconds - wait_seconds, ttft, _EVERY) * row[SMOOTH])
 
 
 def _weighted(values: FloatArray, weights: FloatArray, quantile: float) -> float:
@@ -255,8 +256,8 @@ def _show(pods: VariantObservation, now: _Now, targets: SloTargets) -> VariantOb
         ttft = tpot = [NAN] * 3
         quick = smooth = met = NAN
     else:
-        ttft = [wait_seconds + float(np.interp(q, LEVELS, row[TTFT])) for q in (P50, P95, P99)]
-        tpot = [float(np.interp(q, LEVELS, row[TPOT])) for q in (P50, P95, P99)]
+        ttft = (wait_seconds + np.interp((P50, P95, P99), LEVELS, row[TTFT])).tolist()
+        tpot = np.interp((P50, P95, P99), LEVELS, row[TPOT]).tolist()
         met, smooth = _within(row, wait_seconds, targets), float(row[SMOOTH])
         quick = met / smooth if smooth > 0 else NAN
     return VariantObservation(

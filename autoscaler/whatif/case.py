@@ -13,6 +13,7 @@ from autoscaler.core.types import Policies, Policy, Variant
 from autoscaler.sim.engine import EngineProfile
 from autoscaler.sim.fleet import FleetVariant
 from autoscaler.sim.profiles import measured_profile
+from autoscaler.sim.response import Response, measure
 from autoscaler.sim.startup import typical_startup
 from autoscaler.sim.workload import Requests
 from autoscaler.whatif.arrivals import Arrivals
@@ -69,6 +70,7 @@ class ServiceCase:
     typical_start_seconds: float  # of the first variant
     # by variant, what ran in the judged hours: epoch seconds, replicas; empty where nobody knows
     recorded: Mapping[str, Counts] = field(default_factory=dict)
+    responses: tuple[Response, ...] = ()  # of the variants, where fleets are fluids
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +280,11 @@ def _service_case(
         capacity=capacity,
         typical_start_seconds=_typical(variants[0].startup, scenario.seed),
         recorded=recorded.get(policy.service, {}),
+        responses=tuple(
+            measure(v.profile, requests, policy.targets, scenario.seed)
+            for v in variants
+            if scenario.is_fluid
+        ),
     )
 
 

@@ -98,13 +98,17 @@ def drive(case: Case, autoscaler: Autoscaler) -> Driven:
 def open_fleet(case: Case, service: str) -> Fleet | FluidFleet:
     """Return the fleet of a service as it stands when the judged hours begin."""
     mine = case.services[service]
-    return (FluidFleet if case.fluid else Fleet)(
-        mine.requests,
-        mine.variants,
-        mine.targets,
-        start_seconds=case.since_seconds,
-        seed=case.seed,
-    )
+    start, seed = case.since_seconds, case.seed
+    if case.fluid:
+        return FluidFleet(
+            mine.requests,
+            mine.variants,
+            mine.targets,
+            start_seconds=start,
+            seed=seed,
+            responses=mine.responses,
+        )
+    return Fleet(mine.requests, mine.variants, mine.targets, start_seconds=start, seed=seed)
 
 
 def _explained(autoscaler: Autoscaler, service: str) -> Row:
