@@ -216,6 +216,14 @@ def live_queries(labels: Labels, window_seconds: float) -> dict[str, str]:
     }
 
 
+def load_queries(labels: Labels, window_seconds: float) -> dict[str, str]:
+    """Return what tells the requests that all services hold now, and the pods that serve them."""
+    levels = level_queries(labels, window_seconds)
+    names = ("running", "waiting", "ready_replicas")
+    queue = gateway_queue_query(labels, window_seconds)
+    return {**{name: levels[name] for name in names}, "gateway_queue": queue}
+
+
 def age_query(labels: Labels) -> str:
     """Return how old the newest sample of each service is, at most five minutes."""
     by = ", ".join(labels.group)

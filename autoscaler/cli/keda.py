@@ -27,7 +27,6 @@ ClientCa = Annotated[
 def listening_of(
     address: tuple[str, int],
     tls: tuple[Path | None, Path | None, Path | None],
-    max_age_seconds: float = MAX_AGE_SECONDS,
     drain_seconds: float = DRAIN_SECONDS,
 ) -> "Listening":
     """Return where and how to listen; `tls`: certificate, key, authority of clients. BadParameter."""
@@ -49,4 +48,4 @@ def listening_of(
         files = TlsFiles(certificate, key, client_ca)
     else:
         log.warning("without TLS: anybody in reach can read the planned counts, or answer for us")
-    return Listening(*address, files, max_age_seconds, drain_seconds)
+    return Listening(*address, files, drain_seconds)

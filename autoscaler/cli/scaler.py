@@ -18,7 +18,8 @@ Serve KEDA: each trigger of type external or external-push asks here for the cou
 
 Decides nothing: reads the policies' statuses, which `foreserve run` writes, and stands in for a plan that
 has become too old. Any number of replicas may run. With --prometheus a service at zero is woken as soon as
-requests wait at the gateway. Ends on SIGTERM, letting calls end.
+requests wait at the gateway, and in place of a plan that is too old stands at least what the load needs.
+Ends on SIGTERM, letting calls end.
 
 **Examples**
 
@@ -28,7 +29,7 @@ requests wait at the gateway. Ends on SIGTERM, letting calls end.
 
     foreserve scaler --listen :6000 --prometheus http://prometheus.monitoring.svc:9090
 """
-LOOK_TIMEOUT_SECONDS = 2.0  # of one question for the gateway's queue
+LOOK_TIMEOUT_SECONDS = 2.0  # of one question
 
 
 def add_to(app: typer.Typer) -> None:
@@ -43,7 +44,9 @@ def scaler(
     ] = "127.0.0.1:8080",
     max_age_seconds: Annotated[
         float,
-        typer.Option(min=1, max=86_400, help="Older decisions give way to what runs."),
+        typer.Option(
+            min=1, max=86_400, help="Older decisions give way to what runs, or the load needs."
+        ),
     ] = keda.MAX_AGE_SECONDS,
     tls_cert: keda.TlsCert = None,
     tls_key: keda.TlsKey = None,
@@ -53,7 +56,7 @@ def scaler(
     ] = keda.DRAIN_SECONDS,
     prometheus: Annotated[
         str | None,
-        typer.Option(help="Address before /api/v1: where the gateway's queue is looked at."),
+        typer.Option(help="Address before /api/v1: where queues and load are looked at."),
     ] = None,
     kubeconfig: Annotated[
         Path | None,
@@ -72,9 +75,7 @@ def scaler(
     """Serve until SIGTERM or SIGINT."""
     log_as(log_format, log_level)
     files = (tls_cert, tls_key, client_ca)
-    listening = keda.listening_of(
-        _address(listen, "--listen"), files, max_age_seconds, drain_seconds
-    )
+    listening = keda.listening_of(_address(listen, "--listen"), files, drain_seconds)
     page = _address(http, "--http")
     from autoscaler.edge.keda.serve import Scaler
     from autoscaler.edge.kube.api import KubeApi
@@ -84,7 +85,8 @@ def scaler(
         api = KubeApi.from_environment(kubeconfig, context)
     except KubeInvalid as error:
         raise typer.BadParameter(str(error), param_hint="--kubeconfig") from error
-    made = Scaler(api, metadata.version("foreserve"))
+    version = metadata.version("foreserve")
+    made = Scaler(api, version, max_age_seconds=max_age_seconds)
     if prometheus is not None:
         access = Access(
             prometheus,

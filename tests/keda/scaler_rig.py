@@ -63,9 +63,15 @@ def policy(
     paused: bool = False,
     fallback: Json | None = None,
     namespace: str = "prod",
+    concurrency: float | None = None,
 ) -> Json:
     """Return a ScalingPolicy of one variant with its status, as the API server has it."""
-    told = {"name": "h100", "desired": desired, "current": current}
+    told = {
+        "name": "h100",
+        "desired": desired,
+        "current": current,
+        "replicaConcurrency": concurrency,
+    }
     status: Json = {
         "mode": "Paused" if paused else mode,
         "variants": [{k: v for k, v in told.items() if v is not None}],

@@ -16,8 +16,9 @@ CHAT = Trigger("prod", "chat", None)
 MAX_AGE = 180.0
 
 
-def told(age: float, trigger: Trigger = CHAT, **status: Any) -> Answer:
-    return answer_of(plan_of(policy(**status)), trigger, age, MAX_AGE)
+def told(age: float, trigger: Trigger = CHAT, *, needs: int = 0, **status: Any) -> Answer:
+    floors = {"h100": needs} if needs else {}
+    return answer_of(plan_of(policy(**status)), trigger, age, MAX_AGE, floors=floors)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +56,35 @@ def test_the_steps_of_age(age: float, replicas: int, source: str) -> None:
 def test_a_decision_of_an_hour_ago(status: dict[str, Any], replicas: int, source: str) -> None:
     answer = told(3600.0, **status)
     assert (answer.replicas, answer.source) == (replicas, source)
+
+
+@pytest.mark.parametrize(
+    ("age", "needs", "replicas", "source"),
+    [
+        (180.0, 50, 4, "plan"),  # while it is fresh, the operator has seen the load as well
+        (180.1, 5, 6, "running"),  # it only raises
+        (180.1, 8, 8, "reactive"),
+        (180.1, 500, 100, "reactive"),  # the policy's maximum
+        (780.1, 8, 9, "fallback"),
+        (780.1, 12, 12, "fallback"),  # the more of the two
+    ],
+)
+def test_what_the_load_needs_raises_what_runs(
+    age: float, needs: int, replicas: int, source: str
+) -> None:
+    answer = told(age, desired=4, current=6, needs=needs, fallback={"replicas": 9})
+    assert (answer.replicas, answer.source) == (replicas, source)
+
+
+def test_beyond_the_limit_the_policys_bounds_of_today_hold() -> None:
+    """Somebody edits the policy while nobody decides."""
+    document = policy(desired=4, current=6)
+    variant = document["spec"]["variants"][0]
+    for least, most, replicas in ((8, 20, 8), (0, 5, 5), (0, 100, 6)):
+        variant |= {"minReplicas": least, "maxReplicas": most}
+        plan = plan_of(document)
+        assert answer_of(plan, CHAT, 1e3, MAX_AGE).replicas == replicas
+        assert answer_of(plan, CHAT, 0.0, MAX_AGE).replicas == 4
 
 
 def test_a_triggers_own_limits_count_before_the_policys() -> None:
@@ -110,13 +140,19 @@ def test_of_several_variants_one_must_be_named() -> None:
 counts = st.none() | st.integers(0, 50)
 
 
-@given(counts, counts, st.none() | st.integers(0, 50), st.floats(0, 1e5), st.booleans())
+@given(counts, counts, counts, st.integers(0, 150), st.floats(0, 1e5), st.booleans())
 def test_never_below_what_runs_and_zero_only_where_decided(
-    desired: int | None, current: int | None, fallback: int | None, age: float, paused: bool
+    desired: int | None,
+    current: int | None,
+    fallback: int | None,
+    needs: int,
+    age: float,
+    paused: bool,
 ) -> None:
     try:
         answer = told(
             age,
+            needs=needs,
             desired=desired,
             current=current,
             paused=paused,
@@ -126,7 +162,8 @@ def test_never_below_what_runs_and_zero_only_where_decided(
         assert desired is None
         return
     known = [n for n in (desired, current) if n is not None]
-    if answer.source in {"running", "fallback"}:
-        assert answer.replicas >= max(known)
+    if answer.source in {"running", "reactive", "fallback"}:
+        assert max(known) <= answer.replicas <= 100
+        assert answer.replicas >= min(needs, 100)
     if answer.replicas == 0:
         assert 0 in known

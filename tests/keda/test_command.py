@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -167,3 +168,36 @@ def test_ready_after_a_while_whatever_is_known(double: ApiDouble) -> None:
     now[0] = UNREAD_SECONDS + 0.1
     assert it.readiness() == ""
     assert it.health() == "policies are no longer read"  # its thread was not begun
+
+
+def test_it_is_not_asked_before_it_has_looked_at_the_load(double: ApiDouble) -> None:
+    """One that starts in the middle of an outage knows less than what the load was told to have."""
+    from autoscaler.edge.keda.serve import UNREAD_SECONDS, Scaler
+    from models.contract import Labels
+    from models.contract_api import UnavailableError
+
+    class Away:
+        def instant(self, *_: object) -> list[Any]:
+            raise UnavailableError("no answer")
+
+        def server_seconds(self) -> float:
+            return float("nan")
+
+    now = [0.0]
+    it = Scaler(KubeApi(double.admin()), "test", Clock(monotonic=lambda: now[0]))
+    it.look_at(Away(), Labels())
+    it._serving = True
+    assert it.load is not None
+    it.load.look()
+    assert it.readiness() == "the policies have not been read yet"
+    it.plans.replace([])
+    assert it.readiness() == "the load has not been looked at yet"
+    it.load.look()  # what cannot be asked changes nothing
+    assert it.readiness() == ""
+    other = Scaler(KubeApi(double.admin()), "test", Clock(monotonic=lambda: now[0]))
+    other.look_at(Away(), Labels())
+    other._serving = True
+    other.plans.replace([])
+    now[0] = UNREAD_SECONDS + 0.1
+    assert other.readiness() == ""
+    assert "no longer looked at" in other.health()  # its threads were not begun

@@ -1,24 +1,34 @@
 """From a plan and its age to the replicas that KEDA is told. Pure.
 
-    age   0 ---- max age ------------ max age + fallback.afterSeconds ---->
-          plan   | what runs          | the more of that and fallback.replicas
+    age   0 ---- max age ------------------ max age + fallback.afterSeconds ---->
+          plan   | what runs, or what the   | the more of that and fallback.replicas
+                 | load needs if more       |
 
 What runs is taken as the larger of what was decided and what the workload asked for when that was
-written: whichever of the two came about meanwhile, nothing that serves is taken away. Zero is told
-only where it was decided, and not while requests wait at the gateway: then the service's first variant
-(of each phase) is told one.
+written: whichever of the two came about meanwhile, nothing that serves is taken away. What the load
+needs (`reactive`) only raises it. Beyond the age limit the policy's minimum and maximum as they are now
+hold. Zero is told only where it was decided, and not while requests wait at the gateway: then the
+service's first variant (of each phase) is told one.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from autoscaler.edge.keda.errors import NoAnswerError
-from autoscaler.edge.keda.plans import SERVED_MODE, Plan, VariantPlan
+from autoscaler.edge.keda.plans import (
+    NO_FLOORS,
+    SERVED_MODE,
+    Dated,
+    Plan,
+    Plans,
+    VariantPlan,
+)
 from autoscaler.edge.keda.trigger import Trigger
 from models.phases import phases_of
 
-Source = Literal["plan", "paused", "running", "fallback", "gateway"]
-SOURCES: tuple[Source, ...] = ("plan", "paused", "running", "fallback", "gateway")
+Source = Literal["plan", "paused", "running", "reactive", "fallback", "gateway"]
+SOURCES: tuple[Source, ...] = get_args(Source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +40,19 @@ class Answer:
     variant: VariantPlan
 
 
+def answer_now(plans: Plans, dated: Dated, trigger: Trigger) -> Answer:
+    """Return what to tell a trigger of one of `plans` now; NoAnswerError."""
+    service = dated.plan.service
+    return answer_of(
+        dated.plan,
+        trigger,
+        plans.age_seconds(dated),
+        plans.max_age_seconds,
+        called=plans.is_called(service),
+        floors=plans.floors(service),
+    )
+
+
 def answer_of(
     plan: Plan,
     trigger: Trigger,
@@ -37,12 +60,14 @@ def answer_of(
     max_age_seconds: float,
     *,
     called: bool = False,
+    floors: Mapping[str, int] = NO_FLOORS,
 ) -> Answer:
     """Return what to tell of a trigger whose plan is `age_seconds` old; NoAnswerError.
 
-    `called`: requests wait at the gateway for this service.
+    Older than `max_age_seconds`, or than the trigger allows, it gives way. `called`: requests wait at the
+    gateway for this service; `floors`: replicas of each variant that the load which is there needs.
     """
-    answer = _planned(plan, trigger, age_seconds, max_age_seconds)
+    answer = _planned(plan, trigger, age_seconds, max_age_seconds, floors)
     if called and plan.at_zero and answer.replicas == 0 and answer.variant in _first_ones(plan):
         return Answer(1, "gateway", answer.variant)
     return answer
@@ -55,7 +80,13 @@ def _first_ones(plan: Plan) -> list[VariantPlan]:
     return [variants[0] for variants in able if variants]
 
 
-def _planned(plan: Plan, trigger: Trigger, age_seconds: float, max_age_seconds: float) -> Answer:
+def _planned(
+    plan: Plan,
+    trigger: Trigger,
+    age_seconds: float,
+    max_age_seconds: float,
+    floors: Mapping[str, int],
+) -> Answer:
     """Return what the plan says, or what stands in for one that is too old."""
     variant = _asked_for(plan, trigger)
     if plan.mode != SERVED_MODE:
@@ -66,15 +97,16 @@ def _planned(plan: Plan, trigger: Trigger, age_seconds: float, max_age_seconds: 
     if plan.is_paused:  # what was decided is not brought about
         current = variant.desired if variant.current is None else variant.current
         return Answer(_known(current, plan, variant), "paused", variant)
-    limit = max_age_seconds if trigger.max_age_seconds is None else trigger.max_age_seconds
+    limit = trigger.limit_seconds(max_age_seconds)
     if age_seconds <= limit:
         return Answer(_known(variant.desired, plan, variant), "plan", variant)
-    running = _known(_running(variant), plan, variant)
+    running = _within(_known(variant.standing, plan, variant), variant)
     fallback = trigger.fallback_replicas
     fallback = plan.fallback_replicas if fallback is None else fallback
     if fallback is not None and age_seconds > limit + plan.fallback_after_seconds:
-        return Answer(_raised(plan, variant, fallback), "fallback", variant)
-    return Answer(running, "running", variant)
+        return Answer(_raised(plan, variant, fallback, floors), "fallback", variant)
+    wanted = _within(max(running, floors.get(variant.name, 0)), variant)
+    return Answer(wanted, "reactive" if wanted > running else "running", variant)
 
 
 def _asked_for(plan: Plan, trigger: Trigger) -> VariantPlan:
@@ -98,17 +130,18 @@ def _known(replicas: int | None, plan: Plan, variant: VariantPlan) -> int:
     return replicas
 
 
-def _running(variant: VariantPlan) -> int | None:
-    known = [n for n in (variant.desired, variant.current) if n is not None]
-    return max(known, default=None)
+def _within(replicas: int, variant: VariantPlan) -> int:
+    return min(max(replicas, variant.min_replicas), variant.max_replicas)
 
 
-def _raised(plan: Plan, asked_for: VariantPlan, replicas: int) -> int:
+def _raised(plan: Plan, asked_for: VariantPlan, replicas: int, floors: Mapping[str, int]) -> int:
     """Return the variant's part when the service is raised to `replicas`: as the core's fallback does.
 
     Each phase of a request gets as many, the first variants first; nothing is lowered.
     """
-    counts = {v.name: _running(v) or 0 for v in plan.variants}
+    counts = {
+        v.name: _within(max(v.standing or 0, floors.get(v.name, 0)), v) for v in plan.variants
+    }
     for phase in phases_of([v.role for v in plan.variants]):
         variants = [plan.variants[i] for i in phase]
         missing = replicas - sum(counts[v.name] for v in variants)

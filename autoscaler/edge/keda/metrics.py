@@ -1,15 +1,16 @@
 """/metrics of the scaler: what was asked, what was told, and how old it was."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from autoscaler.edge.keda.answers import SOURCES
-from autoscaler.edge.keda.plans import Plans
+from autoscaler.edge.keda.answers import SOURCES, answer_now
+from autoscaler.edge.keda.errors import NoAnswerError
+from autoscaler.edge.keda.plans import SERVED_MODE, Dated, Plans
 
 SECONDS_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0)
 
@@ -60,6 +61,12 @@ class ScalerMetrics:
             ["result"],
             registry=self.registry,
         )
+        self._load_looks = Counter(
+            "foreserve_scaler_load_looks",
+            "Questions for the load, while a decision is too old.",
+            ["result"],
+            registry=self.registry,
+        )
         self._ended: dict[tuple[str, str], Callable[[], None]] = {}
         self.registry.register(_Ages(plans))
 
@@ -78,6 +85,10 @@ class ScalerMetrics:
         """Count a look at the gateway's queue."""
         self._looks.labels("ok" if ok else "failed").inc()
 
+    def load_looked(self, ok: bool) -> None:
+        """Count a look at the load."""
+        self._load_looks.labels("ok" if ok else "failed").inc()
+
     def render(self, accept: str) -> tuple[bytes, str]:
         """Return the body of /metrics and its content type."""
         encoder, kind = choose_encoder(accept)
@@ -85,22 +96,24 @@ class ScalerMetrics:
 
 
 class _Ages(Collector):
-    """Ages are made when they are asked for. What was never decided has none."""
+    """Ages and what they mean are made when they are asked for. What was never decided has none."""
 
     def __init__(self, plans: Plans) -> None:
         self._plans = plans
 
     def collect(self) -> Iterator[Metric]:
+        served = [d for d in self._plans.all() if d.plan.mode == SERVED_MODE]
         ages = GaugeMetricFamily(
             "foreserve_scaler_decision_age_seconds",
             "Age of the last decision of a policy in mode Keda.",
             labels=["service"],
         )
-        for dated in self._plans.all():
+        for dated in served:
             age = self._plans.age_seconds(dated)
-            if dated.plan.mode == "Keda" and math.isfinite(age):
+            if math.isfinite(age):
                 ages.add_metric([dated.plan.service], age)
         yield ages
+        yield from self._stages(served)
         silent = self._plans.clock.monotonic() - self._plans.contact_at
         if math.isfinite(silent):
             yield GaugeMetricFamily(
@@ -108,3 +121,28 @@ class _Ages(Collector):
                 "Time since the API server last said anything about policies.",
                 value=silent,
             )
+
+    def _stages(self, served: Sequence[Dated]) -> Iterator[Metric]:
+        """Yield where each variant's count is from now, and what the load needs where that counts."""
+        stages = GaugeMetricFamily(
+            "foreserve_scaler_decision_stage",
+            "1: where a variant's count is from at this age of its decision.",
+            labels=["service", "variant", "stage"],
+        )
+        needs = GaugeMetricFamily(
+            "foreserve_scaler_reactive_replicas",
+            "Replicas that the load needs, of decisions that are too old.",
+            labels=["service", "variant"],
+        )
+        for dated in served:
+            plan = dated.plan
+            for v in plan.variants:
+                try:
+                    answer = answer_now(self._plans, dated, self._plans.trigger_of(plan, v.name))
+                except NoAnswerError:
+                    continue
+                stages.add_metric([plan.service, v.name, answer.source], 1.0)
+            for name, replicas in self._plans.floors(plan.service).items():
+                needs.add_metric([plan.service, name], replicas)
+        yield stages
+        yield needs

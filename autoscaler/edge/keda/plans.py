@@ -18,18 +18,23 @@ from autoscaler.core.hpa import TargetType
 from autoscaler.core.types import Role
 from autoscaler.edge.clock import Clock
 from autoscaler.edge.keda.hpa_facts import HpaFacts
+from autoscaler.edge.keda.trigger import Trigger
 from autoscaler.policy.schema import MAX_REPLICAS
+from autoscaler.policy.status import MAX_REPLICA_CONCURRENCY
 
 Json = Mapping[str, Any]
 SERVED_MODE = "Keda"
+NO_FLOORS: Mapping[str, int] = {}
 DEFAULT_FALLBACK_AFTER_SECONDS = 600.0  # as in policy.schema
+MAX_AGE_SECONDS = 180.0  # three times as long as the operator waits to say that it decides
 
 
 @dataclass(frozen=True, slots=True)
 class VariantPlan:
     """One variant as the policy bounds it and its status last told of it; None: not known.
 
-    `current` is what the workload asks for, `existing` what its status counts, `ready` what serves.
+    `current` is what the workload asks for, `existing` what its status counts, `ready` what serves;
+    `concurrency`: requests that a replica holds within the SLO.
     """
 
     name: str
@@ -41,6 +46,13 @@ class VariantPlan:
     existing: int | None = None
     ready: int | None = None
     hpa: HpaFacts | None = None
+    concurrency: float | None = None
+
+    @property
+    def standing(self) -> int | None:
+        """The larger of what was decided and what the workload asked for: nothing that serves is less."""
+        known = [n for n in (self.desired, self.current) if n is not None]
+        return max(known, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +74,14 @@ class Plan:
         return self.service.partition("/")[0]
 
     @property
+    def is_served(self) -> bool:
+        """Whether counts are told of it: it is in mode Keda, and not paused."""
+        return self.mode == SERVED_MODE and not self.is_paused
+
+    @property
     def at_zero(self) -> bool:
         """Whether KEDA is to have the whole service at zero."""
-        served = self.mode == SERVED_MODE and not self.is_paused
-        return served and all(v.desired == 0 for v in self.variants)
+        return self.is_served and all(v.desired == 0 for v in self.variants)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +121,7 @@ def _variant(spec: Json, told: Json) -> VariantPlan:
         existing=_count(delivery.get("existing")),
         ready=_count(told.get("ready")),
         hpa=_hpa(delivery),
+        concurrency=_concurrency(told.get("replicaConcurrency")),
     )
 
 
@@ -128,12 +145,16 @@ def _hpa(delivery: Json) -> HpaFacts | None:
 class Plans:
     """All policies' plans by service. One thread writes them, another who is called; others just read."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, max_age_seconds: float = MAX_AGE_SECONDS) -> None:
+        """Older decisions than `max_age_seconds` give way, where a trigger does not say otherwise."""
         self.clock = clock
+        self.max_age_seconds = max_age_seconds
         self.listed = False  # whether the policies are known at all: unknown is not empty
         self.contact_at = -math.inf  # monotonic: when the API server last said anything
         self._plans: dict[str, Dated] = {}
         self._called: frozenset[str] = frozenset()
+        self._floors: Mapping[str, Mapping[str, int]] = {}
+        self._asked: dict[tuple[str, str], Trigger] = {}
         self._listener: Callable[[str], None] = lambda _: None
         self._lock = Lock()
 
@@ -163,6 +184,37 @@ class Plans:
         for service in before ^ self._called:
             self._listener(service)
 
+    def asked(self, trigger: Trigger, variant: str) -> None:
+        """Remember who was answered: whose limits hold for this variant."""
+        self._asked[trigger.service, variant] = trigger
+
+    def trigger_of(self, plan: Plan, variant: str) -> Trigger:
+        """Return the trigger that last asked for a variant, or one that says nothing of its own."""
+        known = self._asked.get((plan.service, variant))
+        if known is not None:
+            return known
+        return Trigger(plan.namespace, plan.service.partition("/")[2], variant)
+
+    def aged(self) -> list[Plan]:
+        """Return the plans that give way to what runs: too old for one of those who ask."""
+        return [d.plan for d in self.all() if d.plan.is_served and self._is_aged(d)]
+
+    def _is_aged(self, dated: Dated) -> bool:
+        plan, age, default = dated.plan, self.age_seconds(dated), self.max_age_seconds
+        asked = (self._asked.get((plan.service, v.name)) for v in plan.variants)
+        return any(age > (default if t is None else t.limit_seconds(default)) for t in asked)
+
+    def floors(self, service: str) -> Mapping[str, int]:
+        """Return what the load that is there needs of each variant, while the decision is too old."""
+        return self._floors.get(service, NO_FLOORS)
+
+    def raise_floors(self, floors: Mapping[str, Mapping[str, int]]) -> None:
+        """Take in what the load needs; services that are not named have no floor."""
+        before, self._floors = self._floors, floors
+        for service in before.keys() | floors.keys():
+            if before.get(service) != floors.get(service):
+                self._listener(service)
+
     def heard(self) -> None:
         """Note that the API server is there, and has nothing new to tell."""
         self.contact_at = self.clock.monotonic()
@@ -177,6 +229,7 @@ class Plans:
         with self._lock:
             before, self._plans = self._plans, new
             self.listed = True
+        self._forget(before.keys() - new.keys())
         self.heard()
         for service in before.keys() | new.keys():
             if before.get(service) != new.get(service):
@@ -191,7 +244,13 @@ class Plans:
                 self._plans.pop(plan.service, None)
             else:
                 self._plans[plan.service] = self._dated(plan, 0.0)
+        if event == "DELETED":
+            self._forget({plan.service})
         self._listener(plan.service)
+
+    def _forget(self, services: Collection[str]) -> None:
+        for key in [k for k in list(self._asked) if k[0] in services]:
+            self._asked.pop(key, None)
 
     def _dated(self, plan: Plan, most_seconds: float) -> Dated:
         """Date a plan that, if a known policy has it anew, is at most `most_seconds` old."""
@@ -216,6 +275,12 @@ def _epoch_seconds(text: str) -> float:
 def _part(value: Json, key: str) -> Json:
     part = value.get(key)
     return part if isinstance(part, Mapping) else {}
+
+
+def _concurrency(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if 1 <= value <= MAX_REPLICA_CONCURRENCY else None
 
 
 def _count(value: object) -> int | None:

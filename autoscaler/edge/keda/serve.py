@@ -10,9 +10,11 @@ from concurrent.futures import Future
 from prometheus_client import CollectorRegistry
 
 from autoscaler.edge.clock import Clock
-from autoscaler.edge.keda.gateway import GatewayLook, QueryApi
+from autoscaler.edge.keda.gateway import GatewayLook
+from autoscaler.edge.keda.load import LoadLook
+from autoscaler.edge.keda.looks import Looks, QueryApi
 from autoscaler.edge.keda.metrics import ScalerMetrics
-from autoscaler.edge.keda.plans import Plans
+from autoscaler.edge.keda.plans import MAX_AGE_SECONDS, Plans
 from autoscaler.edge.keda.server import Listening, ScalerServer
 from autoscaler.edge.keda.source import PolicySource
 from autoscaler.edge.kube.api import KubeApi
@@ -33,23 +35,31 @@ class Scaler:
         version: str,
         clock: Clock | None = None,
         registry: CollectorRegistry | None = None,
+        max_age_seconds: float = MAX_AGE_SECONDS,
     ) -> None:
-        self.plans = Plans(clock or Clock())
+        self.plans = Plans(clock or Clock(), max_age_seconds)
         self.metrics = ScalerMetrics(version, self.plans, registry)
         self.source = PolicySource(api, self.plans)
-        self.look: GatewayLook | None = None
+        self.load: LoadLook | None = None
+        self._looks: tuple[Looks, ...] = ()
         self.port = 0
         self._begun = self.plans.clock.monotonic()
         self._serving = False
 
-    def look_at(self, gateway: QueryApi, labels: Labels) -> None:
-        """Have services at zero woken by requests that wait; before `answer`."""
-        self.look = GatewayLook(gateway, labels, self.plans, self.metrics.looked)
+    def look_at(self, telemetry: QueryApi, labels: Labels) -> None:
+        """Have services at zero woken by requests that wait, and old decisions raised by the load.
+
+        To be called before `answer`.
+        """
+        gateway = GatewayLook(telemetry, labels, self.plans, self.metrics.looked)
+        self.load = LoadLook(telemetry, labels, self.plans, self.metrics.load_looked)
+        self._looks = (gateway, self.load)
 
     def health(self) -> str:
         """Return why the process should be restarted, "" if it need not be."""
-        if self.look is not None and not self.look.alive:
-            return "the gateway's queue is no longer looked at"
+        dead = [look.what for look in self._looks if not look.alive]
+        if dead:
+            return f"the {dead[0]} is no longer looked at"
         return "" if self.source.alive else "policies are no longer read"
 
     def readiness(self) -> str:
@@ -57,7 +67,12 @@ class Scaler:
         if not self._serving:
             return "not serving"
         waited = self.plans.clock.monotonic() - self._begun
-        return "" if self.plans.listed or waited > UNREAD_SECONDS else self.source.problem
+        if waited > UNREAD_SECONDS:
+            return ""
+        if not self.plans.listed:
+            return self.source.problem
+        # where a decision is too old, what runs may be less than what the load was told to have
+        return "" if self.load is None or self.load.tried else "the load has not been looked at yet"
 
     async def serve(
         self, listening: Listening, http: tuple[str, int], stop: asyncio.Event | None = None
@@ -91,8 +106,8 @@ class Scaler:
             started.set_exception(error)
             return
         self.source.start()
-        if self.look is not None:
-            self.look.start()
+        for look in self._looks:
+            look.start()
         self.port, self._serving = server.port, True
         started.set_result(None)
         try:
@@ -101,8 +116,8 @@ class Scaler:
             self._serving = False
             await server.stop()
             await asyncio.to_thread(self.source.close)
-            if self.look is not None:
-                await asyncio.to_thread(self.look.close)
+            for look in self._looks:
+                await asyncio.to_thread(look.close)
 
 
 class ScalerBeside:

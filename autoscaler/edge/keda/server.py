@@ -44,7 +44,6 @@ class Listening:
     host: str
     port: int
     tls: TlsFiles | None = None
-    max_age_seconds: float = 180.0
     drain_seconds: float = 10.0
 
 
@@ -54,7 +53,7 @@ class ScalerServer:
     def __init__(self, plans: Plans, metrics: ScalerMetrics, listening: Listening) -> None:
         self._listening = listening
         self._metrics = metrics
-        self.scaler = ExternalScaler(plans, metrics, listening.max_age_seconds)
+        self.scaler = ExternalScaler(plans, metrics)
         self._health = health_aio.HealthServicer()
         self._server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=CALLS)
         self._looking: asyncio.Task[None] | None = None

@@ -13,7 +13,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
 from autoscaler.edge.keda import externalscaler_pb2 as pb
-from autoscaler.edge.keda.answers import Answer, answer_of
+from autoscaler.edge.keda.answers import Answer, answer_now
 from autoscaler.edge.keda.errors import Kind, NoAnswerError
 from autoscaler.edge.keda.hpa_facts import TARGET
 from autoscaler.edge.keda.metric import metric_of
@@ -71,10 +71,9 @@ class Bells:
 class ExternalScaler:
     """The service of externalscaler.proto. To be made inside the event loop that serves it."""
 
-    def __init__(self, plans: Plans, metrics: ScalerMetrics, max_age_seconds: float) -> None:
+    def __init__(self, plans: Plans, metrics: ScalerMetrics) -> None:
         self._plans = plans
         self._metrics = metrics
-        self._max_age_seconds = max_age_seconds
         self._bells = Bells()
         self._ending = False
         plans.listen(self._bells.ring_from_outside)
@@ -131,9 +130,9 @@ class ExternalScaler:
             if not self._plans.listed:
                 raise NoAnswerError("nothing_known", "the policies have not been read yet")
             raise NoAnswerError("unknown_policy", f"there is no ScalingPolicy {trigger.service}")
-        age = self._plans.age_seconds(dated)
-        called = self._plans.is_called(trigger.service)
-        return answer_of(dated.plan, trigger, age, self._max_age_seconds, called=called)
+        answer = answer_now(self._plans, dated, trigger)
+        self._plans.asked(trigger, answer.variant.name)
+        return answer
 
     def _once(
         self, method: str, answer: Callable[[bytes], bytes]

@@ -36,6 +36,10 @@ class Trigger:
         """The service's identity, namespace/name."""
         return f"{self.namespace}/{self.policy}"
 
+    def limit_seconds(self, default_seconds: float) -> float:
+        """Return the age from which a decision is too old for this trigger."""
+        return default_seconds if self.max_age_seconds is None else self.max_age_seconds
+
     @property
     def metric_name(self) -> str:
         """The metric's name in the HPA: it becomes part of a path, so few characters are fit."""
