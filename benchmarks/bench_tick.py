@@ -1,9 +1,10 @@
 """How long one tick takes as services grow: 10, 100, 1,000 services of two variants each.
 
-    python benchmarks/bench_tick.py [--services 10 100 1000] [--ticks 20]
+    python benchmarks/bench_tick.py [--services 10 100 1000] [--ticks 20] [--corrected]
 
 Prints milliseconds per tick on one process: median and worst, forecasts given. To compare two
 commits, run both on the same machine one after the other, and read the growth, not the milliseconds.
+`--corrected`: every engine has a learned correction of its latency (models/latency_correction.py).
 """
 
 import argparse
@@ -29,6 +30,7 @@ from autoscaler.core.types import (
     VariantObservation,
 )
 from models.latency import LatencyModel
+from models.latency_correction import LOADS, SHAPE, Table
 from models.latency_parameters import default_columns
 from models.quantiles import QUANTILES
 from models.slo import SloTargets
@@ -37,11 +39,12 @@ NOW = 1_767_571_200.0
 NORMAL = np.array([-1.282, 0.0, 0.842, 1.282, 1.645, 2.326])
 
 
-def world(services: int) -> tuple[Policies, Forecasts]:
+def world(services: int, *, corrected: bool = False) -> tuple[Policies, Forecasts]:
     rng = np.random.default_rng(1)
     names = [f"bench/s{k}" for k in range(services)]
     keys = [(name, v) for name in names for v in ("a", "b")]
     columns = np.repeat(default_columns()[:, np.newaxis], len(keys), axis=1)
+    tables = dict.fromkeys(keys, correction()) if corrected else {}
     leads = np.array([1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60, 90, 120]) * 60.0
     outlooks = {}
     for name in names:
@@ -56,9 +59,16 @@ def world(services: int) -> tuple[Policies, Forecasts]:
     return (
         Policies({name: policy(name) for name in names}, (pool,)),
         Forecasts(
-            outlooks, LatencyModel(keys, columns, {}), {k: StartLead(120.0, 240.0) for k in keys}
+            outlooks,
+            LatencyModel(keys, columns, {}, tables),
+            {k: StartLead(120.0, 240.0) for k in keys},
         ),
     )
+
+
+def correction() -> Table:
+    values = np.tile(0.2 * LOADS, (*SHAPE[:-1], 1))
+    return Table(np.log([500.0, 1000.0, 2000.0]), np.log([100.0, 200.0, 400.0]), values)
 
 
 def policy(name: str) -> Policy:
@@ -92,8 +102,8 @@ def observe(names: list[str], at: float, rng: np.random.Generator) -> Observatio
     )
 
 
-def measure(services: int, ticks: int) -> tuple[float, float]:
-    policies, forecasts = world(services)
+def measure(services: int, ticks: int, *, corrected: bool) -> tuple[float, float]:
+    policies, forecasts = world(services, corrected=corrected)
     rng, state, took = np.random.default_rng(0), State(), []
     for i in range(ticks + 1):
         observation = observe(list(policies.services), NOW + 15.0 * (i + 1), rng)
@@ -107,10 +117,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--services", type=int, nargs="+", default=[10, 100, 1000])
     parser.add_argument("--ticks", type=int, default=20)
+    parser.add_argument("--corrected", action="store_true")
     arguments = parser.parse_args()
     print(f"{'services':>9}{'median ms':>12}{'worst ms':>11}")
     for services in arguments.services:
-        median, worst = measure(services, arguments.ticks)
+        median, worst = measure(services, arguments.ticks, corrected=arguments.corrected)
         print(f"{services:9d}{median:12.1f}{worst:11.1f}", flush=True)
 
 

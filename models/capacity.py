@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
+from models.latency_correction import Correction
 from models.latency_tails import (
     Tails,
     tails,
@@ -82,17 +83,19 @@ def attainment(
     isl_tokens: FloatArray,
     osl_tokens: FloatArray,
     targets: TargetArrays,
+    *,
+    correction: Correction | None = None,
 ) -> FloatArray:
     """Return the expected share of requests that meet all targets, in [0, 1]; shapes broadcast.
 
     `arrival_rate_rps` is the variant's, over all its replicas. NaN where an input is NaN. Zero
-    replicas serve nothing: 0 with load, 1 without.
+    replicas serve nothing: 0 with load, 1 without. `correction`: what was learned beyond the physics.
     """
     work = _work(c, isl_tokens, osl_tokens, targets.role)
-    return _attainment(c, work, arrival_rate_rps, replicas, targets)
+    return _attainment(c, work, arrival_rate_rps, replicas, targets, correction)
 
 
-def required_replicas(
+def required_replicas(  # noqa: PLR0913 - each broadcasts by itself
     c: Coefficients,
     rates_rps: FloatArray,
     weights: FloatArray,
@@ -101,6 +104,8 @@ def required_replicas(
     targets: TargetArrays,
     attainment_target: FloatArray,
     max_replicas: IntArray,
+    *,
+    correction: Correction | None = None,
 ) -> IntArray:
     """Return (N,) the fewest replicas whose expected attainment over the demand meets the target.
 
@@ -108,7 +113,9 @@ def required_replicas(
     point counts by its requests, weight * rate: the newsvendor's expectation over requests. No demand
     needs 0 replicas; more than `max_replicas` needed gives max_replicas + 1; NaN inputs give -1.
     """
-    search = _Search(c, isl_tokens, osl_tokens, targets, rates_rps, weights, attainment_target)
+    search = _Search(
+        c, isl_tokens, osl_tokens, targets, rates_rps, weights, attainment_target, correction
+    )
     most = np.asarray(max_replicas, dtype=np.int64) + 1  # enough, or more than allowed
     coarse = search.coarse()
     found = search.least(most, coarse.least(most, coarse.full_replicas()))
@@ -130,6 +137,7 @@ class _Search:
         rates_rps: FloatArray,
         weights: FloatArray,
         attainment_target: FloatArray,
+        correction: Correction | None,
     ) -> None:
         lanes = len(rates_rps)
         self._columns = np.broadcast_to(c.columns(), (N_COEFFICIENTS, lanes))
@@ -142,6 +150,7 @@ class _Search:
             for s in (targets.ttft_seconds, targets.tpot_seconds, targets.e2e_seconds)
         )
         self._role = targets.role
+        self._correction = correction
         self._target = np.broadcast_to(attainment_target, lanes)
         self._rates, share = rates_rps, weights * rates_rps
         self.total_rps = share.sum(axis=-1)
@@ -190,7 +199,9 @@ class _Search:
         ttft, tpot, e2e = (s[rows, None] for s in self._seconds)
         goals = TargetArrays(ttft, tpot, e2e, self._role)
         replicas = count.astype(np.float64)[:, None]
-        got = _attainment(c, work, self._rates[rows], replicas, goals)
+        known = self._correction
+        correction = None if known is None else known.rows(rows).expand()
+        got = _attainment(c, work, self._rates[rows], replicas, goals, correction)
         met: NDArray[np.bool_] = (self._share[rows] * got).sum(axis=-1) >= self._target[rows]
         return met
 
@@ -202,6 +213,8 @@ def replica_capacity_rps(
     targets: TargetArrays,
     attainment_target: FloatArray,
     replicas: FloatArray | float = 1.0,
+    *,
+    correction: Correction | None = None,
 ) -> FloatArray:
     """Return the most requests/s per replica that meet the target when `replicas` share the load.
 
@@ -213,12 +226,13 @@ def replica_capacity_rps(
     low, high = np.zeros_like(top * count), top * np.ones_like(count)
     for _ in range(RATE_BISECTIONS):
         middle = 0.5 * (low + high)
-        met = _attainment(c, work, middle * count, count, targets) >= attainment_target
+        got = _attainment(c, work, middle * count, count, targets, correction)
+        met = got >= attainment_target
         low, high = np.where(met, middle, low), np.where(met, high, middle)
     return np.where(np.isfinite(top), low, np.nan)
 
 
-def predicted_latency(
+def predicted_latency(  # noqa: PLR0913 - each broadcasts by itself
     c: Coefficients,
     arrival_rate_rps: FloatArray,
     replicas: FloatArray,
@@ -227,6 +241,8 @@ def predicted_latency(
     horizon_seconds: FloatArray | float = 60.0,
     role: str = BOTH,
     levels: FloatArray | None = None,
+    *,
+    correction: Correction | None = None,
 ) -> dict[str, FloatArray]:
     """Return ttft_p50, ttft_p95, ttft_p99, tpot_p50, ... in seconds; shapes broadcast.
 
@@ -242,6 +258,8 @@ def predicted_latency(
         rate = arrival_rate_rps / replicas
         batch = mean_field(c, work, rate, replicas)
         t = tails(c, work, batch, rate, replicas, horizon_seconds)
+        if correction is not None:
+            t = correction.apply(t, work, rate)
         out = {f"ttft_{k}": ttft_quantile(t, asked[..., n]) for n, k in enumerate(LEVELS)}
         out.update({f"tpot_{k}": tpot_quantile(t, asked[..., n]) for n, k in enumerate(LEVELS)})
     return out
@@ -257,6 +275,7 @@ def _attainment(
     arrival_rate_rps: FloatArray,
     replicas: FloatArray,
     targets: TargetArrays,
+    correction: Correction | None,
 ) -> FloatArray:
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         count = np.maximum(replicas, 1.0)
@@ -267,6 +286,8 @@ def _attainment(
         rate = rate * (1.0 + CAUTION * beyond + LENGTH_CAUTION * longer)
         batch = mean_field(c, work, rate, count)
         t = tails(c, work, batch, rate, count)
+        if correction is not None:
+            t = correction.apply(t, work, rate)
         share = np.where(
             t.saturated, 0.0, 1.0
         )  # no target of infinity is met by a queue that grows

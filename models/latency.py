@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from models.capacity import QUANTILE_NAMES, predicted_latency
+from models.latency_correction import Correction, Table, Tables
 from models.latency_fit import fit_windows
 from models.latency_leap import judged
 from models.latency_parameters import default_columns
@@ -55,11 +56,16 @@ class LatencyModel:
         keys: Sequence[tuple[str, str]],
         columns: FloatArray,
         scores: Mapping[str, dict[str, Any]],
+        tables: Mapping[tuple[str, str], Table] | None = None,
     ) -> None:
-        """`columns` has shape (F, N): a row per field of Coefficients, a column per key."""
+        """`columns` has shape (F, N): a row per field of Coefficients, a column per key.
+
+        `tables`: corrections of the keys that have proved one (models.latency_learned).
+        """
         self.keys: tuple[tuple[str, str], ...] = tuple((s, v) for s, v in keys)
         self.scores: dict[str, dict[str, Any]] = dict(scores)
         self._columns = np.asarray(columns, dtype=np.float64).reshape(N_COEFFICIENTS, -1)
+        self._tables = Tables(tables or {})
         self._at = {key: n for n, key in enumerate(self.keys)}
 
     @classmethod
@@ -81,6 +87,7 @@ class LatencyModel:
         groups = serving.groupby(["service", "variant"], sort=True)
         keys, columns = [], []
         scores: dict[str, dict[str, Any]] = {}
+        tables = {}
         for n, ((service, variant), frame) in enumerate(groups):
             windows, pair = usable_windows(frame), (str(service), str(variant))
             name = "/".join(pair)
@@ -88,13 +95,16 @@ class LatencyModel:
                 scores[name] = {"windows": 0, "notes": "no window shows load, replicas and latency"}
             else:
                 role = (roles or {}).get(pair, BOTH)
-                fitted, scores[name] = fit_windows(windows, begin_with.get(pair), role)
+                fitted = fit_windows(windows, begin_with.get(pair), role)
                 keys.append(pair)
-                columns.append(fitted)
+                columns.append(fitted.columns)
+                scores[name] = fitted.scores
+                if fitted.correction is not None:
+                    tables[pair] = fitted.correction
             if progress is not None:
                 progress("latency models", n + 1, len(groups))
         stacked = np.stack(columns, axis=1) if columns else np.empty((N_COEFFICIENTS, 0))
-        return cls(keys, stacked, scores)
+        return cls(keys, stacked, scores, tables)
 
     def knows(self, service: str, variant: str) -> bool:
         """Return whether the pair was fitted."""
@@ -115,6 +125,12 @@ class LatencyModel:
                 columns[:, n] = profile(name).safe_columns()
         return Coefficients.from_columns(columns)
 
+    def correction(
+        self, keys: Sequence[tuple[str, str]], isl_tokens: FloatArray, osl_tokens: FloatArray
+    ) -> Correction | None:
+        """Return what was learned beyond the physics, for N keys at mean lengths (N,); None: nothing."""
+        return self._tables.of(keys, isl_tokens, osl_tokens)
+
     def predict(self, windows: pd.DataFrame) -> pd.DataFrame:
         """Return `windows` with ttft_p50/p95/p99_seconds and tpot_p50/p95/p99_seconds, without NaN.
 
@@ -128,14 +144,16 @@ class LatencyModel:
         c = self._with_fallback(pairs)
         numbers = {name: _filled(windows[name], value) for name, value in TYPICAL.items()}
         rate, seconds = numbers["arrival_rate_rps"], self._window_seconds(pairs)
+        isl, osl = (np.maximum(numbers[k], 1.0) for k in ("isl_tokens", "osl_tokens"))
         got = predicted_latency(
             c,
             rate,
             np.maximum(numbers["ready_replicas"], 1.0),
-            np.maximum(numbers["isl_tokens"], 1.0),
-            np.maximum(numbers["osl_tokens"], 1.0),
+            isl,
+            osl,
             horizon_seconds=seconds,
             levels=sample_level(np.maximum(rate * seconds, FEWEST_REQUESTS)),
+            correction=self.correction(pairs, isl, osl),
         )
         return windows.assign(**{f"{name}_seconds": got[name] for name in QUANTILE_NAMES})
 
@@ -157,6 +175,7 @@ class LatencyModel:
         The scores of a pair that was kept say so under "leap" (models.latency_leap).
         """
         columns, scores = self._columns.copy(), dict(self.scores)
+        tables = dict(self._tables.tables)
         for n, pair in enumerate(self.keys):
             if not before.knows(*pair):
                 continue
@@ -165,7 +184,10 @@ class LatencyModel:
             taken, leap = judged(columns[:, n], old, note)
             if not taken:
                 columns[:, n], scores[name] = old, {**scores.get(name, {}), "leap": leap}
-        return type(self)(self.keys, columns, scores)
+                tables.pop(pair, None)
+                if pair in before._tables.tables:
+                    tables[pair] = before._tables.tables[pair]
+        return type(self)(self.keys, columns, scores, tables)
 
     def to_files(self) -> dict[str, bytes]:
         """Return the model as file names and bytes; the same model gives the same bytes."""
@@ -174,6 +196,10 @@ class LatencyModel:
             "fields": list(Coefficients.__dataclass_fields__),
             "keys": [list(key) for key in self.keys],
             "columns": self._columns.tolist(),
+            "corrections": [
+                {"service": s, "variant": v, **table.to_document()}
+                for (s, v), table in self._tables.tables.items()
+            ],
             "scores": self.scores,
         }
         return {FILE: json.dumps(document, sort_keys=True, allow_nan=False).encode()}
@@ -193,7 +219,14 @@ class LatencyModel:
                 f"{document.get('fields')!r}; allowed: format {FORMAT} with {fields}. Train again."
             )
         columns = np.array(document["columns"], dtype=np.float64).reshape(N_COEFFICIENTS, -1)
-        return cls([(s, v) for s, v in document["keys"]], columns, document["scores"])
+        tables = {}
+        for one in document.get("corrections", []):  # files from before there were any have none
+            where = f"latency model: '{FILE}', {one['service']}/{one['variant']}"
+            try:
+                tables[one["service"], one["variant"]] = Table.from_document(one)
+            except (ValueError, KeyError, TypeError) as error:
+                raise LatencyModelError(f"{where}: {error}. Train again.") from error
+        return cls([(s, v) for s, v in document["keys"]], columns, document["scores"], tables)
 
 
 def _filled(column: pd.Series, otherwise: float) -> FloatArray:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
+from models.latency_correction import Table, Tables
 from models.latency_tails import Tails, tails, tpot_share, ttft_share
 from models.latency_windows import Limits, Windows, sample_level
 from models.step_time import Coefficients, mean_field, request_work
@@ -35,14 +36,21 @@ FLOOR = 1e-3  # of misses: below, targets of 99.9 % are safe whatever the differ
 Z_MAX = 5.0
 
 
-def calibrated(c: Coefficients, windows: Windows, limits: Limits) -> Coefficients:
-    """Return `c` (fields of shape (1,)) with burst_ratio and tpot_scatter_ratio set."""
+def calibrated(
+    c: Coefficients, windows: Windows, limits: Limits, table: Table | None = None
+) -> Coefficients:
+    """Return `c` (fields of shape (1,)) with burst_ratio and tpot_scatter_ratio set.
+
+    `table`: the correction that the times are served with.
+    """
     after = np.concatenate([[False], ~windows.steady[:-1]])
     lengths = np.stack([_smooth(windows.isl_tokens), _smooth(windows.osl_tokens)])
     rows = np.flatnonzero(~after)
     if len(rows) > MAX_WINDOWS:
         rows = rows[np.linspace(0, len(rows) - 1, MAX_WINDOWS).astype(np.int64)]
     part, lengths = windows.take(rows), lengths[:, rows]
+    one = ("", "")
+    correction = None if table is None else Tables({one: table}).of([one] * len(rows), *lengths)
 
     phase_work = partial(request_work, prefill=limits.prefill, decode=limits.decode)
 
@@ -50,7 +58,8 @@ def calibrated(c: Coefficients, windows: Windows, limits: Limits) -> Coefficient
         changed = replace(c, **{k: np.full_like(c.base_seconds, v) for k, v in numbers.items()})
         work = phase_work(changed, lengths[0], lengths[1])
         batch = mean_field(changed, work, part.rate_rps, part.replicas)
-        return tails(changed, work, batch, part.rate_rps, part.replicas)
+        t = tails(changed, work, batch, part.rate_rps, part.replicas)
+        return t if correction is None else correction.apply(t, work, part.rate_rps)
 
     load = part.rate_rps * phase_work(c, lengths[0], lengths[1]).saturation_seconds
     scatter = _best(part, 3, load, SCATTERS, lambda x, t: tpot_share(at(tpot_scatter_ratio=x), t))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from models.latency_correction import Correction
 from models.latency_tails import tails, tpot_quantile
 from models.step_time import Coefficients, Work, mean_field, observed_field
 
@@ -73,10 +74,18 @@ def at_pace(c: Coefficients, times: FloatArray) -> Coefficients:
 
 
 def expected_tpot_p50(
-    c: Coefficients, work: Work, rate_rps: FloatArray, running: FloatArray, replicas: FloatArray
+    c: Coefficients,
+    work: Work,
+    rate_rps: FloatArray,
+    running: FloatArray,
+    replicas: FloatArray,
+    correction: Correction | None = None,
 ) -> FloatArray:
     """Return the median TPOT of a window with this batch; `rate_rps` and `running` per replica."""
     with np.errstate(invalid="ignore", divide="ignore"):
         batch = mean_field(c, work, rate_rps, replicas)
         seen = observed_field(c, work, batch, running, replicas)
-        return tpot_quantile(tails(c, work, seen, rate_rps, replicas, 60.0), np.asarray(0.5))
+        t = tails(c, work, seen, rate_rps, replicas, 60.0)
+        if correction is not None:  # what was learned of the engine is no drift from it
+            t = correction.apply(t, work, rate_rps)
+        return tpot_quantile(t, np.asarray(0.5))

@@ -6,12 +6,14 @@ pace on the way, what was seen before counts on the present clock (models.latenc
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.latency_calibrate import calibrated
+from models.latency_correction import Table
+from models.latency_learned import learned
 from models.latency_pace import at_present_pace, likely_change
 from models.latency_parameters import Prior, prior_from_tpot, unpack
 from models.latency_residuals import N_RESIDUALS, Problem, median_errors
@@ -41,9 +43,15 @@ class Fit:
     noise: FloatArray
 
 
-def fit_windows(
-    windows: Windows, known: Profile | None = None, role: str = BOTH
-) -> tuple[FloatArray, dict[str, Any]]:
+class Fitted(NamedTuple):
+    """What one pair's windows taught: coefficients (F,), a correction of them or None, scores."""
+
+    columns: FloatArray
+    correction: Table | None
+    scores: dict[str, Any]
+
+
+def fit_windows(windows: Windows, known: Profile | None = None, role: str = BOTH) -> Fitted:
     """Return the coefficients (F,) that fit all `windows` (in order of time) and how well they do.
 
     `known`: a profile of such an engine; it is the prior, and says what limits a batch until that is seen.
@@ -73,6 +81,7 @@ def fit_windows(
         factor = float(np.exp(fit.x[-1]))
         scores["pace"] = {"windows_before": int(used.before.sum()), "steps_now": round(factor, 4)}
         windows = at_present_pace(replace(windows, before=used.before), factor)
+        used = at_present_pace(used, factor)
     c = unpack(fit.x, limits)
     steady = windows.take(used.steady) if used.steady.any() else windows
     work = request_work(
@@ -86,7 +95,10 @@ def fit_windows(
         seen_isl_tokens=one * float(np.quantile(windows.isl_tokens, SEEN)),
         seen_osl_tokens=one * float(np.quantile(windows.osl_tokens, SEEN)),
     )
-    return calibrated(c, windows, limits).columns()[:, 0], scores
+    correction, judgement = learned(c, used, limits)
+    if judgement:
+        scores["correction"] = judgement
+    return Fitted(calibrated(c, windows, limits, correction).columns()[:, 0], correction, scores)
 
 
 def _limits(windows: Windows, known: Profile | None) -> Limits:

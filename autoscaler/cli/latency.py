@@ -105,6 +105,7 @@ def capacity(
         TargetArrays.of([targets]),
         attainment * one,
         float(replicas) * one,
+        correction=fitted.correction([key], isl * one, osl * one),
     )
     answer = {
         "service": key[0],

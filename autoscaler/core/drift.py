@@ -8,8 +8,9 @@ import numpy as np
 
 from autoscaler.core.outcome import FloatArray, Forecasts, PaceDrift, ServiceState, State
 from autoscaler.core.types import Observation, Policies, Role, ServiceObservation, Variant
+from models.latency import LatencyModel
 from models.latency_drift import TOLD_WINDOWS, Drift, expected_tpot_p50, factor, followed
-from models.step_time import Coefficients, request_work
+from models.step_time import request_work
 
 ROUND = 5  # decimals of what is remembered
 
@@ -37,10 +38,7 @@ def follow_drift(
     ]
     if not lanes:
         return {}
-    c = forecasts.latency.coefficients(
-        [(lane.service, lane.variant) for lane in lanes], [lane.profile for lane in lanes]
-    )
-    after = _after(c, lanes)
+    after = _after(forecasts.latency, lanes)
     new: dict[str, dict[str, PaceDrift]] = {}
     for lane, numbers in zip(lanes, after.T.tolist(), strict=True):
         before = state.services.get(lane.service)
@@ -69,13 +67,16 @@ def in_words(drifts: Mapping[str, PaceDrift]) -> str:
     return f"; tokens of {', '.join(odd)} take over 3 times or under a third of what was fitted: not believed"
 
 
-def _after(c: Coefficients, lanes: list[_Lane]) -> FloatArray:
+def _after(latency: LatencyModel, lanes: list[_Lane]) -> FloatArray:
+    pairs = [(lane.service, lane.variant) for lane in lanes]
+    c = latency.coefficients(pairs, [lane.profile for lane in lanes])
     rate, running, replicas, isl, osl, tpot, requests = np.array([lane.seen for lane in lanes]).T
     decodes = np.array([lane.role is Role.DECODE for lane in lanes])
     prompts = np.where(decodes, 0.0, c.per_prompt_token_seconds)  # another variant computes them
     work = request_work(replace(c, per_prompt_token_seconds=prompts), isl, osl)
     with np.errstate(invalid="ignore", divide="ignore"):
-        off = np.log(tpot / expected_tpot_p50(c, work, rate, running, replicas))
+        learned = latency.correction(pairs, isl, osl)
+        off = np.log(tpot / expected_tpot_p50(c, work, rate, running, replicas, learned))
     after = followed(_stacked([lane.drift for lane in lanes]), off, requests)
     return np.stack(np.broadcast_arrays(after.log_factor, after.windows, after.odd_windows))
 

@@ -21,6 +21,7 @@ from autoscaler.core.drift import factors
 from autoscaler.core.outcome import FloatArray, Forecasts, PaceDrift
 from autoscaler.core.types import Policy, Variant
 from models import capacity
+from models.latency_correction import Correction
 from models.latency_drift import at_pace
 from models.step_time import Coefficients
 
@@ -43,6 +44,7 @@ class Batch:
     targets: capacity.TargetArrays
     isl_tokens: FloatArray
     osl_tokens: FloatArray
+    correction: Correction | None = None
 
     def attainment(self, rates_rps: FloatArray, replicas: FloatArray) -> FloatArray:
         """Return the share within the SLO at rates (n, K) with replicas (n,), shape (n, K)."""
@@ -53,6 +55,7 @@ class Batch:
             self.isl_tokens[:, np.newaxis],
             self.osl_tokens[:, np.newaxis],
             self.targets.expand(),
+            correction=None if self.correction is None else self.correction.expand(),
         )
 
     def idle_attainment(self, replicas: IntArray) -> FloatArray:
@@ -158,6 +161,7 @@ def evaluate(sizes: Sizes, counts: FloatArray, share: FloatArray) -> Evaluation:
             b.isl_tokens,
             b.osl_tokens,
             role=b.targets.role,
+            correction=b.correction,
         )
         out[0, at] = _carried(rates[at], got, sizes.attainment_target[at])
         out[1, at] = (w * got).sum(axis=1) / w.sum(axis=1)
@@ -202,18 +206,20 @@ def _batches(
     batches = []
     for role in sorted(set(roles)):
         index = np.array([i for i, r in enumerate(roles) if r == role], dtype=np.int64)
+        mine = [keys[i] for i in index]
+        isl = np.array([demands[i].isl_tokens for i in index])
+        osl = np.array([demands[i].osl_tokens for i in index])
         batches.append(
             Batch(
                 index=index,
                 coefficients=at_pace(
-                    forecasts.latency.coefficients(
-                        [keys[i] for i in index], [refs[i] for i in index]
-                    ),
+                    forecasts.latency.coefficients(mine, [refs[i] for i in index]),
                     factors([drifts[i] for i in index]),
                 ),
                 targets=capacity.TargetArrays.of([owners[i].policy.targets for i in index], role),
-                isl_tokens=np.array([demands[i].isl_tokens for i in index]),
-                osl_tokens=np.array([demands[i].osl_tokens for i in index]),
+                isl_tokens=isl,
+                osl_tokens=osl,
+                correction=forecasts.latency.correction(mine, isl, osl),
             )
         )
     return tuple(batches)
@@ -249,6 +255,7 @@ def _required(
             ),
             np.tile(target[b.index], times),
             np.tile(most[b.index], times),
+            correction=None if b.correction is None else b.correction.tiled(times),
         )
         found[:, b.index] = counts.reshape(times, -1)
     return found
