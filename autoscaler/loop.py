@@ -50,7 +50,7 @@ class Controller:
         self.models = models
         self.state = State()
         self._last_seconds = -math.inf
-        self._forecaster = Forecaster(sorted(policies.services), models.load)
+        self._forecaster = Forecaster(sorted(policies.services), models.load, models.mix)
         self._starts = start_leads(policies, models.lead_time)
         if history is not None:
             self._forecaster.seed(history)
@@ -86,7 +86,7 @@ class Controller:
         services = sorted(policies.services)
         if models is not None and models is not self.models:
             self.models = models
-            self._forecaster = self._forecaster.successor(services, models.load)
+            self._forecaster = self._forecaster.successor(services, models.load, models.mix)
         elif services != list(self._forecaster.history.services):
             self._forecaster.cover(services)
         self.policies = policies

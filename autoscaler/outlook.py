@@ -6,13 +6,16 @@ model (60 s); a step with nothing measured is a gap. History is bounded by what 
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from autoscaler.core.outcome import FloatArray, Outlook
 from autoscaler.core.types import Observation
+from autoscaler.recent_mix import RecentMix
 from models.frames import LoadSeries
 from models.load_model import LoadModel
+from models.mix_model import MixForecast, MixModel
 from models.online import Online
 from models.quantiles import QUANTILES, LoadForecast
 
@@ -33,6 +36,7 @@ class History:
         self.isl_tokens = np.full(len(services), np.nan)
         self.osl_tokens = np.full(len(services), np.nan)
         self.end_seconds = math.nan  # end of the last complete step
+        self.mix = RecentMix(services, step_seconds)
         self._row = {name: i for i, name in enumerate(self.services)}
         self._sum = np.zeros(len(services))  # requests in the open step
         self._span = np.zeros(len(services))  # seconds of it that were measured
@@ -44,6 +48,7 @@ class History:
                 f"history has steps of {series.step_seconds:g} s; "
                 f"allowed: {self.step_seconds:g} s, as the load model was trained on"
             )
+        self.mix.seed(series)
         if math.isnan(self.end_seconds):
             self.end_seconds = series.end_seconds
         ahead = round((series.end_seconds - self.end_seconds) / self.step_seconds)
@@ -66,6 +71,7 @@ class History:
         """Return the same history for other services, `steps` long; what is new begins as gaps."""
         other = History(services, self.step_seconds, steps)
         other.end_seconds = self.end_seconds
+        other.mix = self.mix.covering(services)
         kept = min(steps, self.steps)
         for row, name in enumerate(other.services):
             old = self._row.get(name)
@@ -123,6 +129,7 @@ class History:
             if row is not None and math.isfinite(seen.arrival_rate_rps):
                 self._sum[row] += seen.arrival_rate_rps * seconds
                 self._span[row] += seconds
+                self.mix.add(name, seen, self.end_seconds, seconds)
 
     def _follow_mix(self, observation: Observation) -> None:
         for name, seen in observation.services.items():
@@ -175,8 +182,14 @@ def _mix(values: FloatArray, step_seconds: float) -> tuple[float, float]:
 class Forecaster:
     """Keeps outlooks current: forecasts again whenever a step completes."""
 
-    def __init__(self, services: Sequence[str], model: LoadModel | None) -> None:
+    def __init__(
+        self, services: Sequence[str], model: LoadModel | None, mix: MixModel | None = None
+    ) -> None:
         self.model = model
+        alike = (
+            model is not None and mix is not None and model.step_seconds == mix.clock.step_seconds
+        )
+        self.mix = mix if alike else None
         steps = model.history_steps if model is not None else 60
         step_seconds = model.step_seconds if model is not None else 60.0
         self.history = History(services, step_seconds, steps)
@@ -194,9 +207,11 @@ class Forecaster:
         self._online = None if self._online is None else self._online.covering(services)
         self._outlooks = {n: o for n, o in self._outlooks.items() if n in set(services)}
 
-    def successor(self, services: Sequence[str], model: LoadModel | None) -> "Forecaster":
-        """Return a forecaster for another model, with this one's history where the steps are alike."""
-        other = Forecaster(services, model)
+    def successor(
+        self, services: Sequence[str], model: LoadModel | None, mix: MixModel | None = None
+    ) -> "Forecaster":
+        """Return a forecaster for other models, with this one's history where the steps are alike."""
+        other = Forecaster(services, model, mix)
         if other.history.step_seconds == self.history.step_seconds:
             other.history = self.history.covering(services, other.history.steps)
             if not math.isnan(other.history.end_seconds):
@@ -223,15 +238,38 @@ class Forecaster:
             return
         h = self.history
         forecast = self._online.forecast(h.requests.astype(np.float64), h.end_seconds)
-        self._outlooks = outlooks_of(forecast, h, self.model)
+        mix = None
+        if self.mix is not None:
+            leads = middles_of(forecast)
+            mix = h.mix.forecast(self.mix, h.end_seconds, leads)
+        self._outlooks = outlooks_of(forecast, h, self.model, mix)
+        self._tell_drifts(mix)
+
+    def _tell_drifts(self, mix: MixForecast | None) -> None:
+        """Say in each outlook which class of traffic drifts."""
+        if mix is None or self.mix is None:
+            return
+        for name, drift in zip(self.history.services, mix.drifts, strict=True):
+            if drift is not None and name in self._outlooks:
+                said = drift.in_words(self.mix.lengths(name)[drift.number])
+                self._outlooks[name] = replace(self._outlooks[name], mix_drift=said)
 
 
-def outlooks_of(forecast: LoadForecast, history: History, model: LoadModel) -> dict[str, Outlook]:
-    """Return an outlook for each service that has a forecast; rates rounded to DECIMALS."""
-    step = forecast.step_seconds
-    leads: FloatArray = (
-        forecast.leads_steps.astype(np.float64) - 0.5
-    ) * step  # a step's mean stands for its middle
+def middles_of(forecast: LoadForecast) -> FloatArray:
+    """Return the leads (L,) in seconds: a step's mean stands for its middle."""
+    leads: FloatArray = (forecast.leads_steps.astype(np.float64) - 0.5) * forecast.step_seconds
+    return leads
+
+
+def outlooks_of(
+    forecast: LoadForecast, history: History, model: LoadModel, mix: MixForecast | None = None
+) -> dict[str, Outlook]:
+    """Return an outlook for each service that has a forecast; rates rounded to DECIMALS.
+
+    `mix` is of the same services and leads; a service whose classes it does not know, or that drifts, keeps
+    its recent mean lengths.
+    """
+    step, leads = forecast.step_seconds, middles_of(forecast)
     rates = np.round(np.asarray(forecast.values, dtype=np.float64) / step, DECIMALS)
     quantiles = np.array(QUANTILES)
     outlooks = {}
@@ -247,5 +285,14 @@ def outlooks_of(forecast: LoadForecast, history: History, model: LoadModel) -> d
             isl_tokens=round(float(history.isl_tokens[i]), DECIMALS),
             osl_tokens=round(float(history.osl_tokens[i]), DECIMALS),
             trusted=bool(score.get("trusted", False)),
+            ahead_tokens=_lengths_ahead(mix, i),
         )
     return outlooks
+
+
+def _lengths_ahead(mix: MixForecast | None, row: int) -> FloatArray | None:
+    """Return the mean lengths (L, 2) that a service's classes make at each lead, if they do."""
+    if mix is None or not np.isfinite(mix.shares[row]).all():
+        return None
+    lengths = np.stack([mix.isl_tokens[row], mix.osl_tokens[row]], axis=1)
+    return np.round(lengths, DECIMALS) if np.isfinite(lengths).all() else None

@@ -17,7 +17,6 @@ from typing import Any
 FORMAT_VERSION = 1
 CURRENT = "current.json"
 MANIFEST = "manifest.json"
-PARTS = ("load", "latency", "lead_time")
 
 
 class ArtifactError(ValueError):

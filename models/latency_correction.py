@@ -46,10 +46,6 @@ class Correction:
         """Return the chosen lanes of (N, KNOTS)."""
         return type(self)(self.ttft[rows], self.tpot[rows])
 
-    def tiled(self, times: int) -> Self:
-        """Return (times * N, KNOTS): the lanes of (N, KNOTS) again and again."""
-        return type(self)(np.tile(self.ttft, (times, 1)), np.tile(self.tpot, (times, 1)))
-
     def expand(self) -> Self:
         """Return (..., 1, KNOTS), for loads of shape (..., K)."""
         return type(self)(self.ttft[..., None, :], self.tpot[..., None, :])

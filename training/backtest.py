@@ -6,7 +6,8 @@
 
 The refit points are midnights: they depend on no other cutoff, no later row and no other service.
 What is newer than the last midnight reaches a forecast through its features, and through the coverage
-that was seen since (models.online).
+that was seen since (models.online). Tokens are forecast in agreement with the requests and their classes
+(models.token_forecast).
 """
 
 from collections.abc import Callable
@@ -20,7 +21,10 @@ from models.load_model import LoadModel
 from models.online import walk
 from models.progress import Progress
 from models.quantiles import QUANTILES, FloatArray, LoadForecast
+from models.token_forecast import token_quantiles
+from training.mix_walk import walk_mix
 
+REQUESTS, *TOKENS = LOAD_NUMBERS
 MAX_BEYOND_STEPS = 100_000  # a cutoff so far behind the last row is a mistake in its clock
 Observer = Callable[[LoadModel, IntArray, FloatArray, LoadForecast], None]
 FOLLOWED_A_DAY = 288  # steps at most from which the coverage is learned, each day
@@ -51,6 +55,23 @@ def backtest(
         raise FrameError(f"target '{target}' is unknown; allowed: {', '.join(LOAD_NUMBERS)}")
     row, step = locate(series, cutoffs)
     series = _padded(series, int(step.max(initial=0)) + 1)
+    yhat = _forecasts(series, cutoffs, (row, step), horizon_steps, target, progress, observe)
+    if target != REQUESTS:
+        yhat = _with_mix(series, cutoffs, (row, step), yhat, target, progress)
+    return _frame(cutoffs, yhat)
+
+
+def _forecasts(
+    series: LoadSeries,
+    cutoffs: pd.DataFrame,
+    origins: tuple[IntArray, IntArray],
+    horizon_steps: int,
+    target: str,
+    progress: Progress | None,
+    observe: Observer | None,
+) -> FloatArray:
+    """Quantiles (N, H, Q) of one target from its own load model."""
+    row, step = origins
     values = series.values[:, :, LOAD_NUMBERS.index(target)]
     origin = _last_known(values, row, step, cutoffs, Grid(series.step_seconds).window_steps)
     until = _fit_steps(series, values, step)
@@ -74,7 +95,36 @@ def backtest(
             done += here.size
             if progress is not None:
                 progress("backtest: cutoffs", done, len(cutoffs))
-    return _frame(cutoffs, yhat)
+    return yhat
+
+
+def _with_mix(
+    series: LoadSeries,
+    cutoffs: pd.DataFrame,
+    origins: tuple[IntArray, IntArray],
+    own: FloatArray,
+    target: str,
+    progress: Progress | None,
+) -> FloatArray:
+    """Return quantiles of tokens (N, H, Q) that agree with those of the requests and with their mix.
+
+    Where requests are not known, the tokens' `own` forecast speaks alone.
+    """
+    values = series.values[:, :, LOAD_NUMBERS.index(REQUESTS)]
+    row, step = origins
+    known = np.maximum.accumulate(np.isfinite(values), axis=1)[row, step]
+    here = np.flatnonzero(known)
+    if here.size == 0:
+        return own
+    asked, some = cutoffs.iloc[here], (row[here], step[here])
+    horizon = own.shape[1]
+    requests = _forecasts(series, asked, some, horizon, REQUESTS, progress, None)
+    until = _fit_steps(series, values, some[1])
+    mix = walk_mix(series, *some, until, horizon)
+    kind = TOKENS.index(target)
+    out = own.copy()
+    out[here] = token_quantiles(own[here], requests, mix.lengths[..., kind], mix.bounds[:, kind])
+    return out
 
 
 def locate(series: LoadSeries, cutoffs: pd.DataFrame) -> tuple[IntArray, IntArray]:

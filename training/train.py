@@ -12,6 +12,7 @@ from models.frames import FrameError, LoadSeries, to_series
 from models.latency import LatencyModel
 from models.lead_time import LeadTimeModel
 from models.load_model import LoadModel
+from models.mix_model import MixModel
 from models.progress import Progress
 from training.gate import Verdict, crop, judge_load, judged_from, summary_of
 from training.registry import write_generation
@@ -52,11 +53,13 @@ def train(
     latency = LatencyModel.fit(telemetry.serving, profiles=profiles, roles=roles, progress=progress)
     latency, latency_verdict = plausible_latency(latency, telemetry.serving.empty, incumbent)
     lead_time = LeadTimeModel.fit(telemetry.startups, end_seconds=series.end_seconds)
+    mix = MixModel.fit(series)
     load_files, load_verdict = _gated_load(load, series, incumbent, progress)
     files = {
         **_named("load", load_files),
         **_named("latency", latency.to_files()),
         **_named("lead_time", lead_time.to_files()),
+        **_named("mix", mix.to_files()),
     }
     summary = {
         "trained_until_seconds": _trained_until(series, incumbent, load_verdict),
@@ -67,8 +70,9 @@ def train(
             "load": summary_of(load_verdict),
             "latency": summary_of(latency_verdict),
             "lead_time": summary_of(_renewed(telemetry.startups.empty)),
+            "mix": summary_of(_renewed(empty=False)),
         },
-        "services": _services(telemetry, load, latency, lead_time),
+        "services": _services(telemetry, load, mix, latency, lead_time),
     }
     previous = None if incumbent is None else incumbent.name
     name = write_generation(models_dir, files, summary, previous)
@@ -138,12 +142,17 @@ def _renewed(empty: bool) -> Verdict:
 
 
 def _services(
-    telemetry: Telemetry, load: LoadModel, latency: LatencyModel, lead_time: LeadTimeModel
+    telemetry: Telemetry,
+    load: LoadModel,
+    mix: MixModel,
+    latency: LatencyModel,
+    lead_time: LeadTimeModel,
 ) -> dict[str, Any]:
     names = set(telemetry.load.service) | set(telemetry.serving.service)
     return {
         name: {
             "load": load.scores.get(name, {"note": "no load telemetry"}),
+            "mix": mix.scores.get(name, {"note": "no load telemetry"}),
             "latency": _of_service(latency.scores, name),
             "lead_time": _of_service(lead_time.scores, name),
         }

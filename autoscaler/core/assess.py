@@ -45,9 +45,10 @@ UNKNOWN_START = StartLead(typical_seconds=150.0, upper_seconds=300.0)  # data/RE
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Demand points, shape (K,) each, in requests per second, and the mix they come in.
+    """Demand points, shape (K,) each, in requests per second, and the mixes they come in.
 
-    `measured_rps` is the last minute's mean; NaN if nothing was measured in it.
+    `measured_rps` is the last minute's mean; NaN if nothing was measured in it. The mix ahead is that at the
+    horizon; the same as now's where it is not forecast.
     """
 
     future: FloatArray
@@ -57,6 +58,8 @@ class Demand:
     reactive_rps: float  # 0: no reason to overrule the forecast
     isl_tokens: float
     osl_tokens: float
+    ahead_isl_tokens: float
+    ahead_osl_tokens: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +150,8 @@ def assess(
     windows = tuple(guard.active_windows(policy, now))
     rate = measured_rate_rps(state.samples, now, RECENT_SECONDS)
     attained = budget.attained_ratio(state.budget, policy.attainment, rate)
-    demand = _demand(observed, outlook, ahead, windows, rate, policy)
+    mixes = (*_mix(observed, outlook), *_mix_ahead(outlook, now + horizon))
+    demand = _demand(observed, mixes, ahead, windows, rate, policy)
     return Situation(
         policy=policy,
         state=state,
@@ -240,13 +244,15 @@ def _pinned(policy: Policy, state: ServiceState, now: float, *, stale: bool) -> 
 
 def _demand(
     observed: ServiceObservation | None,
-    outlook: Outlook | None,
+    mixes: tuple[float, float, float, float],
     ahead: Ahead | None,
     windows: tuple[ScheduleWindow, ...],
     rate: float,
     policy: Policy,
 ) -> Demand | None:
-    isl, osl = _mix(observed, outlook)
+    isl, osl, ahead_isl, ahead_osl = mixes
+    if math.isnan(ahead_isl + ahead_osl):
+        ahead_isl, ahead_osl = isl, osl
     if not (math.isfinite(isl) and math.isfinite(osl)):
         return None
     reactive = 0.0
@@ -256,21 +262,30 @@ def _demand(
         if not math.isfinite(rate):
             return None
         points = unmodelled_points(rate)
-        return Demand(points, points, points, rate, reactive, isl, osl)
+        return Demand(points, points, points, rate, reactive, isl, osl, ahead_isl, ahead_osl)
     future, hold, present = ahead.future, ahead.hold, ahead.present
     factor = max((w.load_multiplier for w in windows), default=1.0)
     if factor != 1.0:
         future, hold, present = factor * future, factor * hold, factor * present
-    return Demand(future, hold, present, rate, reactive, isl, osl)
+    return Demand(future, hold, present, rate, reactive, isl, osl, ahead_isl, ahead_osl)
 
 
 def _mix(observed: ServiceObservation | None, outlook: Outlook | None) -> tuple[float, float]:
-    """Return mean input and output tokens a request: as forecast, else as just measured."""
+    """Return mean input and output tokens a request: of the recent traffic, else as just measured."""
     isl = outlook.isl_tokens if outlook is not None else math.nan
     osl = outlook.osl_tokens if outlook is not None else math.nan
     if observed is not None:
         isl = isl if math.isfinite(isl) else observed.isl_tokens
         osl = osl if math.isfinite(osl) else observed.osl_tokens
+    return isl, osl
+
+
+def _mix_ahead(outlook: Outlook | None, at_seconds: float) -> tuple[float, float]:
+    """Return the mean lengths forecast for a time; NaN where the mix is not forecast."""
+    if outlook is None or outlook.ahead_tokens is None:
+        return math.nan, math.nan
+    lead, leads = at_seconds - outlook.cutoff_seconds, outlook.leads_seconds
+    isl, osl = (float(np.interp(lead, leads, outlook.ahead_tokens[:, i])) for i in (0, 1))
     return isl, osl
 
 

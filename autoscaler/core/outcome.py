@@ -26,9 +26,13 @@ class Outlook:
     leads_seconds: FloatArray  # (L,)
     quantiles: FloatArray  # (Q,)
     arrival_rate_rps: FloatArray  # (L, Q)
-    isl_tokens: float
+    isl_tokens: float  # mean lengths of the recent traffic
     osl_tokens: float
     trusted: bool  # False: the backtest found nothing better than the last value
+    ahead_tokens: FloatArray | None = (
+        None  # (L, 2), mean input and output length; None: as recently
+    )
+    mix_drift: str = ""  # a class of traffic that is not as it was, in words
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,9 @@ def _decision(
     return ServiceDecision(
         variants=dict(choice.counts),
         reason=choice.reason,
-        detail=_in_words(choice, attained, policy) + in_words(situation.state.drifts),
+        detail=_in_words(choice, attained, policy)
+        + in_words(situation.state.drifts)
+        + _mix_drift(situation),
         horizon_seconds=situation.horizon_seconds,
         quantile=float(np.interp(carried, values, quantiles, left=0.0)) if known else math.nan,
         forecast_arrival_rate_rps=min(carried, float(values[-1])) if known else math.nan,
@@ -138,6 +140,12 @@ def _in_words(choice: Choice, attained: float, policy: Policy) -> str:
         f"{choice.detail}: {attained:.1%} of requests predicted within the SLO, "
         f"{policy.attainment:.1%} asked"
     )
+
+
+def _mix_drift(situation: Situation) -> str:
+    """Return a sentence where a class of the service's traffic is not as it was, else an empty text."""
+    said = "" if situation.outlook is None else situation.outlook.mix_drift
+    return f"; {said}" if said else ""
 
 
 def _mean(values: Sequence[float], parts: _Shares, phase: tuple[int, ...]) -> float:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from autoscaler.core.assess import Situation
+from autoscaler.core.assess import Demand, Situation
 from autoscaler.core.demand import PROBABILITIES, WEIGHTS
 from autoscaler.core.drift import factors
 from autoscaler.core.outcome import FloatArray, Forecasts, PaceDrift
@@ -37,7 +37,10 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Lanes of one role: what the capacity functions take, shape (n,) each."""
+    """Lanes of one role: what the capacity functions take, shape (n,) each.
+
+    The lengths are those ahead, and so is the correction for them; `now` corrects for those of now.
+    """
 
     index: IntArray
     coefficients: Coefficients
@@ -45,6 +48,7 @@ class Batch:
     isl_tokens: FloatArray
     osl_tokens: FloatArray
     correction: Correction | None = None
+    now: Correction | None = None
 
     def attainment(self, rates_rps: FloatArray, replicas: FloatArray) -> FloatArray:
         """Return the share within the SLO at rates (n, K) with replicas (n,), shape (n, K)."""
@@ -121,9 +125,14 @@ def size_all(situations: Sequence[Situation], forecasts: Forecasts) -> Sizes:
     target = np.minimum(wanted, reachable - slack * allowed)
 
     points = [_stack([getattr(d, name) for d in demands]) for name in ("future", "hold", "present")]
-    found = _required(steering, np.stack(points), WEIGHTS, target, most)
+    now = np.array([(d.isl_tokens, d.osl_tokens) for d in demands]).reshape(-1, 2)
+    later = np.array([(d.ahead_isl_tokens, d.ahead_osl_tokens) for d in demands]).reshape(-1, 2)
+    mixes = np.stack([later, np.maximum(now, later), now])  # what runs may be needed for either
+    found = _required(steering, np.stack(points), mixes, (True, True, False), WEIGHTS, target, most)
     rates = np.array([[d.reactive_rps for d in demands], [d.measured_rps for d in demands]])
-    certain = _required(steering, rates[..., np.newaxis], CERTAIN, target, most)
+    certain = _required(
+        steering, rates[..., None], np.stack([now, now]), (False, False), CERTAIN, target, most
+    )
     known = found[0] >= 0
     future, hold, present = found.tolist()
     reactive, measured = certain.tolist()
@@ -207,8 +216,9 @@ def _batches(
     for role in sorted(set(roles)):
         index = np.array([i for i, r in enumerate(roles) if r == role], dtype=np.int64)
         mine = [keys[i] for i in index]
-        isl = np.array([demands[i].isl_tokens for i in index])
-        osl = np.array([demands[i].osl_tokens for i in index])
+        isl = np.array([demands[i].ahead_isl_tokens for i in index])
+        osl = np.array([demands[i].ahead_osl_tokens for i in index])
+        correction = forecasts.latency.correction(mine, isl, osl)
         batches.append(
             Batch(
                 index=index,
@@ -219,10 +229,26 @@ def _batches(
                 targets=capacity.TargetArrays.of([owners[i].policy.targets for i in index], role),
                 isl_tokens=isl,
                 osl_tokens=osl,
-                correction=forecasts.latency.correction(mine, isl, osl),
+                correction=correction,
+                now=_correction_now(forecasts, mine, [demands[i] for i in index], correction),
             )
         )
     return tuple(batches)
+
+
+def _correction_now(
+    forecasts: Forecasts,
+    keys: Sequence[tuple[str, str]],
+    demands: Sequence[Demand],
+    ahead: Correction | None,
+) -> Correction | None:
+    """Return the correction for the lengths of now: the one `ahead`, where these are the same."""
+    now = np.array([(d.isl_tokens, d.osl_tokens) for d in demands])
+    if all(
+        (d.ahead_isl_tokens, d.ahead_osl_tokens) == (d.isl_tokens, d.osl_tokens) for d in demands
+    ):
+        return ahead
+    return forecasts.latency.correction(keys, now[:, 0], now[:, 1])
 
 
 def _profile_ref(policy: Policy, variant: str) -> str | None:
@@ -232,11 +258,17 @@ def _profile_ref(policy: Policy, variant: str) -> str | None:
 def _required(
     batches: Sequence[Batch],
     rates: FloatArray,
+    mixes: FloatArray,
+    ahead: Sequence[bool],
     weights: FloatArray,
     target: FloatArray,
     most: IntArray,
 ) -> IntArray:
-    """Return counts (D, N) for D demands of every lane, rates (D, N, K), weights (K,); one call a role."""
+    """Return counts (D, N) for D demands of every lane; one call a role.
+
+    `rates` (D, N, K) with `weights` (K,), in mixes (D, N, 2) of mean input and output tokens; `ahead`
+    (D,) says which are those to come.
+    """
     times = rates.shape[0]
     found = np.full(rates.shape[:2], -1, dtype=np.int64)
     for b in batches:
@@ -245,8 +277,8 @@ def _required(
             Coefficients.from_columns(np.tile(b.coefficients.columns(), times)),
             flat,
             np.broadcast_to(weights, flat.shape),
-            np.tile(b.isl_tokens, times),
-            np.tile(b.osl_tokens, times),
+            mixes[:, b.index, 0].ravel(),
+            mixes[:, b.index, 1].ravel(),
             capacity.TargetArrays(
                 np.tile(b.targets.ttft_seconds, times),
                 np.tile(b.targets.tpot_seconds, times),
@@ -255,10 +287,20 @@ def _required(
             ),
             np.tile(target[b.index], times),
             np.tile(most[b.index], times),
-            correction=None if b.correction is None else b.correction.tiled(times),
+            correction=_corrections([b.correction if x else b.now for x in ahead]),
         )
         found[:, b.index] = counts.reshape(times, -1)
     return found
+
+
+def _corrections(each: Sequence[Correction | None]) -> Correction | None:
+    """Return the corrections of several demands, one after the other; None where there are none."""
+    known = [c for c in each if c is not None]
+    if len(known) < len(each):
+        return None
+    return Correction(
+        np.concatenate([c.ttft for c in known]), np.concatenate([c.tpot for c in known])
+    )
 
 
 def _idle_attainment(batches: Sequence[Batch], most: IntArray) -> FloatArray:

@@ -17,6 +17,7 @@ from models.artifact import (
 from models.latency import LatencyModel
 from models.lead_time import LeadTimeModel
 from models.load_model import LoadModel
+from models.mix_model import MixModel
 
 NO_MODELS = "none"  # in place of a generation's name, where nothing was trained yet
 MAX_FILE_BYTES = 512 * 1024 * 1024
@@ -30,6 +31,9 @@ class ServingModels:
     load: LoadModel | None  # None: no load model could be trained
     latency: LatencyModel
     lead_time: LeadTimeModel
+    mix: MixModel | None = (
+        None  # None: trained before there was one; lengths stay as they were lately
+    )
 
 
 def read_generation(models: Path) -> Generation:
@@ -96,12 +100,13 @@ def nothing_learned() -> ServingModels:
 def serving_models(generation: Generation, where: str) -> ServingModels:
     """Build the models of a generation, or raise ArtifactError."""
     try:
-        load = generation.part("load")
+        load, mix = generation.part("load"), generation.part("mix")
         return ServingModels(
             generation=generation.name,
             load=LoadModel.from_files(load) if load else None,
             latency=LatencyModel.from_files(generation.part("latency")),
             lead_time=LeadTimeModel.from_files(generation.part("lead_time")),
+            mix=MixModel.from_files(mix) if mix else None,
         )
     except ArtifactError:
         raise

@@ -193,6 +193,11 @@ def _object(line: str, path: Path, number: int) -> dict[str, Any]:
 
 
 def _outlook_to_dict(outlook: Outlook) -> dict[str, Any]:
+    mix: dict[str, Any] = {}  # most services have one class of traffic, and nothing to tell of it
+    if outlook.ahead_tokens is not None:
+        mix["ahead_tokens"] = outlook.ahead_tokens.tolist()
+    if outlook.mix_drift:
+        mix["mix_drift"] = outlook.mix_drift
     return {
         "cutoff_seconds": outlook.cutoff_seconds,
         "leads_seconds": outlook.leads_seconds.tolist(),
@@ -201,6 +206,7 @@ def _outlook_to_dict(outlook: Outlook) -> dict[str, Any]:
         "isl_tokens": _null(outlook.isl_tokens),
         "osl_tokens": _null(outlook.osl_tokens),
         "trusted": outlook.trusted,
+        **mix,
     }
 
 
@@ -209,6 +215,10 @@ def _outlook_from_dict(content: Mapping[str, Any]) -> Outlook:
     rates = _array(content["arrival_rate_rps"])
     if leads.size < 1 or quantiles.size < 2 or rates.shape != (leads.size, quantiles.size):
         raise ValueError(f"arrival_rate_rps has shape {rates.shape}")
+    ahead = content.get("ahead_tokens")
+    lengths = None if ahead is None else _array(ahead)
+    if lengths is not None and lengths.shape != (leads.size, 2):
+        raise ValueError(f"ahead_tokens has shape {lengths.shape}")
     return Outlook(
         cutoff_seconds=float(content["cutoff_seconds"]),
         leads_seconds=leads,
@@ -217,6 +227,8 @@ def _outlook_from_dict(content: Mapping[str, Any]) -> Outlook:
         isl_tokens=_nan(content["isl_tokens"]),
         osl_tokens=_nan(content["osl_tokens"]),
         trusted=bool(content["trusted"]),
+        ahead_tokens=lengths,
+        mix_drift=str(content.get("mix_drift", "")),
     )
 
 

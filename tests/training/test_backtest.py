@@ -130,3 +130,58 @@ def test_bad_parameters_are_refused() -> None:
         backtest(series, make_cutoffs(), horizon_steps=0, target="requests")
     with pytest.raises(FrameError, match="allowed: requests"):
         backtest(series, make_cutoffs(), horizon_steps=1, target="tokens")
+
+
+def mixed_load(days: int = 7) -> pd.DataFrame:
+    """Chat by day, documents by night; and a service that tells of tokens alone."""
+    rng = np.random.default_rng(8)
+    at = np.arange(days * DAY)
+    night = at % DAY < DAY // 4
+    requests = 300.0 * rng.gamma(100.0, 0.01, at.size)
+    isl = np.where(night, 8000.0, 500.0) * rng.normal(1.0, 0.02, at.size)
+    osl = np.where(night, 100.0, 200.0) * rng.normal(1.0, 0.02, at.size)
+    ts = START + pd.to_timedelta(at * 30, unit="min")
+    both = pd.DataFrame({"ts": ts, "service": "p/mixed", "requests": requests})
+    both = both.assign(input_tokens=requests * isl, output_tokens=requests * osl)
+    alone = both.assign(service="p/tokens-only", requests=np.nan, output_tokens=np.nan)
+    return validate_load(pd.concat([both, alone], ignore_index=True), "test")
+
+
+def test_tokens_agree_with_the_requests_and_the_classes_they_are_of() -> None:
+    series = to_series(mixed_load(), "test")
+    at = START + pd.to_timedelta([5 * DAY * 30 + 30 * k for k in range(0, DAY, 3)], unit="min")
+    cutoffs = pd.DataFrame({"service": "p/mixed", "cutoff": at})
+    found = {
+        target: backtest(series, cutoffs, horizon_steps=3, target=target)
+        for target in ("requests", "input_tokens", "output_tokens")
+    }
+    isl = found["input_tokens"].yhat / found["requests"].yhat
+    osl = found["output_tokens"].yhat / found["requests"].yhat
+    assert isl.between(300.0, 10_000.0).all()  # no quantile leaves what the classes can make
+    assert osl.between(70.0, 250.0).all()
+    median = found["requests"]["quantile"] == 0.5
+    rows = found["requests"][median]
+    end = rows.cutoff + pd.to_timedelta(30 * rows.h, unit="min")
+    night = (end.dt.hour < 6).to_numpy()
+    assert isl[median][night].median() == pytest.approx(8000.0, rel=0.1)
+    assert isl[median][~night].median() == pytest.approx(500.0, rel=0.1)
+    for frame in found.values():
+        wide = frame.pivot_table(index=["cutoff", "h"], columns="quantile", values="yhat")
+        assert (np.diff(wide.to_numpy(), axis=1) >= 0).all()
+        assert not wide.isna().any().any()
+
+
+def test_a_service_that_tells_of_tokens_alone_is_forecast_by_them() -> None:
+    load = mixed_load()
+    at = START + pd.to_timedelta([5 * DAY * 30, 5 * DAY * 30 + 90], unit="min")
+    cutoffs = pd.DataFrame(
+        [(name, c) for c in at for name in ("p/mixed", "p/tokens-only")],
+        columns=["service", "cutoff"],
+    )
+    got = backtest(to_series(load, "test"), cutoffs, horizon_steps=2, target="input_tokens")
+    assert got.yhat.notna().all()
+    short = load[load.ts <= at[0]]
+    again = backtest(
+        to_series(short, "test"), cutoffs.iloc[:2], horizon_steps=2, target="input_tokens"
+    )
+    assert again.yhat.tolist() == got.yhat[: len(again)].tolist()  # nothing later was seen
