@@ -29,6 +29,7 @@ from autoscaler.core.types import (
     Variant,
     VariantObservation,
 )
+from autoscaler.edge.garbage import collect_seldom
 from models.latency import LatencyModel
 from models.latency_correction import LOADS, SHAPE, Table
 from models.latency_parameters import default_columns
@@ -104,6 +105,7 @@ def observe(names: list[str], at: float, rng: np.random.Generator) -> Observatio
 
 def measure(services: int, ticks: int, *, corrected: bool) -> tuple[float, float]:
     policies, forecasts = world(services, corrected=corrected)
+    collect_seldom()  # as `decide` and `run` do
     rng, state, took = np.random.default_rng(0), State(), []
     for i in range(ticks + 1):
         observation = observe(list(policies.services), NOW + 15.0 * (i + 1), rng)

@@ -6,7 +6,6 @@ saturation. Where no load as high, or no lengths as long, were ever seen, the mo
 load counts as higher, the further the more, so capacity errs to the safe side.
 """
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -31,11 +30,18 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 LEVELS = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 QUANTILE_NAMES = tuple(f"{metric}_{level}" for metric in ("ttft", "tpot") for level in LEVELS)
+WINDOW_SECONDS = 60.0  # over which percentiles are told, where no length is given
 CAUTION = 0.15  # of the load, for each unit of saturation beyond what was seen
 LENGTH_CAUTION = 0.1  # of the load, for each factor e that prompts or outputs are longer than seen
 OSL_SIGMA = 0.8  # spread (log) of output lengths, for end-to-end targets only
 RATE_BISECTIONS = 40
-COARSE = 4  # demand points that the first search for a count takes together
+TELLING = (
+    7,
+    4,
+    2,
+    1,
+)  # demand points, from the highest, that decide most counts without the others
+SURE = 1e-9  # of an expected share: closer to the target, all points are evaluated
 PREFILL, DECODE, BOTH = "Prefill", "Decode", "Both"  # as autoscaler.core.types.Role
 
 
@@ -117,8 +123,7 @@ def required_replicas(  # noqa: PLR0913 - each broadcasts by itself
         c, isl_tokens, osl_tokens, targets, rates_rps, weights, attainment_target, correction
     )
     most = np.asarray(max_replicas, dtype=np.int64) + 1  # enough, or more than allowed
-    coarse = search.coarse()
-    found = search.least(most, coarse.least(most, coarse.full_replicas()))
+    found = search.least(most, search.full_replicas())
     known = np.isfinite(
         search.total_rps + c.base_seconds + isl_tokens + osl_tokens + attainment_target
     )
@@ -155,16 +160,12 @@ class _Search:
         self._rates, share = rates_rps, weights * rates_rps
         self.total_rps = share.sum(axis=-1)
         self._share = share / np.where(self.total_rps > 0, self.total_rps, 1.0)[..., None]
-
-    def coarse(self) -> "_Search":
-        """Return the same search with the demand of COARSE points in each: quicker, about right."""
-        other = copy.copy(self)
-        groups = range(0, self._rates.shape[1], COARSE)
-        mass = np.add.reduceat(self._share, groups, axis=1)
-        requests = np.add.reduceat(self._share * self._rates, groups, axis=1)
-        other._share = mass
-        other._rates = requests / np.where(mass > 0, mass, 1.0)
-        return other
+        self._telling: IntArray | None = None
+        points = rates_rps.shape[1]
+        if points > TELLING[0] and not (np.diff(rates_rps) < 0).any():
+            at = self._telling = points - np.array(TELLING)
+            self._up_to = np.add.reduceat(self._share, [0, *(at[:-1] + 1)], axis=1)
+            self._from = np.add.reduceat(self._share, [0, *at], axis=1)
 
     def full_replicas(self) -> IntArray:
         """Return (N,) how many replicas the highest demand point keeps busy all the time."""
@@ -176,9 +177,9 @@ class _Search:
     def least(self, most: IntArray, guess: IntArray) -> IntArray:
         """Return (N,) the least count below `most` that meets the target, else `most`.
 
-        From the guess in doubling steps until it lies between, then by halves.
+        From the guess in doubling steps until it lies between, then by halves. Without demand: `most`.
         """
-        low, high = np.zeros(len(most), dtype=np.int64), most.copy()
+        low, high = np.where(self.total_rps > 0, 0, most), most.copy()
         probe = np.clip(guess, 1, most - 1)
         stride = np.ones(len(most), dtype=np.int64)
         below, above = np.zeros(len(most), dtype=bool), np.zeros(len(most), dtype=bool)
@@ -193,17 +194,42 @@ class _Search:
         return high
 
     def _enough(self, count: IntArray, rows: IntArray) -> NDArray[np.bool_]:
-        """Return whether `count` replicas meet the target, of the lanes `rows`."""
+        """Return whether `count` replicas meet the target, of the lanes `rows`.
+
+        Attainment falls along ascending rates. So a few points bound the expectation from both sides: what
+        lies between two attains no more than the lower and no less than the higher. Where the target is not
+        between the bounds, that decides.
+        """
+        target = self._target[rows]
+        met: NDArray[np.bool_]
+        if self._telling is None:
+            met = self._expected(count, rows) >= target
+            return met
+        got = self._attained(count, rows, self._rates[np.ix_(rows, self._telling)])
+        least = (self._up_to[rows] * got).sum(axis=-1)
+        most = self._from[rows, 0] + (self._from[rows, 1:] * got).sum(axis=-1)
+        met = least >= target + SURE
+        unsure = np.flatnonzero(~met & ~(most < target - SURE))
+        if unsure.size:
+            met[unsure] = self._expected(count[unsure], rows[unsure]) >= target[unsure]
+        return met
+
+    def _expected(self, count: IntArray, rows: IntArray) -> FloatArray:
+        """Return (n,) the expected share of requests within the SLO, over all demand points."""
+        got = self._attained(count, rows, self._rates[rows])
+        expected: FloatArray = (self._share[rows] * got).sum(axis=-1)
+        return expected
+
+    def _attained(self, count: IntArray, rows: IntArray, rates_rps: FloatArray) -> FloatArray:
+        """Return the share at rates (n, K) of the lanes `rows` with `count` replicas (n,)."""
         c = Coefficients.from_columns(self._columns[:, rows]).expand()
         work = _work(c, self._isl[rows, None], self._osl[rows, None], self._role)
         ttft, tpot, e2e = (s[rows, None] for s in self._seconds)
         goals = TargetArrays(ttft, tpot, e2e, self._role)
-        replicas = count.astype(np.float64)[:, None]
         known = self._correction
         correction = None if known is None else known.rows(rows).expand()
-        got = _attainment(c, work, self._rates[rows], replicas, goals, correction)
-        met: NDArray[np.bool_] = (self._share[rows] * got).sum(axis=-1) >= self._target[rows]
-        return met
+        replicas = count.astype(np.float64)[:, None]
+        return _attainment(c, work, rates_rps, replicas, goals, correction)
 
 
 def replica_capacity_rps(
@@ -238,7 +264,7 @@ def predicted_latency(  # noqa: PLR0913 - each broadcasts by itself
     replicas: FloatArray,
     isl_tokens: FloatArray,
     osl_tokens: FloatArray,
-    horizon_seconds: FloatArray | float = 60.0,
+    horizon_seconds: FloatArray | float = WINDOW_SECONDS,
     role: str = BOTH,
     levels: FloatArray | None = None,
     *,
@@ -255,14 +281,42 @@ def predicted_latency(  # noqa: PLR0913 - each broadcasts by itself
     asked = np.array(list(LEVELS.values())) if levels is None else levels
     with np.errstate(invalid="ignore", divide="ignore"):
         work = _work(c, isl_tokens, osl_tokens, role)
-        rate = arrival_rate_rps / replicas
-        batch = mean_field(c, work, rate, replicas)
-        t = tails(c, work, batch, rate, replicas, horizon_seconds)
-        if correction is not None:
-            t = correction.apply(t, work, rate)
+        t = _window_tails(c, work, arrival_rate_rps, replicas, horizon_seconds, correction)
         out = {f"ttft_{k}": ttft_quantile(t, asked[..., n]) for n, k in enumerate(LEVELS)}
         out.update({f"tpot_{k}": tpot_quantile(t, asked[..., n]) for n, k in enumerate(LEVELS)})
     return out
+
+
+def predicted_p95(
+    c: Coefficients,
+    arrival_rate_rps: FloatArray,
+    replicas: FloatArray,
+    isl_tokens: FloatArray,
+    osl_tokens: FloatArray,
+    role: str = BOTH,
+    *,
+    correction: Correction | None = None,
+) -> tuple[FloatArray, FloatArray]:
+    """Return the p95 of TTFT and of TPOT in seconds: those of `predicted_latency`, without the others."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        work = _work(c, isl_tokens, osl_tokens, role)
+        t = _window_tails(c, work, arrival_rate_rps, replicas, WINDOW_SECONDS, correction)
+        level = np.asarray(LEVELS["p95"])
+        return ttft_quantile(t, level), tpot_quantile(t, level)
+
+
+def _window_tails(
+    c: Coefficients,
+    work: Work,
+    arrival_rate_rps: FloatArray,
+    replicas: FloatArray,
+    horizon_seconds: FloatArray | float,
+    correction: Correction | None,
+) -> Tails:
+    rate = arrival_rate_rps / replicas
+    batch = mean_field(c, work, rate, replicas)
+    t = tails(c, work, batch, rate, replicas, horizon_seconds)
+    return t if correction is None else correction.apply(t, work, rate)
 
 
 def _work(c: Coefficients, isl_tokens: FloatArray, osl_tokens: FloatArray, role: str) -> Work:

@@ -28,6 +28,7 @@ from models.step_time import FULL, Batch, Coefficients, Work
 FloatArray = NDArray[np.float64]
 TINY = 1e-12
 HUGE = 1e12  # seconds: a target of infinity, in arithmetic
+FADED = 600.0  # exp(-600) is nothing beside any chance, and still a normal number
 BISECTIONS = 20  # of the logarithm of TTFT: a bracket of e^9 shrinks to 1e-5
 
 
@@ -159,7 +160,8 @@ def _slot_queue(
     left = 1.0 - steady * work.osl_tokens * work.neighbour_seconds
     use = rate_rps * c.base_seconds * work.osl_tokens / (work.slots * left)
     clipped = np.minimum(use, 1.0)
-    chance = clipped ** (np.sqrt(2.0 * (work.slots * replicas + 1.0)) - 1.0)
+    servers = np.sqrt(2.0 * (work.slots * replicas + 1.0)) - 1.0
+    chance = np.maximum(clipped, _fading(FADED / servers)) ** servers
     turn = c.wait_scale * work.osl_tokens * batch.tpot_seconds / work.slots
     return chance, turn * (1.0 / replicas + _queue_length(use, turn, replicas, horizon_seconds))
 
@@ -183,10 +185,15 @@ def ttft_share(t: Tails, seconds: FloatArray) -> FloatArray:
     room = np.clip(seconds - t.start_seconds, TINY, HUGE)
     own = ndtr(np.log(room / np.maximum(t.prompt_median_seconds, TINY)) / t.prompt_sigma)
     slack = np.maximum(room - t.prompt_median_seconds, 0.0)
-    waits = t.queue_chance * np.exp(-slack / np.maximum(t.queue_seconds, TINY))
-    places = t.slot_chance * np.exp(-slack / np.maximum(t.slot_seconds, TINY))
+    waits = t.queue_chance * _fading(slack / np.maximum(t.queue_seconds, TINY))
+    places = t.slot_chance * _fading(slack / np.maximum(t.slot_seconds, TINY))
     share: FloatArray = own * (1.0 - waits) * (1.0 - places)
     return share
+
+
+def _fading(times: FloatArray) -> FloatArray:
+    """Return exp(-times); a result that is nothing beside 1 is computed no smaller: underflow is slow."""
+    return np.exp(-np.minimum(times, FADED))
 
 
 def tpot_share(t: Tails, seconds: FloatArray) -> FloatArray:

@@ -13,6 +13,7 @@ from autoscaler.cli.common import log
 from autoscaler.edge.artifacts import load_models
 from autoscaler.edge.decision_log import DecisionLog, Header
 from autoscaler.edge.decisions import decisions_to_dict, dump_line
+from autoscaler.edge.garbage import collect_seldom
 from autoscaler.edge.history import read_history
 from autoscaler.edge.policy_files import read_documents
 from autoscaler.edge.wire import MAX_LINE_CHARACTERS, WireError, parse_observation
@@ -50,6 +51,7 @@ def decide(
     keep = serving.load.history_steps if serving.load is not None else 0
     past = None if history is None else read_history(history, set(declared.services), step, keep)
     controller = Controller(declared, serving, past)
+    collect_seldom()
     header = Header(serving.generation, tuple(documents))
     with contextlib.ExitStack() as stack:
         decision_log = None

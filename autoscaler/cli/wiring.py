@@ -15,6 +15,7 @@ from autoscaler.core.types import Policies
 from autoscaler.edge.artifacts import ServingModels, load_models, nothing_learned
 from autoscaler.edge.clock import Clock, SteadyTime
 from autoscaler.edge.decision_folder import DecisionFolder
+from autoscaler.edge.garbage import collect_seldom
 from autoscaler.edge.kube.api import KubeApi
 from autoscaler.edge.kube.cluster import Cluster
 from autoscaler.edge.kube.lease import Lease
@@ -150,6 +151,7 @@ def _process(
     trained = _first_models(place.models)
     controller = Controller(Policies({}, ()), trained)
     world.metrics.set_model(trained.generation)
+    collect_seldom()
     time = SteadyTime(world.clock, source.server_seconds)
     finder = FactFinder(
         world.api,

@@ -19,6 +19,7 @@ from autoscaler.core.outcome import (
     FloatArray,
     Forecasts,
     Outlook,
+    PaceDrift,
     Sample,
     ServiceState,
     StartLead,
@@ -34,7 +35,6 @@ from autoscaler.core.types import (
 )
 
 RECENT_SECONDS = 60.0  # over which the measured rate is a rate and not an accident
-MEMORY_SECONDS = 300.0  # of samples kept
 DRAIN_SECONDS = (
     30.0  # a replica that drains still serves; given up too early it is missed this long
 )
@@ -72,6 +72,7 @@ class Ahead:
     horizon: FloatArray
     median_rps: float  # at the horizon, and its upper edge
     upper_rps: float
+    horizon_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ def look_ahead(
         ]
         ends = fans.at(horizon)
         edges = rates_at(np.array([0.5, UPPER]), ends, fans.quantiles).T.tolist()
-        rows = zip(*points, ends, *edges, strict=True)
+        rows = zip(*points, ends, *edges, horizon.tolist(), strict=True)
         ahead.update(zip(fans.services, itertools.starmap(Ahead, rows), strict=True))
     return ahead
 
@@ -132,20 +133,26 @@ def assess(
     forecasts: Forecasts,
     ahead: Ahead | None,
     state: ServiceState,
+    drifts: Mapping[str, PaceDrift] | None,
     observation: Observation,
 ) -> Situation:
-    """Return the service's situation with its state brought up to date."""
+    """Return the service's situation with its state, and the pace that was seen, brought up to date."""
     now = observation.now_seconds
     observed = observation.services.get(policy.service)
     silent = observed is None or not math.isfinite(observed.arrival_rate_rps)
     current, missing = _current(policy, observed, state)
+    if drifts is not None:
+        state = replace(state, drifts=drifts)
     if math.isinf(state.last_telemetry_seconds):  # seen for the first time: silence begins now
         state = replace(state, last_telemetry_seconds=now)
     if not silent and not missing:
         assert observed is not None  # noqa: S101 - narrowing: silent covers None
         state = _after_a_gap(policy, state, current, observation)
         state = _remember(policy, state, observed, observation)
-    horizon = _leads(policy, forecasts).upper_seconds + observation.interval_seconds
+    if ahead is not None:
+        horizon = ahead.horizon_seconds
+    else:
+        horizon = _leads(policy, forecasts).upper_seconds + observation.interval_seconds
     outlook = forecasts.outlooks.get(policy.service)
     windows = tuple(guard.active_windows(policy, now))
     rate = measured_rate_rps(state.samples, now, RECENT_SECONDS)
@@ -211,7 +218,7 @@ def _remember(
     now = observation.now_seconds
     waiting = sum(v.waiting for v in observed.variants.values() if math.isfinite(v.waiting))
     sample = Sample(now, observation.interval_seconds, observed.arrival_rate_rps, waiting)
-    samples = tuple(s for s in state.samples if s.end_seconds > now - MEMORY_SECONDS)
+    samples = tuple(s for s in state.samples if s.end_seconds > now - RECENT_SECONDS)
     finished, attained = budget.observed_attainment(observed, policy.targets)
     followed = all(observed.variants[n].desired == state.desired.get(n) for n in observed.variants)
     return replace(

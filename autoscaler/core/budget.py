@@ -26,6 +26,7 @@ MOST_BIAS = 1.5
 MOST = 6.0  # times the allowed share: no plan expects more misses than this, whatever came true
 HOURS_OF_GRACE = 4.0  # requests at the recent rate that count as served at target, at the start
 SECONDS_PER_HOUR = 3600.0
+LEVELS = (0.5, 0.95, 0.99)  # of the percentiles that are measured
 
 
 def record(
@@ -147,18 +148,16 @@ def share_within(percentiles: tuple[float, float, float], target_seconds: float)
     """
     if math.isinf(target_seconds):
         return 1.0
-    levels = (0.5, 0.95, 0.99)
-    known = [
-        (math.log(s), q) for s, q in zip(percentiles, levels, strict=True) if s > 0 and s < math.inf
-    ]
+    known = [(s, q) for s, q in zip(percentiles, LEVELS, strict=True) if 0.0 < s < math.inf]
     if not known:
         return math.nan
-    at = math.log(target_seconds)
-    if at >= known[-1][0]:
-        return 0.995 if known[-1][1] >= 0.99 else (1.0 + known[-1][1]) / 2
-    if at < known[0][0]:
+    last_seconds, last = known[-1]
+    if target_seconds >= last_seconds:
+        return 0.995 if last >= 0.99 else (1.0 + last) / 2
+    if target_seconds < known[0][0]:
         return 0.25
-    for (x0, q0), (x1, q1) in itertools.pairwise(known):
-        if x0 <= at < x1:
-            return q0 + (q1 - q0) * (at - x0) / (x1 - x0)
-    return known[-1][1]
+    for (s0, q0), (s1, q1) in itertools.pairwise(known):
+        if s0 <= target_seconds < s1:
+            x0, x1 = math.log(s0), math.log(s1)
+            return q0 + (q1 - q0) * (math.log(target_seconds) - x0) / (x1 - x0)
+    return last

@@ -27,13 +27,12 @@ def stabilized(
     """Return the updated window and its maximum: a scale-down waits until the window agrees.
 
     No past at all (a controller that has just started) remembers what runs, as HPA does: a restart
-    lowers nothing.
+    lowers nothing. Only what can still be the maximum is kept: nothing that a later count exceeds.
     """
-    kept = tuple(
-        (t, n) for t, n in past or ((now_seconds, current),) if t > now_seconds - window_seconds
-    )
-    kept = (*kept, (now_seconds, value))
-    return kept, max(n for _, n in kept)
+    begin = now_seconds - window_seconds
+    kept = [(t, n) for t, n in past or ((now_seconds, current),) if t > begin and n > value]
+    highest = max([n for _, n in kept], default=value)
+    return (*kept, (now_seconds, value)), highest
 
 
 def lasting(
@@ -44,14 +43,17 @@ def lasting(
     The least count of the policy's window, and of SETTLE_SECONDS if that is but a little more than runs:
     every forecast differs a little from the one before, and what follows each of them swings.
     No past at all (a controller that has just started) follows at once: too many is the safer error.
+    Only what can still be the least is kept.
     """
     begin = now_seconds - max(window_seconds, SETTLE_SECONDS)
-    kept = (*((t, n) for t, n in past if t > begin), (now_seconds, value))
-    wanted = min(n for t, n in kept if t > now_seconds - window_seconds or t == now_seconds)
+    kept = [(t, n) for t, n in past if t > begin and n < value]
+    begin = now_seconds - window_seconds
+    wanted = min([n for t, n in kept if t > begin], default=value)
     little = max(1, int(LITTLE * current)) if current >= LITTLE_FROM else 0
     if current < wanted <= current + little:
-        wanted = min(n for t, n in kept if t > now_seconds - SETTLE_SECONDS)
-    return kept, wanted
+        begin = now_seconds - SETTLE_SECONDS
+        wanted = min([n for t, n in kept if t > begin], default=value)
+    return (*kept, (now_seconds, value)), wanted
 
 
 def remember_change(

@@ -28,6 +28,7 @@ class _Shares:
     counts: Mapping[int, int]  # by lane, of lanes with replicas whose speed is known
     shares: Mapping[int, float]
     phases: tuple[tuple[int, ...], ...]  # the lanes that serve each phase
+    known: tuple[tuple[tuple[int, int], ...], ...]  # (lane, count) of each phase's known speeds
 
 
 def report(
@@ -75,19 +76,24 @@ def _divide(situation: Situation, choice: Choice, sizes: Sizes) -> _Shares:
     policy = situation.policy
     counts: dict[int, int] = {}
     shares: dict[int, float] = {}
-    phases = []
+    phases, known = [], []
     for phase in phases_of([v.role for v in policy.variants]):
-        weights = {}
-        for v in (policy.variants[i] for i in phase):
-            lane, n = sizes.lane(policy.service, v.name), choice.counts.get(v.name, 0)
-            if lane is not None and n > 0:
+        weights, lanes = {}, []
+        for i in phase:
+            name = policy.variants[i].name
+            lane, n = sizes.lane(policy.service, name), choice.counts.get(name, 0)
+            if lane is None:
+                continue
+            lanes.append((lane, n))
+            if n > 0:
                 counts[lane] = n
                 weights[lane] = n / max(1, sizes.future[lane])
         total = sum(weights.values())
         for lane, weight in weights.items():
             shares[lane] = max(shares.get(lane, 0.0), weight / total)
         phases.append(tuple(weights))
-    return _Shares(counts, shares, tuple(phases))
+        known.append(tuple(lanes))
+    return _Shares(counts, shares, tuple(phases), tuple(known))
 
 
 def _decision(
@@ -118,8 +124,8 @@ def _decision(
         forecast_arrival_rate_rps=min(carried, float(values[-1])) if known else math.nan,
         forecast_median_rps=situation.ahead.median_rps if situation.ahead else math.nan,
         forecast_upper_rps=situation.ahead.upper_rps if situation.ahead else math.nan,
-        required_replicas=_required(situation, choice, sizes),
-        needed_replicas=_needed(situation, choice, sizes),
+        required_replicas=_required(choice, parts, sizes),
+        needed_replicas=_needed(situation, parts, sizes),
         attainment_target_ratio=situation.attainment_target,
         predicted_attainment_ratio=attained,
         predicted_ttft_p95_seconds=_worst(evaluation.ttft_p95_seconds, parts.phases[0]),
@@ -163,40 +169,31 @@ def _horizon_quantiles(situation: Situation) -> tuple[FloatArray, FloatArray]:
     return situation.ahead.horizon, situation.outlook.quantiles
 
 
-def _required(situation: Situation, choice: Choice, sizes: Sizes) -> int:
+def _required(choice: Choice, parts: _Shares, sizes: Sizes) -> int:
     """Return the forecast's requirement, in replicas of the mix that was chosen, phase by phase."""
-    phases = _by_phase(situation, choice, sizes, sizes.future)
-    known = [n for n in phases if n is not None]
+    known = [_of_phase(lanes, sizes.future) for lanes in parts.known if lanes]
     return sum(known) if known else sum(choice.counts.values())
 
 
-def _needed(situation: Situation, choice: Choice, sizes: Sizes) -> float:
+def _needed(situation: Situation, parts: _Shares, sizes: Sizes) -> float:
     """Return what the load measured now needs, in the same mix; NaN where it or a speed is unknown."""
     demand = situation.demand
     if demand is None or not math.isfinite(demand.measured_rps):
         return math.nan
     if demand.measured_rps <= 0:
         return 0.0
-    phases = _by_phase(situation, choice, sizes, sizes.measured)
-    return float(sum(math.nan if n is None else n for n in phases))
+    if not all(parts.known):
+        return math.nan
+    return float(sum([_of_phase(lanes, sizes.measured) for lanes in parts.known]))
 
 
-def _by_phase(
-    situation: Situation, choice: Choice, sizes: Sizes, alone: Sequence[int]
-) -> list[int | None]:
-    """Return replicas of the chosen mix for each phase, None where no variant's speed is known.
+def _of_phase(lanes: Sequence[tuple[int, int]], alone: Sequence[int]) -> int:
+    """Return a phase's need in replicas of the chosen mix of (lane, count).
 
     `alone` is the need per lane as if its variant were the only one.
     """
-    variants, service = situation.policy.variants, situation.policy.service
-    lanes = {v.name: sizes.lane(service, v.name) for v in variants}
-    needs = {name: alone[lane] for name, lane in lanes.items() if lane is not None}
-    phases = phases_of([v.role for v in variants])
-    names = [[variants[i].name for i in p if variants[i].name in needs] for p in phases]
-    return [_of_phase({n: needs[n] for n in group}, choice) if group else None for group in names]
-
-
-def _of_phase(needs: Mapping[str, int], choice: Choice) -> int:
-    total = sum(choice.counts.get(name, 0) for name in needs)
-    covered = sum(choice.counts.get(name, 0) / max(1, n) for name, n in needs.items())
-    return math.ceil(total / covered - 1e-9) if covered > 0 else min(needs.values())
+    total, covered = 0, 0.0
+    for lane, count in lanes:
+        total += count
+        covered += count / max(1, alone[lane])
+    return math.ceil(total / covered - 1e-9) if covered > 0 else min([alone[n] for n, _ in lanes])

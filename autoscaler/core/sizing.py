@@ -163,7 +163,7 @@ def evaluate(sizes: Sizes, counts: FloatArray, share: FloatArray) -> Evaluation:
     for b in sizes.batches:
         at, w = b.index, weights[b.index]
         got = b.attainment(rates[at], n[at])
-        latency = capacity.predicted_latency(
+        out[2, at], out[3, at] = capacity.predicted_p95(
             b.coefficients,
             rates[at, MIDDLE],
             n[at],
@@ -174,7 +174,6 @@ def evaluate(sizes: Sizes, counts: FloatArray, share: FloatArray) -> Evaluation:
         )
         out[0, at] = _carried(rates[at], got, sizes.attainment_target[at])
         out[1, at] = (w * got).sum(axis=1) / w.sum(axis=1)
-        out[2, at], out[3, at] = latency["ttft_p95"], latency["tpot_p95"]
     return Evaluation(*np.where(used, out, np.nan).tolist())
 
 

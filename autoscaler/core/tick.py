@@ -13,7 +13,7 @@ from dataclasses import replace
 from autoscaler.core import guard
 from autoscaler.core.assess import Situation, assess, look_ahead
 from autoscaler.core.choose import Choice, choose_pinned, choose_planned
-from autoscaler.core.drift import follow_drift, with_drifts
+from autoscaler.core.drift import follow_drift
 from autoscaler.core.needs import Plan
 from autoscaler.core.outcome import Decisions, Forecasts, ServiceDecision, ServiceState, State
 from autoscaler.core.planner import plan_replicas
@@ -31,13 +31,14 @@ def tick(
     now = observation.now_seconds
     prices = Prices(policies.pools)
     ahead = look_ahead(policies, forecasts, observation)
-    state = with_drifts(state, follow_drift(policies, forecasts, state, observation))
+    drifts = follow_drift(policies, forecasts, state, observation)
     situations = {
         name: assess(
             policy,
             forecasts,
             ahead.get(name),
             state.services.get(name, ServiceState()),
+            drifts.get(name),
             observation,
         )
         for name, policy in sorted(policies.services.items())

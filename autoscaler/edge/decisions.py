@@ -8,6 +8,7 @@ from typing import Any
 from autoscaler.core.outcome import Decisions, ServiceDecision
 
 BY_VARIANT = ("variants", "replica_concurrency")
+NAMES = tuple(f.name for f in fields(ServiceDecision) if f.name not in BY_VARIANT)
 RATIO_DECIMALS = 9  # of what is computed; enough to replay, short enough to read
 
 
@@ -34,9 +35,8 @@ def _service(decision: ServiceDecision) -> dict[str, Any]:
             for name, n in decision.variants.items()
         }
     }
-    for field in fields(decision):
-        if field.name not in BY_VARIANT:
-            out[field.name] = _plain(getattr(decision, field.name))
+    for name in NAMES:
+        out[name] = _plain(getattr(decision, name))
     return out
 
 

@@ -143,11 +143,16 @@ def test_capacity_is_where_attainment_falls_below_the_target() -> None:
     assert impossible[0] == 0.0
 
 
-def test_required_replicas_equal_a_plain_search() -> None:
+@pytest.mark.parametrize(
+    "ascending", [True, False]
+)  # ascending points are bounded by a few of them
+def test_required_replicas_equal_a_plain_search(ascending: bool) -> None:
     rng = np.random.default_rng(2)
-    n, k = 25, 9
+    n, k = 25, 11
     c = engine(n)
     rates = rng.uniform(0.1, 60, (n, 1)) * np.exp(0.3 * rng.normal(size=(n, k)))
+    if ascending:
+        rates.sort(axis=1)
     weights = rng.uniform(0.1, 1.0, (n, k))
     isl, osl = rng.uniform(200, 3000, n), rng.uniform(20, 400, n)
     targets = TargetArrays.of([SloTargets(1.5, 0.08)] * n)
