@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from autoscaler.core.leads import StartLeads, leads_now
 from autoscaler.core.outcome import (
     Decisions,
     FloatArray,
@@ -18,6 +19,7 @@ from autoscaler.edge.artifacts import ServingModels
 from autoscaler.outlook import Forecaster
 from models.frames import LoadSeries
 from models.lead_time import LeadTimeModel
+from models.start_curves import ANY, NEW, THERE
 
 TYPICAL_START = 0.5  # quantiles of the start-up time that planning uses
 UPPER_START = 0.9
@@ -73,7 +75,8 @@ class Controller:
             )
         self._last_seconds = now
         outlooks = self._forecaster.observe(observation)
-        forecasts = Forecasts(outlooks, self.models.latency, self._starts)
+        starts = leads_now(self.policies, self._starts, outlooks, observation)
+        forecasts = Forecasts(outlooks, self.models.latency, starts)
         after, decisions = tick(self.policies, forecasts, self.state, observation)
         self.state = State({**self.state.services, **after.services})  # the undecided keep theirs
         return Step(observation, forecasts, decisions)
@@ -132,13 +135,25 @@ class Controller:
         self.state = State({n: s for n, s in self.state.services.items() if n not in gone})
 
 
-def start_leads(policies: Policies, lead_time: LeadTimeModel) -> dict[tuple[str, str], StartLead]:
-    """Return the start-up times to plan with, for every variant of every policy."""
+def start_leads(policies: Policies, lead_time: LeadTimeModel) -> dict[tuple[str, str], StartLeads]:
+    """Return the start-up times to plan with, for every variant of every policy, by the node."""
     return {
-        (service, v.name): StartLead(
-            lead_time.quantile_seconds(service, v.name, TYPICAL_START),
-            lead_time.quantile_seconds(service, v.name, UPPER_START),
+        (service, v.name): StartLeads(
+            _lead(lead_time, service, v.name, ANY),
+            *(
+                _lead(lead_time, service, v.name, node)
+                if lead_time.knows_node(v.name, node)
+                else None
+                for node in (THERE, NEW)
+            ),
         )
         for service, policy in policies.services.items()
         for v in policy.variants
     }
+
+
+def _lead(lead_time: LeadTimeModel, service: str, variant: str, node: str) -> StartLead:
+    return StartLead(
+        lead_time.quantile_seconds(service, variant, TYPICAL_START, node),
+        lead_time.quantile_seconds(service, variant, UPPER_START, node),
+    )

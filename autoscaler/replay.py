@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from autoscaler.core.outcome import Decisions, Forecasts, Outlook, State
+from autoscaler.core.leads import leads_now
+from autoscaler.core.outcome import Decisions, Forecasts, Outlook, StartLead, State
 from autoscaler.core.tick import tick
 from autoscaler.core.types import Policies
 from autoscaler.edge.artifacts import ServingModels
@@ -33,12 +34,17 @@ def replay(
 
     From a fresh state, these policies and the models' start-up times, until the log says otherwise.
     """
-    known = Inputs(policies, start_leads(policies, models.lead_time), State())
+    learned = start_leads(policies, models.lead_time)
+    untold = {key: of.mix for key, of in learned.items()}
+    known = Inputs(policies, untold, State())
     outlooks: Mapping[str, Outlook] = {}
     for entry in entries:
         known = entry.changed(known)
         outlooks = outlooks if entry.outlooks is None else entry.outlooks
-        forecasts = Forecasts(outlooks, models.latency, known.starts)
+        starts: Mapping[tuple[str, str], StartLead] = known.starts
+        if known.starts is untold:  # a log of one model and no operator's: they follow from it
+            starts = leads_now(policies, learned, outlooks, entry.observation)
+        forecasts = Forecasts(outlooks, models.latency, starts)
         after, decisions = tick(known.policies, forecasts, known.state, entry.observation)
         line = tick_line(entry.observation, entry.outlooks, decisions)
         yield Replayed(entry, decisions, line)

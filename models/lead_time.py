@@ -18,25 +18,32 @@ on a node that is there: 75 s, within 20 to 300 s; on a new one: 450 s, within 1
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
-Pair = tuple[str, str]
+from models.start_curves import (
+    ANY,
+    GRID,
+    MAX_SECONDS,
+    MIN_SECONDS,
+    NEVER,
+    NEW,
+    NOTHING,
+    PRIORS,
+    THERE,
+    Curves,
+    FloatArray,
+    Pair,
+    Starts,
+    quantile_of,
+)
+
 FILE = "lead_time.json"
 FORMAT = 2
-ANY, THERE, NEW = (
-    "any",
-    "there",
-    "new",
-)  # the node: not asked for or not known, found ready, waited for
-PRIORS = {ANY: (150.0, 0.75), THERE: (75.0, 0.7), NEW: (450.0, 0.6)}  # median seconds, log sigma
 NEW_NODE_SECONDS = (
     20.0  # until a node was found: a scheduler with a free node takes less than a few
 )
@@ -44,31 +51,10 @@ HALF_LIFE_SECONDS = 14 * 86_400.0
 JUST_SEEN_SECONDS = 86_400.0  # before the end of what is known: older is not news
 UPPER = 0.8  # quantiles from here on are never below what was just seen
 SCHEDULE_PHASE = "phase_schedule_seconds"
-PRIOR_STARTS = 2.0  # the prior against the fleet
-FLEET_STARTS = 3.0  # the fleet's pool against a variant
-VARIANT_STARTS = 5.0  # a variant's pool against a service
-MIN_SECONDS, MAX_SECONDS = 1.0, 14_400.0  # a start of four hours never ends
-GRID = np.geomspace(MIN_SECONDS, MAX_SECONDS, 241)  # 4 % apart: starts vary by far more
 
 
 class LeadTimeError(ValueError):
     """A lead-time model that cannot be read or asked; the message says what is allowed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Starts:
-    """What is known of one (service, variant).
-
-    counts: node state -> (2, G) starts that became ready, and censored ones, a cell of GRID, aged.
-    ANY holds all of them, the other states those whose phases tell. seen, censored: starts, and those of
-    them that never became ready, not aged. latest: when
-    the last one that became ready was created (epoch seconds) and how long it took; NaN where none.
-    """
-
-    counts: Mapping[str, FloatArray]
-    seen: int
-    censored: int
-    latest: tuple[float, float]
 
 
 class LeadTimeModel:
@@ -84,7 +70,8 @@ class LeadTimeModel:
         """`end_seconds` (epoch): what is known ends there; what was just seen came shortly before."""
         self._starts = {pair: starts[pair] for pair in sorted(starts)}
         self._end_seconds = end_seconds
-        self._curves = {state: _Curves(self._starts, state) for state in PRIORS}
+        self._curves = {state: Curves(self._starts, state) for state in PRIORS}
+        self._asked: dict[tuple[str, str, float, str], float] = {}  # a plan asks anew every turn
         self.scores: dict[str, dict[str, Any]] = {
             "/".join(pair): self._score(pair) for pair in self._starts
         }
@@ -137,29 +124,45 @@ class LeadTimeModel:
         starts = dict(self._starts)
         for pair, of in other._starts.items():
             mine = starts.get(pair)
-            more = of if mine is None or of.seen > mine.seen else mine
-            last = of.latest if mine is None else max(mine.latest, of.latest, key=_known_time)
-            starts[pair] = replace(more, latest=last)
+            if mine is None:
+                starts[pair] = of
+                continue
+            last = {s: max(mine.latest[s], of.latest[s], key=_known_time) for s in PRIORS}
+            starts[pair] = replace(of if of.seen > mine.seen else mine, latest=last)
         ends = (e for e in (self._end_seconds, other._end_seconds) if np.isfinite(e))
         return type(self)(starts, max(ends, default=np.inf))
+
+    def knows_node(self, variant: str, node: str) -> bool:
+        """Return whether starts of the variant, of any service, tell how long it takes on such a node.
+
+        Phases must be known for that; without, only the mix of nodes is.
+        """
+        return self._curves[node].known(variant)
 
     def quantile_seconds(self, service: str, variant: str, q: float, node: str = ANY) -> float:
         """Return the start-up time that a share `q` of starts does not exceed, q in (0, 1).
 
         A pair without starts gets its variant's pool, an unknown variant the fleet's, and a fleet
-        without starts the prior. `node`: THERE or NEW where it is known on what node the start will be.
+        without starts the prior. `node`: THERE or NEW where it is known on what node the start will be;
+        NEW is never less than the mix.
         """
+        key = (service, variant, q, node)
+        if key not in self._asked:
+            self._asked[key] = self._quantile(*key)
+        return self._asked[key]
+
+    def _quantile(self, service: str, variant: str, q: float, node: str) -> float:
         if not 0.0 < q < 1.0:
             raise LeadTimeError(f"quantile {q}: a number between 0 and 1 is allowed")
         if node not in PRIORS:
             raise LeadTimeError(f"node {node!r}; allowed: {', '.join(PRIORS)}")
-        seconds = _quantile(self._curves[node].of(service, variant), q)
+        seconds = quantile_of(self._curves[node].of(service, variant), q)
         of = self._starts.get((service, variant))
-        if of is None or node != ANY or q < UPPER:
-            return seconds
-        created, took = of.latest
-        news = self._end_seconds - created <= JUST_SEEN_SECONDS  # NaN compares false
-        return max(seconds, took) if news else seconds
+        if of is not None and q >= UPPER:
+            created, took = of.latest[node]
+            news = self._end_seconds - created <= JUST_SEEN_SECONDS  # NaN compares false
+            seconds = max(seconds, took) if news else seconds
+        return max(seconds, self.quantile_seconds(service, variant, q)) if node == NEW else seconds
 
     def to_files(self) -> dict[str, bytes]:
         """Return the model as file names and bytes; the same model gives the same bytes."""
@@ -188,29 +191,6 @@ class LeadTimeModel:
         return cls(pairs, np.inf if end is None else float(end))
 
 
-class _Curves:
-    """Survival curves (G,) of one node state: pairs shrunk to variants, these to the fleet and a prior."""
-
-    def __init__(self, starts: Mapping[Pair, Starts], state: str) -> None:
-        median, sigma = PRIORS[state]
-        prior = np.asarray(1.0 - ndtr(np.log(GRID / median) / sigma), dtype=np.float64)
-        pools: dict[str, FloatArray] = {}
-        nothing = np.zeros((2, len(GRID)))
-        for (_, variant), of in starts.items():
-            pools[variant] = pools.get(variant, nothing) + of.counts[state]
-        self._fleet = survival(sum(pools.values(), start=nothing), prior, PRIOR_STARTS)
-        self._variants = {v: survival(of, self._fleet, FLEET_STARTS) for v, of in pools.items()}
-        self._pairs = {
-            pair: survival(of.counts[state], self._variants[pair[1]], VARIANT_STARTS)
-            for pair, of in starts.items()
-        }
-
-    def of(self, service: str, variant: str) -> FloatArray:
-        """Return the curve of a pair, of its variant or of the fleet: the first that is known."""
-        curve = self._pairs.get((service, variant))
-        return self._variants.get(variant, self._fleet) if curve is None else curve
-
-
 def _starts_of(
     created: FloatArray, seconds: FloatArray, ready: NDArray[np.bool_], states: NDArray[np.str_]
 ) -> Starts:
@@ -223,11 +203,17 @@ def _starts_of(
         of = np.ones_like(ready) if state == ANY else states == state
         np.add.at(counts[state], (1 - ready[of].astype(np.int64), cell[of]), weight[of])
         counts[state] = np.round(counts[state], 4)
-    latest = (np.nan, np.nan)
-    if ready.any():
-        last = np.flatnonzero(ready)[np.argmax(created[ready])]
-        latest = (float(created[last]), float(np.clip(seconds[last], MIN_SECONDS, MAX_SECONDS)))
+    may_be = {ANY: ready, THERE: ready & (states != NEW), NEW: ready & (states == NEW)}
+    latest = {state: _last(created, seconds, of) for state, of in may_be.items()}
     return Starts(counts, len(seconds), int((~ready).sum()), latest)
+
+
+def _last(created: FloatArray, seconds: FloatArray, of: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return when the last start `of` these was created and how long it took."""
+    if not of.any():
+        return NEVER
+    last = np.flatnonzero(of)[np.argmax(created[of])]
+    return float(created[last]), float(np.clip(seconds[last], MIN_SECONDS, MAX_SECONDS))
 
 
 def _node_states(startups: pd.DataFrame) -> NDArray[np.str_]:
@@ -243,52 +229,36 @@ def _known_time(latest: tuple[float, float]) -> float:
     return -np.inf if np.isnan(latest[0]) else latest[0]
 
 
-def survival(counts: FloatArray, prior: FloatArray, prior_starts: float) -> FloatArray:
-    """Return (G,) the chance that a start exceeds GRID, from `counts` (2, G), shrunk to `prior`.
-
-    Kaplan-Meier with `prior_starts` imaginary starts that follow `prior` (G,) at risk beside the
-    observed: hazard = (events + prior events) / (at risk + prior at risk) in each cell of the grid.
-    A censored start leaves the risk set without an event.
-    """
-    leaving = counts.sum(axis=0).astype(np.float64)
-    at_risk = leaving[::-1].cumsum()[::-1]
-    before = np.concatenate([[1.0], prior[:-1]])
-    events = counts[0] + prior_starts * (before - prior)
-    hazard = events / np.maximum(at_risk + prior_starts * before, 1e-12)
-    return np.asarray(np.cumprod(1.0 - np.clip(hazard, 0.0, 1.0)), dtype=np.float64)
-
-
 def _epoch(column: pd.Series) -> FloatArray:
     stamps = column.astype("datetime64[ns, UTC]")
     return np.where(stamps.isna(), np.nan, stamps.astype("int64") / 1e9)
 
 
-def _quantile(curve: FloatArray, q: float) -> float:
-    """Return the duration at which the chance to take longer falls to 1 - q, log-linear in a cell."""
-    known = np.concatenate([[0.0], 1.0 - curve])
-    edges = np.concatenate([[np.log(0.5 * MIN_SECONDS)], np.log(GRID)])
-    return float(np.exp(np.interp(q, known, edges)))
-
-
 def _pair_out(pair: Pair, of: Starts) -> dict[str, Any]:
-    latest = None if np.isnan(of.latest[0]) else list(of.latest)
+    latest = {s: None if np.isnan(at[0]) else list(at) for s, at in of.latest.items()}
+    usual = {ANY: latest[ANY], THERE: latest[ANY], NEW: None}  # of most: not written
     cells = {state: _packed(counts) for state, counts in of.counts.items() if counts.any()}
     return {
         "service": pair[0],
         "variant": pair[1],
         "seen": of.seen,
         "censored": of.censored,
-        "latest": latest,
+        "latest": latest[ANY],
+        **{f"latest_{s}": last for s, last in latest.items() if last != usual[s]},
         "cells": cells,
     }
 
 
 def _starts_in(entry: Mapping[str, Any]) -> Starts:
     counts = {state: _unpacked(entry["cells"].get(state, [[], []])) for state in PRIORS}
-    latest = (np.nan, np.nan) if entry["latest"] is None else tuple(entry["latest"])
-    return Starts(
-        counts, int(entry["seen"]), int(entry["censored"]), (float(latest[0]), float(latest[1]))
-    )
+    last = entry["latest"]
+    kept = {ANY: last, THERE: entry.get("latest_there", last), NEW: entry.get("latest_new")}
+    latest = {state: NEVER if at is None else _two(at) for state, at in kept.items()}
+    return Starts(counts, int(entry["seen"]), int(entry["censored"]), latest)
+
+
+def _two(numbers: list[float]) -> tuple[float, float]:
+    return float(numbers[0]), float(numbers[1])
 
 
 def _packed(counts: FloatArray) -> list[list[float]]:
@@ -298,7 +268,7 @@ def _packed(counts: FloatArray) -> list[list[float]]:
 
 def _unpacked(cells: list[list[float]]) -> FloatArray:
     """Return the counts (2, G) of `_packed`."""
-    counts = np.zeros((2, len(GRID)))
+    counts = NOTHING.copy()
     for row, packed in zip(counts, cells, strict=True):
         row[np.array(packed[0::2], dtype=np.int64)] = packed[1::2]
     return counts

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from builders import (
     NOW,
@@ -21,7 +22,7 @@ from autoscaler.core.outcome import BudgetHour, ServiceState, State
 from autoscaler.core.types import Observation
 from autoscaler.edge.artifacts import ServingModels
 from autoscaler.loop import Controller, StepError
-from models.frames import LoadSeries
+from models.frames import LoadSeries, validate_startups
 from models.lead_time import LeadTimeModel
 
 OTHER = "prod/other"
@@ -176,6 +177,44 @@ def test_what_one_controller_wrote_down_another_goes_on_with() -> None:
         # as texts: NaN, for what does not apply, equals nothing
         assert repr(second.step(taken).decisions) == repr(first.step(taken).decisions)
     assert second.state == first.state
+
+
+def starts_told_apart() -> LeadTimeModel:
+    """Sixty starts of a minute on nodes that were there, sixty of ten minutes on new ones."""
+    created = pd.Timestamp(NOW - 86_400.0, unit="s", tz="UTC") + pd.to_timedelta(
+        np.arange(120) * 60, unit="s"
+    )
+    waited = np.where(np.arange(120) % 2, 300.0, 1.0)
+    took = np.where(np.arange(120) % 2, 600.0, 60.0)
+    frame = pd.DataFrame(
+        {
+            "service": SERVICE,
+            "variant": "h100",
+            "created_ts": created,
+            "ready_ts": created + pd.to_timedelta(took, unit="s"),
+            "phase_schedule_seconds": waited,
+        }
+    )
+    return LeadTimeModel.fit(validate_startups(frame, "startups"), end_seconds=NOW)
+
+
+def test_a_plan_looks_as_far_ahead_as_the_node_that_is_there_or_not() -> None:
+    told = replace(models(), lead_time=starts_told_apart())
+
+    def horizon(free: dict[str, tuple[int, ...]]) -> float:
+        controller = Controller(policies(policy()), told)
+        step = controller.step(replace(at(NOW, 2.0, 3), free_on_nodes=free))
+        return step.decisions.services[SERVICE].horizon_seconds
+
+    assert horizon({"h100": (8,)}) < 90.0
+    assert horizon({}) > 500.0  # the mix: one of ten may wait for a node
+    assert horizon({"h100": ()}) >= horizon({})
+    # of a cluster where starts tell no phases, nothing is known of the node
+    blind = Controller(policies(policy()), models())
+    plain = blind.step(at(NOW, 2.0, 3)).decisions.services[SERVICE].horizon_seconds
+    other = Controller(policies(policy()), models())
+    free = other.step(replace(at(NOW, 2.0, 3), free_on_nodes={"h100": (8,)}))
+    assert free.decisions.services[SERVICE].horizon_seconds == plain
 
 
 def test_a_service_out_of_sight_for_a_tick_keeps_its_memory() -> None:

@@ -223,7 +223,10 @@ class ServiceObservation:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """All services over one interval that ends at `now_seconds`. A silent service is absent."""
+    """All services over one interval that ends at `now_seconds`. A silent service is absent.
+
+    free_on_nodes: accelerator class -> accelerators free on each node that is there; absent: not known.
+    """
 
     now_seconds: float
     interval_seconds: float
@@ -231,3 +234,4 @@ class Observation:
     pools: Mapping[
         str, int
     ]  # accelerator class -> accelerators usable in all; absent: no limit known
+    free_on_nodes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

@@ -68,8 +68,15 @@ def observation_to_dict(observation: Observation) -> dict[str, Any]:
             }
             for name, service in observation.services.items()
         },
-        "pools": {name: {"total_gpus": count} for name, count in observation.pools.items()},
+        "pools": _pools_to_dict(observation),
     }
+
+
+def _pools_to_dict(observation: Observation) -> dict[str, Any]:
+    pools: dict[str, Any] = {name: {"total_gpus": n} for name, n in observation.pools.items()}
+    for name, counts in observation.free_on_nodes.items():
+        pools.setdefault(name, {})["free_gpus_by_node"] = list(counts)
+    return pools
 
 
 def _variant_to_dict(variant: VariantObservation) -> dict[str, Any]:
@@ -137,18 +144,31 @@ def _observation(data: object) -> Observation:
         for name, service in _mapping(top.get("services"), "services").items()
         if service is not None
     }
-    return Observation(now, interval, services, _pools(top.get("pools")))
+    return Observation(now, interval, services, *_pools(top.get("pools")))
 
 
-def _pools(data: object) -> dict[str, int]:
-    """Return accelerators by class; a class without a number has no known limit and is absent."""
-    counts = {}
-    for name, pool in _mapping(data, "pools", absent={}).items():
+def _pools(data: object) -> tuple[dict[str, int], dict[str, tuple[int, ...]]]:
+    """Return accelerators by class, in all and free by node.
+
+    A class without a number has no known limit, one without a list no known nodes: it is absent.
+    """
+    counts, free = {}, {}
+    for name, entry in _mapping(data, "pools", absent={}).items():
         path = f"pools.{name}"
-        total = _count(_mapping(pool, path, absent={}), "total_gpus", path)
+        pool = _mapping(entry, path, absent={})
+        total = _count(pool, "total_gpus", path)
         if total is not None:
             counts[name] = total
-    return counts
+        if pool.get("free_gpus_by_node") is not None:
+            free[name] = _free(pool["free_gpus_by_node"], f"{path}.free_gpus_by_node")
+    return counts, free
+
+
+def _free(data: object, path: str) -> tuple[int, ...]:
+    if not isinstance(data, list):
+        raise _refused(path, data, "a list of accelerators free on each node")
+    counts = (_count({str(n): x}, str(n), path) for n, x in enumerate(data))
+    return tuple(count for count in counts if count is not None)
 
 
 def _service(data: object, path: str) -> ServiceObservation:

@@ -42,10 +42,12 @@ def merged(
     policies: Policies,
     replicas: Mapping[VariantKey, Replicas],
     usable: Mapping[str, int],
+    free: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Observation:
     """Return the observation of all services whose workloads could be read.
 
     `replicas` lacks the workloads that could not. Where telemetry is silent the rate is NaN: unknown.
+    `free`: accelerators on the nodes that are there (autoscaler.edge.kube.room).
     """
     services = {}
     for name, policy in policies.services.items():
@@ -62,7 +64,7 @@ def merged(
                 osl_tokens=math.nan if seen is None else seen.osl_tokens,
                 variants=variants,
             )
-    return replace(telemetry, services=services, pools=dict(usable))
+    return replace(telemetry, services=services, pools=dict(usable), free_on_nodes=dict(free or {}))
 
 
 def accelerators(

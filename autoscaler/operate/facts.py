@@ -19,6 +19,7 @@ from autoscaler.edge.kube.nodes import node_record
 from autoscaler.edge.kube.pods import PodRecord, pod_record, pods_of
 from autoscaler.edge.kube.quantities import JsonObject, KubeObjectError
 from autoscaler.edge.kube.quotas import NamespaceLimits, namespace_limits
+from autoscaler.edge.kube.room import free_on_nodes
 from autoscaler.edge.kube.scale import ScaleView, read_scales
 from autoscaler.operate.authority import TargetKey
 from autoscaler.operate.collect import Replicas, VariantKey
@@ -75,6 +76,7 @@ class Facts:
     groups: Mapping[VariantKey, list[PodRecord]]  # all pods of the replicas
     replicas: Mapping[VariantKey, Replicas]
     inventory: Inventory
+    free_on_nodes: Mapping[str, tuple[int, ...]]
     quotas: NamespaceLimits
     hpas: list[dict[str, Any]] | None
     scaled_objects: list[dict[str, Any]] | None
@@ -152,6 +154,7 @@ class FactFinder:
                 targets, scales, pods, groups, now_seconds - self._settled_seconds
             ),
             inventory=usable(roll.pool_bodies, facts, lambda p: p.uid in ours),
+            free_on_nodes=free_on_nodes(roll.pool_bodies, facts),
             quotas=namespace_limits(
                 roll.pool_bodies, slow.quotas or [], every_pod, lambda p: p.uid in ours
             ),

@@ -235,7 +235,7 @@ def _observed(
         c.name for body in facts.roll.pool_bodies for c in body.spec.classes if c.quota is not None
     ]
     usable = accelerators(policies, facts.replicas, facts.inventory.usable, declared)
-    return merged(telemetry, policies, replicas, usable)
+    return merged(telemetry, policies, replicas, usable, facts.free_on_nodes)
 
 
 def standings_of(facts: Facts) -> dict[str, Standing]:

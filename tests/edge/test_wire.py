@@ -160,6 +160,16 @@ def test_pools_that_say_nothing_limit_nothing() -> None:
     assert parse({**FULL, "pools": {"a": {"total_gpus": 0}}}).pools == {"a": 0}  # none, not unknown
 
 
+def test_free_accelerators_by_node_are_read_and_written() -> None:
+    told = {**FULL, "pools": {"a": {"free_gpus_by_node": [8, 2.0]}, "b": {"total_gpus": 4}}}
+    seen = parse(told)
+    assert (seen.pools, seen.free_on_nodes) == ({"b": 4}, {"a": (8, 2)})
+    assert parse(observation_to_dict(seen)) == seen
+    full = parse({**FULL, "pools": {"a": {"total_gpus": 4, "free_gpus_by_node": []}}})
+    assert full.free_on_nodes == {"a": ()}  # none is free, which is known
+    assert parse({**FULL, "pools": {"a": {"free_gpus_by_node": None}}}).free_on_nodes == {}
+
+
 def test_unknown_keys_are_ignored() -> None:
     data = with_variant(colour="red", nested={"deep": [1, {"x": None}]})
     assert parse({**data, "version": 2}) == parse(FULL)
@@ -203,6 +213,16 @@ WRONG = [
     ({**FULL, "pools": [1]}, "pools", "a list is not allowed; allowed: an object"),
     ({**FULL, "pools": {"a": 8}}, "pools.a", "8 is not allowed; allowed: an object"),
     ({**FULL, "pools": {"a": {"total_gpus": 7.5}}}, "pools.a.total_gpus", "7.5 is not allowed"),
+    (
+        {**FULL, "pools": {"a": {"free_gpus_by_node": 8}}},
+        "pools.a.free_gpus_by_node",
+        "8 is not allowed; allowed: a list of accelerators free on each node",
+    ),
+    (
+        {**FULL, "pools": {"a": {"free_gpus_by_node": [1, -1]}}},
+        "pools.a.free_gpus_by_node.1",
+        "-1 is not allowed; allowed: an integer from 0",
+    ),
     (
         {**FULL, "services": {"x" * 99: {"isl_tokens": "y" * 999}}},
         f"services.{'x' * 99}.isl_tokens",
@@ -314,6 +334,7 @@ paths = st.sampled_from(
         ("pools",),
         ("pools", "h100-80gb"),
         ("pools", "h100-80gb", "total_gpus"),
+        ("pools", "h100-80gb", "free_gpus_by_node"),
     ]
 )
 

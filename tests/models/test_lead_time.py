@@ -1,3 +1,4 @@
+import json
 import math
 
 import numpy as np
@@ -7,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.frames import validate_startups
-from models.lead_time import GRID, NEW, THERE, LeadTimeError, LeadTimeModel, survival
+from models.lead_time import LeadTimeError, LeadTimeModel
+from models.start_curves import GRID, NEW, THERE, survival
 
 EPOCH = pd.Timestamp("2025-06-01", tz="UTC")
 END = EPOCH.timestamp() + 86_400.0
@@ -175,6 +177,77 @@ def test_a_new_node_is_another_start() -> None:
     assert nothing.quantile_seconds("a", "b", 0.5, node=THERE) == pytest.approx(75.0, rel=0.02)
     with pytest.raises(LeadTimeError, match="node 'cold'; allowed: any, there, new"):
         median("cold")
+
+
+def by_node(seconds: list[float], waited: list[float], **where: str) -> pd.DataFrame:
+    frame = starts(list(seconds), **where)
+    frame["phase_schedule_seconds"] = waited
+    return frame
+
+
+def test_few_starts_on_a_node_that_is_there_lean_on_those_of_the_variant_and_on_the_prior() -> None:
+    # a hundred warm starts of another service at 40 s; one of this one at 200 s
+    usual = by_node([40.0] * 100, [1.0] * 100, service="prod/b")
+    model = fit(pd.concat([usual, by_node([200.0], [1.0])], ignore_index=True))
+    q = model.quantile_seconds("prod/chat", "h100", 0.5, node=THERE)
+    assert 38.0 < q < 60.0
+    # three alone: the prior of such nodes (75 s) still speaks, not that of the mix (150 s)
+    alone = fit(by_node([40.0] * 3, [1.0] * 3)).quantile_seconds(
+        "prod/chat", "h100", 0.5, node=THERE
+    )
+    assert 40.0 < alone < 75.0
+
+
+def test_a_node_state_is_known_from_three_starts_that_tell_it() -> None:
+    two = fit(by_node([40.0] * 2 + [500.0], [1.0] * 2 + [200.0]))
+    assert not two.knows_node("h100", THERE)
+    three = fit(by_node([40.0] * 3 + [500.0], [1.0] * 3 + [200.0]))
+    assert three.knows_node("h100", THERE)
+    assert not three.knows_node("h100", NEW)
+    assert not three.knows_node("l4", THERE)
+    assert not fit(starts([40.0] * 50)).knows_node("h100", THERE)  # no phases
+    # starts of half a year ago count as next to nothing beside one of now
+    old = by_node([40.0] * 50, [1.0] * 50)
+    now = by_node([500.0], [200.0])
+    now["created_ts"] += pd.Timedelta(days=180)
+    now["ready_ts"] += pd.Timedelta(days=180)
+    aged = fit(pd.concat([old, now], ignore_index=True), END + 180 * 86_400.0)
+    assert not aged.knows_node("h100", THERE)
+
+
+def test_what_was_just_seen_counts_on_such_nodes() -> None:
+    took, waited = [60.0, 600.0] * 60, [1.0, 200.0] * 60
+
+    def upper(last: float, waits: float, node: str) -> float:
+        frame = by_node([*took, last], [*waited, waits])
+        model = fit(frame)
+        assert LeadTimeModel.from_files(model.to_files()).to_files() == model.to_files()
+        return model.quantile_seconds("prod/chat", "h100", 0.9, node=node)
+
+    assert upper(300.0, 1.0, THERE) == 300.0
+    assert upper(300.0, np.nan, THERE) == 300.0  # it may have been such a node
+    assert upper(2000.0, 400.0, THERE) < 90.0  # that was another one
+    assert upper(2000.0, 400.0, NEW) == 2000.0
+    assert upper(60.0, 1.0, NEW) < 900.0
+
+
+def test_a_new_node_is_never_quicker_than_the_mix() -> None:
+    # by luck the three starts that waited for a node were quick ones
+    model = fit(by_node([100.0] * 40 + [30.0] * 3, [1.0] * 40 + [25.0] * 3))
+    for q in (0.5, 0.9):
+        mix = model.quantile_seconds("prod/chat", "h100", q)
+        assert model.quantile_seconds("prod/chat", "h100", q, node=NEW) >= mix
+
+
+def test_files_from_before_nodes_were_told_apart_are_read() -> None:
+    model = fit(by_node([60.0] * 5 + [500.0], [1.0] * 5 + [300.0]))
+    document = json.loads(model.to_files()["lead_time.json"])
+    for pair in document["pairs"]:
+        for name in ("latest_there", "latest_new"):
+            pair.pop(name, None)
+    old = LeadTimeModel.from_files({"lead_time.json": json.dumps(document).encode()})
+    # which node the last start had is not told: it counts on those that are there, to be safe
+    assert old.quantile_seconds("prod/chat", "h100", 0.9, node=THERE) == 500.0
 
 
 @settings(max_examples=40, deadline=None)
