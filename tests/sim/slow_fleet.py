@@ -9,6 +9,16 @@ from slow_engine import Job, SlowReplica
 from autoscaler.sim.engine import EngineProfile
 
 
+def two_of(count: int, number: int, seed: int) -> tuple[int, int]:
+    """The dice of power-of-two routing: two replicas by the number of a request, both engines' alike."""
+    word = (1 << 64) - 1
+    mixed = ((number + seed) * 0x9E3779B97F4A7C15) & word
+    mixed = ((mixed ^ (mixed >> 31)) * 0xBF58476D1CE4E5B9) & word
+    mixed ^= mixed >> 29
+    one = (mixed >> 40) % count
+    return one, (one + 1 + (mixed & 0xFFFFF) % (count - 1)) % count
+
+
 class SlowFleet:
     """`fronts` replicas take requests; with `backs`, they compute prompts, and those decode.
 
@@ -26,8 +36,10 @@ class SlowFleet:
         transfer: tuple[float, float] = (0.0, 0.0),
         interrupted: Sequence[tuple[float, float]] = (),
         startup: float = 0.0,
+        seed: int = 1,
     ) -> None:
-        self.profile, self.routing, self.transfer = profile, routing, transfer
+        self.profile, self.routing, self.transfer, self.seed = profile, routing, transfer, seed
+        self.number: dict[Job, int] = {}
         self.fronts = [SlowReplica(profile, prefill_only=backs > 0) for _ in range(fronts)]
         self.backs = [SlowReplica(profile) for _ in range(backs)]
         self.alive = [*self.fronts, *self.backs]
@@ -44,6 +56,7 @@ class SlowFleet:
 
     def run(self, jobs: list[Job]) -> None:
         coming = deque(jobs)
+        self.number = {job: n for n, job in enumerate(jobs)}
         while True:
             step = min(self.alive, key=lambda r: r.end) if self.alive else None
             times = {
@@ -113,6 +126,9 @@ class SlowFleet:
         order = among[turn:] + among[:turn]
         if self.routing == "round-robin":
             return order[0]
+        if self.routing == "power-of-two":
+            one, other = (among[k] for k in two_of(len(among), self.number[job], self.seed))
+            return one if len(one.jobs) <= len(other.jobs) else other
         idlest = min(order, key=lambda r: len(r.jobs))
         if self.routing == "prefix-aware":
             most = 1.5 * len(idlest.jobs) + 4

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sim_builders import PROFILE, after, fleet, requests, variant
 
 from autoscaler.sim.engine import EngineProfile, SimulationError
-from autoscaler.sim.fleet import FleetVariant, KvTransfer, Spot
+from autoscaler.sim.fleet import ROUTINGS, FleetVariant, KvTransfer, Spot
 from autoscaler.sim.workload import Requests
 
 LONG = 20_000.0  # seconds: all is over by then
@@ -50,7 +50,7 @@ def fleets_of(profile: EngineProfile, roles: bool) -> list[FleetVariant]:
     return [replace(gpu, role="prefill", transfer=KvTransfer(0.1, 0.001)), back]
 
 
-@given(loads(), engines(), st.booleans(), st.sampled_from(["least-load", "prefix-aware"]))
+@given(loads(), engines(), st.booleans(), st.sampled_from(sorted(ROUTINGS)))
 @settings(max_examples=150, deadline=None)
 def test_littles_law_and_nobody_is_lost(
     load: Requests, profile: EngineProfile, roles: bool, routing: str

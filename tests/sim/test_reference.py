@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sim_builders import PROFILE, after, fleet, variant
 from slow_engine import Job
-from slow_fleet import SlowFleet
+from slow_fleet import SlowFleet, two_of
 
 from autoscaler.sim.engine import EngineProfile
 from autoscaler.sim.fleet import Fleet, KvTransfer
@@ -19,12 +19,14 @@ AHEAD = replace(PROFILE, async_scheduling=True, prompt_step_seconds=0.02)
 SMALL = {"max_num_seqs": 32, "kv_capacity_tokens": 8000, "max_num_batched_tokens": 512}
 
 
-def mixed_load(rate_rps: float, *, groups: int = 0, n: int = 600, seed: int = 4) -> Requests:
+def mixed_load(
+    rate_rps: float, *, groups: int = 0, n: int = 600, seed: int = 4, sigma: float = 1.0
+) -> Requests:
     """Lognormal lengths; with `groups`, each begins with 512 tokens that its group shares."""
     rng = np.random.default_rng(seed)
     arrive = np.cumsum(rng.exponential(1 / rate_rps, n))
-    inputs = np.clip(rng.lognormal(5.5, 1.0, n), 1, 3000).astype(np.int64)
-    outputs = np.clip(rng.lognormal(3.5, 1.0, n), 1, 800).astype(np.int64)
+    inputs = np.clip(rng.lognormal(5.5, sigma, n), 1, 3000).astype(np.int64)
+    outputs = np.clip(rng.lognormal(3.5, sigma, n), 1, 800).astype(np.int64)
     if not groups:
         return Requests(arrive, inputs, outputs)
     return Requests(
@@ -92,6 +94,22 @@ CASES: dict[str, Callable[[], Case]] = {
     "preempted-cached": lambda: Case(mixed_load(2.0), caching(**SMALL)),
     "fleet": lambda: Case(mixed_load(12.0), AHEAD, 3),
     "round-robin": lambda: Case(mixed_load(12.0), AHEAD, 3, routing="round-robin"),
+    "power-of-two": lambda: Case(mixed_load(16.0), AHEAD, 4, routing="power-of-two"),
+    "power-of-two-preempted": lambda: Case(
+        mixed_load(6.0), replace(AHEAD, **SMALL), 3, routing="power-of-two"
+    ),
+    "least-load-preempted": lambda: Case(mixed_load(6.0), replace(AHEAD, **SMALL), 3),
+    "round-robin-preempted": lambda: Case(
+        mixed_load(6.0), replace(PROFILE, **SMALL), 3, routing="round-robin"
+    ),
+    "power-of-two-roles": lambda: Case(mixed_load(8.0), PROFILE, 2, 3, routing="power-of-two"),
+    "prefix-aware-preempted": lambda: Case(
+        # (overloaded: just below, one other choice decides whether a queue forms at all)
+        mixed_load(8.0, groups=12, n=1500, sigma=0.4),
+        caching(**SMALL, async_scheduling=False),
+        3,
+        routing="prefix-aware",
+    ),
     "prefix": lambda: Case(mixed_load(3.0, groups=5), caching()),
     "prefix-evicted": lambda: Case(mixed_load(1.0, groups=20), caching(**SMALL)),
     "prefix-aware": lambda: Case(
@@ -131,3 +149,15 @@ def test_percentiles_agree_with_the_slow_reference(name: str) -> None:
     if "preempted" in name:  # the case has what it is meant to have
         assert preemptions > 10
         assert sim.preemptions == pytest.approx(preemptions, rel=0.15)
+
+
+def test_the_two_choices_are_any_two_replicas_alike_often() -> None:
+    for count in (2, 5):
+        pairs = [two_of(count, number, seed=7) for number in range(20_000)]
+        assert all(one != other for one, other in pairs)
+        expected = 20_000 / (count * (count - 1))
+        often = np.array([pairs.count(p) for p in sorted(set(pairs))])
+        assert len(often) == count * (count - 1)
+        # chi square of as many cells; five standard deviations
+        off = ((often - expected) ** 2 / expected).sum()
+        assert off < len(often) + 5.0 * np.sqrt(2.0 * len(often))
