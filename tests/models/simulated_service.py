@@ -1,5 +1,6 @@
 """A service on simulated engines under a load that moves: the windows that telemetry would show of it."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,34 +24,36 @@ def engine_profile(**changes: Any) -> EngineProfile:
     return replace(measured_profile("llama2-70b-h100-80gb-tp4"), **changes)
 
 
-def simulated_windows(
+def simulated(
     hours: float,
     *,
     profile: EngineProfile | None = None,
     rate_rps: float = 6.0,
     seed: int = 1,
-    wander: bool = True,
-) -> pd.DataFrame:
-    """Return a validated serving frame: a load and lengths that move over hours, bursts within minutes."""
+    counts: Sequence[int] = COUNTS,
+    swing: float = 0.35,
+    burst_cv: float = 0.15,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return a validated serving frame and the requests behind it (Fleet.outcomes).
+
+    Load and lengths move over hours by `swing`, with bursts within minutes; replicas go through `counts`.
+    """
     rng = np.random.default_rng(seed)
-    minutes = int(hours * 60)
-    at = np.arange(minutes)
-    swing = 0.35 if wander else 0.0
+    at = np.arange(int(hours * 60))
     requests = draw_requests(
         rate_rps * np.exp(swing * np.sin(at / 47.0)),
-        900.0 * np.exp(0.3 * np.sin(at / 61.0)),
-        130.0 * np.exp(0.2 * np.cos(at / 37.0)),
+        900.0 * np.exp(0.9 * swing * np.sin(at / 61.0)),
+        130.0 * np.exp(0.6 * swing * np.cos(at / 37.0)),
         start_seconds=0.0,
         step_seconds=60.0,
         rng=rng,
-        burst_cv=0.15,
+        burst_cv=burst_cv,
     )
-    variant = FleetVariant("h100", profile or engine_profile(), 4, COUNTS[0], 64, lambda _: 30.0)
+    variant = FleetVariant("h100", profile or engine_profile(), 4, counts[0], 64, lambda _: 30.0)
     fleet = Fleet(requests, [variant], SloTargets(), start_seconds=0.0, seed=seed)
     rows: list[dict[str, Any]] = []
     while fleet.now_seconds < hours * 3600.0 - 1e-6:
         seen = fleet.advance(WINDOW_SECONDS)
         rows += serving_rows("prod/chat", fleet.now_seconds - WINDOW_SECONDS, seen)
-        if wander:
-            fleet.scale("h100", COUNTS[int(fleet.now_seconds // SCALED_SECONDS) % len(COUNTS)])
-    return validate_serving(pd.DataFrame(rows), "simulated")
+        fleet.scale("h100", counts[int(fleet.now_seconds // SCALED_SECONDS) % len(counts)])
+    return validate_serving(pd.DataFrame(rows), "simulated"), fleet.outcomes()

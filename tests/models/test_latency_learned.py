@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from latency_world import engine, telemetry
-from simulated_service import simulated_windows
+from simulated_service import simulated
 
 from models.capacity import TargetArrays, attainment, predicted_latency, replica_capacity_rps
 from models.latency import LatencyModel, LatencyModelError
@@ -97,7 +97,7 @@ def test_noise_that_lasts_for_hours_is_refused() -> None:
 
 
 def test_an_engine_that_is_simulated_step_by_step_needs_none() -> None:
-    judged = LatencyModel.fit(simulated_windows(8.0)).scores[NAME]["correction"]
+    judged = LatencyModel.fit(simulated(8.0)[0]).scores[NAME]["correction"]
     assert [j["taken"] for j in judged.values()] == [False, False]
 
 

@@ -186,3 +186,31 @@ def test_lengths_beyond_the_memory_are_served_one_at_a_time_and_extrapolated_wit
     assert 0.0 < rates[-1] < 0.1528
     got = predicted_latency(c, np.ones(1), np.ones(1), np.array([1e6]), np.array([100.0]))
     assert all(np.isfinite(v).all() for v in got.values())
+
+
+def test_capacity_of_outputs_of_no_token_is_that_of_one_token() -> None:
+    args = (GOALS, np.array([0.95]), 4.0)
+    none, one = (
+        replica_capacity_rps(engine(), np.array([500.0]), np.array([osl]), *args)[0]
+        for osl in (0.0, 1.0)
+    )
+    assert none == one > 0.0
+
+
+def test_odd_windows_teach_no_correction() -> None:
+    """Nothing steady, or next to nothing, is nothing to judge a correction by: none is tried."""
+    full = telemetry(engine(), 200).assign(running=40.0, waiting=500.0)
+    for frame in (full, full.iloc[:1].reset_index(drop=True), telemetry(engine(), 5)):
+        model = LatencyModel.fit(frame)
+        assert "correction" not in model.scores["prod/chat/h100"]
+        assert model.correction([KEY], *CHAT) is None
+
+
+def test_a_jump_of_the_clock_between_windows_is_no_change_of_pace() -> None:
+    # a day is missing in the middle, then the clock is set back by an hour: rows overlap
+    frame = telemetry(engine(), 300)
+    frame.loc[100:, "ts"] += pd.Timedelta(days=1)
+    frame.loc[200:, "ts"] -= pd.Timedelta(hours=1)
+    model = LatencyModel.fit(frame)
+    assert "pace" not in model.scores["prod/chat/h100"]
+    assert capacity(model) == pytest.approx(TRUE, rel=0.15)
