@@ -15,6 +15,7 @@ without a forecast may double.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -59,24 +60,35 @@ def leads_now(
     for key, v in variants.items():
         more = added[key] * v.accelerators_per_replica
         wanted[v.accelerator_class] = wanted.get(v.accelerator_class, 0) + more
+    rooms = {
+        (name, size): _Room(sum(counts), sum(n // size for n in counts))
+        for name, size in {
+            (v.accelerator_class, v.accelerators_per_replica) for v in variants.values()
+        }
+        if (counts := free.get(name)) is not None
+    }
     for key, of in leads.items():
-        variant = variants[key]
-        room = free.get(variant.accelerator_class)
+        v = variants[key]
+        room = rooms.get((v.accelerator_class, v.accelerators_per_replica))
         if room is not None:
-            mix[key] = _lead(of, variant, room, added[key], wanted[variant.accelerator_class])
+            mix[key] = _lead(of, v, room, added[key], wanted[v.accelerator_class])
     return mix
 
 
-def _lead(
-    of: StartLeads, variant: Variant, room: tuple[int, ...], added: int, wanted: int
-) -> StartLead:
+class _Room(NamedTuple):
+    """What is free of a class: accelerators, and whole replicas of a size."""
+
+    accelerators: int
+    replicas: int
+
+
+def _lead(of: StartLeads, variant: Variant, room: _Room, added: int, wanted: int) -> StartLead:
     size = variant.accelerators_per_replica
-    if sum(room) < size:
+    if room.accelerators < size:
         return of.mix if of.new is None else of.new
     others = wanted - added * size
     need = max(1, added) + math.ceil(others / size)
-    fits = sum(count // size for count in room) >= need
-    return of.there if fits and of.there is not None else of.mix
+    return of.there if room.replicas >= need and of.there is not None else of.mix
 
 
 def _added(

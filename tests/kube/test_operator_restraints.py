@@ -4,6 +4,8 @@ import itertools
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+import numpy as np
+import pandas as pd
 import pytest
 from apidouble import ApiDouble
 from crd_setup import install
@@ -15,11 +17,14 @@ from operating import (
     Time,
     Workloads,
     deployment,
+    nothing_learned,
     policy,
 )
 
 from autoscaler.core.types import Policies
 from autoscaler.edge.reading import Reading
+from models.frames import validate_startups
+from models.lead_time import LeadTimeModel
 
 NAMESPACE = "llm"
 CHAT, CODE = f"{NAMESPACE}/chat", f"{NAMESPACE}/code"
@@ -191,3 +196,59 @@ def test_a_pool_names_the_nodes_that_it_leaves_out(double: ApiDouble, world: Wor
         {"name": "gpu-1", "reason": "cordoned"},
         {"name": "gpu-2", "reason": "not Ready"},
     ]
+
+
+def started(waited: float, took: float, count: int) -> pd.DataFrame:
+    """Starts of the last hours, one a minute; `waited` until a node was found."""
+    created = pd.Timestamp(Time().seconds - 7200.0, unit="s", tz="UTC") + pd.to_timedelta(
+        60.0 * np.arange(count), unit="s"
+    )
+    rows = {"service": CHAT, "variant": "default", "created_ts": created}
+    ready = created + pd.to_timedelta(took, unit="s")
+    return pd.DataFrame({**rows, "ready_ts": ready, "phase_schedule_seconds": waited})
+
+
+def test_a_plan_looks_as_far_ahead_as_a_start_on_the_node_with_room_takes(
+    double: ApiDouble, world: Workloads
+) -> None:
+    """One node of eight accelerators, then none: the horizon is that of a start there, then of a new node."""
+    pool = a_pool(8)
+    pool["spec"]["classes"][0] |= {"quota": {"fromNodes": True}, "nodeSelector": {"gpu": "h100"}}
+    node = {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": "n", "labels": {"gpu": "h100"}},
+    }
+    world.put(pool, deployment(NAMESPACE, "chat", 2), policy(NAMESPACE, "chat"), node)
+    world.run_pods("chat")
+    starts = pd.concat([started(1.0, 60.0, 60), started(300.0, 600.0, 60)], ignore_index=True)
+    lead_time = LeadTimeModel.fit(
+        validate_startups(starts, "starts"), end_seconds=Time().seconds - 60.0
+    )
+    rig = Rig(
+        double,
+        Script({CHAT: 8.0}),
+        Time(),
+        models=replace(nothing_learned(), lead_time=lead_time),
+    )
+    seen = []
+    for free in (8, 0):
+        double.request(
+            "PATCH",
+            "/api/v1/nodes/n/status",
+            {
+                "status": {
+                    "conditions": [{"type": "Ready", "status": "True"}],
+                    "allocatable": {"nvidia.com/gpu": str(free)},
+                }
+            },
+            content_type="application/merge-patch+json",
+        )
+        turn = rig.turn(30)  # of fifteen seconds: nodes are listed again
+        assert turn is not None
+        horizon = turn.step.decisions.services[CHAT].horizon_seconds
+        seen.append((turn.step.observation.free_on_nodes, horizon))
+    (there, short), (full, long) = seen
+    assert (there, full) == ({"any": (8,)}, {"any": ()})
+    assert short < 100.0
+    assert long > 600.0
