@@ -178,10 +178,9 @@ def _between(values: FloatArray, knots: FloatArray, at: FloatArray) -> FloatArra
 def _along(line: FloatArray, load: FloatArray) -> FloatArray:
     """Interpolate lines (..., KNOTS) at loads (...), constant beyond idle and saturation."""
     x = np.clip(np.nan_to_num(load, nan=0.0), 0.0, 1.0) * (KNOTS - 1)
-    cell = np.minimum(x.astype(np.int64), KNOTS - 2)[..., None]
-    line = np.broadcast_to(line, (*np.broadcast_shapes(line.shape[:-1], load.shape), KNOTS))
-    cell = np.broadcast_to(cell, (*line.shape[:-1], 1))
-    low = np.take_along_axis(line, cell, axis=-1)[..., 0]
-    high = np.take_along_axis(line, cell + 1, axis=-1)[..., 0]
-    between: FloatArray = low + (x - cell[..., 0]) * (high - low)
+    cell = np.minimum(x.astype(np.int64), KNOTS - 2)
+    flat = np.ascontiguousarray(line).reshape(-1)
+    at = cell + np.arange(0, flat.size, KNOTS).reshape(line.shape[:-1])
+    low = flat.take(at)
+    between: FloatArray = low + (x - cell) * (flat.take(at + 1) - low)
     return between
