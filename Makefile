@@ -10,7 +10,8 @@ BENCH_VENV ?= build/bench-venv
 BENCH_STAMP := $(BENCH_VENV)/.set-up
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint format types imports unit e2e-vllm bench bench-forecasters constraints clean
+.PHONY: help setup demo test check lint format types imports unit docs screenshots e2e-vllm bench bench-forecasters \
+        constraints clean
 
 help: ## show the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  \1|\2/' | column -t -s '|' 2>/dev/null \
@@ -48,6 +49,12 @@ imports: setup
 
 unit: setup ## the tests alone
 	$(BIN)/pytest -n 2 --dist loadfile
+
+docs: setup ## the site of docs/ into out/site; a broken link or a page in no menu is an error
+	$(BIN)/mkdocs build --strict --site-dir out/site
+
+screenshots: setup ## the README's pictures, from the demo's report and terminal; needs Chromium
+	$(BIN)/python benchmarks/make_screenshots.py --demo $(OUT)
 
 e2e-vllm: setup $(VLLM_STAMP) ## a real vLLM on the CPU, scraped, ingested, trained on; 6 min, 4 GB of disk, not in `test`
 	PYTHONPATH=tests/ingest $(BIN)/python tests/e2e/vllm_end_to_end.py --vllm-python $(VLLM_VENV)/bin/python

@@ -9,13 +9,16 @@ import typer
 import yaml
 
 from autoscaler.policy.crds import crd_documents
+from autoscaler.policy.reference import reference_page
 
 HELP = """
-Print the CustomResourceDefinitions of ScalingPolicy and AcceleratorPool.
+Print the CustomResourceDefinitions of ScalingPolicy and AcceleratorPool, or their reference.
 
-**Example**
+**Examples**
 
     foreserve crds | kubectl apply --server-side -f -
+
+    foreserve crds --reference > docs/crd-reference.md      # every field in words
 """
 WIDTH = 100  # of the YAML's lines
 
@@ -37,8 +40,14 @@ def crds(
     as_json: Annotated[
         bool, typer.Option("--json", help="JSON instead of YAML: a list of both, or the one.")
     ] = False,
+    reference: Annotated[
+        bool, typer.Option(help="The reference of all fields, in Markdown, and no definition.")
+    ] = False,
 ) -> None:
     """Print YAML documents, or JSON that `kubectl apply` takes as well."""
+    if reference:
+        sys.stdout.write(reference_page())
+        return
     documents = [d for d in crd_documents() if kind is None or d["spec"]["names"]["kind"] == kind]
     if as_json:
         whole = documents[0] if len(documents) == 1 else _list_of(documents)

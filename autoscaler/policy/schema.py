@@ -1,6 +1,6 @@
 """The resources of foreserve.dev/v1alpha1 as a user writes them: names, types, bounds, defaults, units.
 
-This is the one source: the error messages, the reference in docs/policies.md and the CRDs come from
+This is the one source: the error messages, the reference in docs/crd-reference.md and the CRDs come from
 these models' JSON schema. Rules that span several fields live in `checks`.
 """
 
