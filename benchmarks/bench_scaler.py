@@ -1,12 +1,13 @@
 """What the KEDA scaler costs: GetMetrics at a steady rate for a thousand policies, and its memory.
 
     python benchmarks/bench_scaler.py                      # 60 s at 2,000 a second
-    python benchmarks/bench_scaler.py --seconds 600        # memory over ten minutes
+    python benchmarks/bench_scaler.py --seconds 600        # the same for ten minutes, a line each
     python benchmarks/bench_scaler.py --streams 500        # open streams beside them
 
 The scaler runs in a process of its own on one core, the client on the others. Each call is a real one over
 loopback, started when it is due and not when the one before has ended, so that a stall shows in all that
-waited for it. Half of the policies' statuses change every minute meanwhile.
+waited for it. Half of the policies' statuses change every minute meanwhile. What else the machine does
+counts as well: its load average stands beside the figures, and the client's own share of a core.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from autoscaler.edge.keda.server import Listening, ScalerServer
 
 PATH = "/externalscaler.ExternalScaler"
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+PART_SECONDS = 60.0  # of the table
 CHANNELS = 4  # as of a few replicas of KEDA's operator and metrics server
 
 
@@ -133,7 +135,7 @@ class Load:
         self.bodies = [request(n) for n in range(arguments.policies)]
         self.rate, self.policies = arguments.rate, arguments.policies
         self.streams: list[Any] = []
-        self.took: list[float] = []
+        self.took: list[float] = []  # seconds from due to done
         self.failed: Counter[str] = Counter()
 
     async def open(self, streams: int) -> None:
@@ -169,36 +171,70 @@ class Load:
             await channel.close()
 
 
+class Usage:
+    """CPU of scaler and client, and the clock, since the last time that somebody looked."""
+
+    def __init__(self, pid: int) -> None:
+        self._pids = (pid, os.getpid())
+        self._last = self._now()
+
+    def _now(self) -> tuple[float, float, float]:
+        scaler, client = (cpu_seconds(pid) for pid in self._pids)
+        return scaler, client, time.perf_counter()
+
+    def since(self) -> tuple[float, float, float]:
+        """Return seconds of the scaler's CPU, the client's, and of the clock."""
+        before, self._last = self._last, self._now()
+        scaler, client, spent = (now - was for now, was in zip(self._last, before, strict=True))
+        return scaler, client, spent
+
+
+def line(name: str, took: list[float], usage: tuple[float, float, float], mib: float) -> None:
+    """Print one part of the run: calls, latency in ms, CPU of a core, memory, the machine's load."""
+    scaler, client, spent = usage
+    if not took:
+        print(f"{name:>8}  no call ended")
+        return
+    p50, p99, worst = np.quantile(np.asarray(took) * 1e3, (0.5, 0.99, 1.0))
+    print(
+        f"{name:>8}{len(took) / spent:9.0f}{p50:9.2f}{p99:9.2f}{worst:9.1f}{scaler / spent:9.2f}"
+        f"{scaler / len(took) * 1e6:9.0f}{client / spent:9.2f}{mib:9.1f}{os.getloadavg()[0]:9.2f}",
+        flush=True,
+    )
+
+
 async def measure(pid: int, port: int, arguments: argparse.Namespace) -> None:
     load = Load(port, arguments)
     await load.open(arguments.streams)
     await load.run(5.0)  # warm
     load.took.clear()
     gc.freeze()  # pauses of the client would count as the scaler's
+    print(
+        f"GetMetrics at {arguments.rate}/s, {arguments.policies} policies, {arguments.streams} open"
+        f" streams, one core of {os.cpu_count()} for the scaler; latency from due to done in ms"
+    )
+    print(
+        f"{'minute':>8}{'calls/s':>9}{'p50':>9}{'p99':>9}{'max':>9}{'cores':>9}{'us/call':>9}"
+        f"{'client':>9}{'MiB':>9}{'load':>9}"
+    )
+    whole, part = Usage(pid), Usage(pid)
+    took: list[float] = []
     memory = [resident_mib(pid)]
-    used, begun = cpu_seconds(pid), time.perf_counter()
-    own = cpu_seconds(os.getpid())
-    for _ in range(6):
-        await load.run(arguments.seconds / 6)
+    parts = max(1, round(arguments.seconds / PART_SECONDS))
+    for n in range(parts):
+        await load.run(arguments.seconds / parts)
         memory.append(resident_mib(pid))
-    spent = time.perf_counter() - begun
-    used, own = cpu_seconds(pid) - used, cpu_seconds(os.getpid()) - own
+        line(str(n + 1), load.took, part.since(), memory[-1])
+        took += load.took
+        load.took.clear()
+    line("all", took, whole.since(), memory[-1])
     await load.close()
-    took = np.asarray(load.took) * 1e3
-    p50, p99, worst = np.quantile(took, (0.5, 0.99, 1.0))
+    print(f"failed: {load.failed.total()} {dict(load.failed) or ''}")
+    settled = memory[min(2, len(memory) - 1)]
     print(
-        f"GetMetrics, {arguments.policies} policies, {arguments.streams} open streams: "
-        f"{took.size / spent:.0f}/s (asked {arguments.rate}/s), "
-        f"{load.failed.total()} failed {dict(load.failed) or ''}"
+        f"resident: {memory[0]:.1f} MiB at the start, {settled:.1f} after minute {min(2, parts)},"
+        f" {memory[-1]:.1f} at the end, {max(memory):.1f} at most"
     )
-    print(
-        f"  from due to done, client included: p50 {p50:.2f} ms, p99 {p99:.2f} ms, max {worst:.1f} ms"
-    )
-    print(
-        f"  scaler: {used / took.size * 1e6:.0f} us of CPU a call, {used / spent:.2f} cores; "
-        f"client: {own / spent:.2f} cores"
-    )
-    print(f"  resident MiB over {spent:.0f} s: {' '.join(f'{m:.1f}' for m in memory)}")
 
 
 def main() -> None:

@@ -1,7 +1,9 @@
 """A scaler in a thread, the questions as KEDA's operator asks them, and certificates to serve with."""
 
 import asyncio
+import contextlib
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -195,6 +197,41 @@ class Served:
             if line.startswith(f"{name} "):
                 return float(line.rpartition(" ")[2])
         return None
+
+
+class Wire:
+    """A connection between two that can be cut without a word: nothing passes, and nobody is told."""
+
+    def __init__(self, address: str) -> None:
+        host, port = address.split(":")
+        self._server = (host, int(port))
+        self._dead = threading.Event()
+        self._door = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._door.getsockname()[1]}"
+        threading.Thread(target=self._let_in, daemon=True).start()
+
+    def cut(self) -> None:
+        self._dead.set()
+
+    def close(self) -> None:
+        self._dead.set()
+        self._door.close()
+
+    def _let_in(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                one, _ = self._door.accept()
+                other = socket.create_connection(self._server)
+                for ends in ((one, other), (other, one)):
+                    threading.Thread(target=self._carry, args=ends, daemon=True).start()
+
+    def _carry(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65_536):
+                if self._dead.is_set():
+                    return
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
 
 
 class Authority:

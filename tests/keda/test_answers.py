@@ -9,7 +9,7 @@ from scaler_rig import policy
 
 from autoscaler.edge.keda.answers import Answer, answer_of
 from autoscaler.edge.keda.errors import NoAnswerError
-from autoscaler.edge.keda.plans import plan_of
+from autoscaler.edge.keda.plan import plan_of
 from autoscaler.edge.keda.trigger import Trigger
 
 CHAT = Trigger("prod", "chat", None)

@@ -9,7 +9,7 @@ import pytest
 from scaler_rig import Served, policy, ref, until
 
 from autoscaler.edge.keda.gateway import LOOK_SECONDS, GatewayLook, called_by
-from autoscaler.edge.keda.plans import plan_of
+from autoscaler.edge.keda.plan import plan_of
 from models.contract import Labels
 from models.contract_api import Row, UnavailableError
 

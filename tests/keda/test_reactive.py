@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scaler_rig import policy
 
-from autoscaler.edge.keda.plans import Plan, plan_of
+from autoscaler.edge.keda.plan import Plan, plan_of
 from autoscaler.edge.keda.reactive import WINDOW_SECONDS, Floors, Load, loads_of, needed
 from models.contract import Labels
 from models.contract_api import Row

@@ -1,13 +1,14 @@
 """StreamIsActive and StreamMetricSpec: pushed within a second, to every stream there is."""
 
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
-from scaler_rig import Served, policy, ref, until
+from scaler_rig import SERVICE, Keda, Served, Wire, policy, ref, until
 
-from autoscaler.edge.keda import service
+from autoscaler.edge.keda import server, service
 
 STREAMS = 500
 PUSHED_SECONDS = 1.0
@@ -125,3 +126,108 @@ def test_a_stream_of_a_client_that_vanished_ends(served: Served) -> None:
     stream.cancel()
     until(lambda: served.exported("foreserve_scaler_open_streams") == 0.0)
     assert isinstance(stream.code(), grpc.StatusCode)
+
+
+def test_a_silent_stream_lives_and_one_whose_client_is_gone_without_a_word_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """KEDA's streams say nothing for days, and a node that dies closes no connection."""
+    quick = {"grpc.keepalive_time_ms": 200, "grpc.http2.ping_timeout_ms": 500}
+    monkeypatch.setattr(server, "OPTIONS", tuple((dict(server.OPTIONS) | quick).items()))
+    served = Served()
+    served.plans.replace([policy(desired=0, current=0)])
+    wire = Wire(served.address)
+    channel = grpc.insecure_channel(wire.address)
+    stream, other = Keda(channel).stream(), served.keda().stream()
+    assert next(stream).result is next(other).result is False
+    time.sleep(2.0)  # ten pings, and nothing to say
+    served.plans.apply("MODIFIED", policy(desired=1, current=0))
+    assert next(stream).result is next(other).result is True
+    wire.cut()
+    until(lambda: served.exported("foreserve_scaler_open_streams") == 1.0, 5.0)
+    served.plans.apply("MODIFIED", policy(desired=0, current=0))
+    assert next(other).result is False
+    channel.close()
+    wire.close()
+    served.close()
+
+
+def test_a_client_that_is_gone_is_noticed_within_40_seconds() -> None:
+    options = dict(server.OPTIONS)
+    silence, answer = "grpc.keepalive_time_ms", "grpc.http2.ping_timeout_ms"
+    assert options[silence] + options[answer] <= 40_000
+    assert options["grpc.keepalive_timeout_ms"] <= options[answer]
+
+
+def test_a_storm_of_reconnects_leaves_nothing_behind_and_delays_nobody(served: Served) -> None:
+    """Thirty clients that come, ask, stream and go without good-bye, again and again."""
+    served.plans.replace([policy(desired=1)])
+    calm, worst, failures = served.keda(), 0.0, []
+    steady = calm.stream()
+    assert next(steady).result is True
+    over = threading.Event()
+
+    def come_and_go() -> None:
+        while not over.is_set():
+            channel = grpc.insecure_channel(served.address, [("grpc.use_local_subchannel_pool", 1)])
+            try:
+                keda = Keda(channel)
+                stream = keda.stream()
+                assert next(stream).result is True
+                assert keda.count() == 1.0
+            except grpc.RpcError as error:
+                failures.append(error.code())
+            finally:
+                channel.close()
+
+    threads = [threading.Thread(target=come_and_go) for _ in range(30)]
+    for thread in threads:
+        thread.start()
+    for _ in range(30):
+        begun = time.monotonic()
+        assert calm.count() == 1.0
+        worst = max(worst, time.monotonic() - begun)
+        time.sleep(0.1)
+    over.set()
+    for thread in threads:
+        thread.join(10.0)
+    assert failures == []
+    assert worst < 2.0  # KEDA gives a call three seconds or more
+    until(lambda: served.exported("foreserve_scaler_open_streams") == 1.0)
+    served.plans.apply("MODIFIED", policy(desired=0, current=0))
+    assert next(steady).result is False
+
+
+def test_a_policy_that_is_deleted_and_made_again(served: Served) -> None:
+    """An error while there is none, never a zero; streams stay and go on with the new one."""
+    served.plans.replace([policy(desired=3)])
+    keda = served.keda()
+    stream = keda.stream()
+    assert next(stream).result is True
+    served.plans.apply("DELETED", policy(desired=3))
+    for ask in (keda.metrics, keda.is_active):
+        with pytest.raises(grpc.RpcError) as error:
+            ask()
+        assert error.value.code() is grpc.StatusCode.NOT_FOUND
+    assert served.plans._asked == {}  # who asked for it is forgotten with it
+    served.plans.apply("ADDED", policy(desired=None, current=None, decided=None))
+    for ask in (keda.metrics, keda.is_active):
+        with pytest.raises(grpc.RpcError) as error:
+            ask()
+        assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert keda.spec().metricSpecs
+    served.plans.apply("MODIFIED", policy(desired=0, current=0, decided=1.0))
+    assert next(stream).result is False
+    assert keda.count() == 0.0
+
+
+@pytest.mark.parametrize("method", ["StreamIsActive", "StreamMetricSpec"])
+def test_a_malformed_message_opens_no_stream(served: Served, method: str) -> None:
+    served.plans.replace([policy()])
+    keda = served.keda()
+    stream = keda.channel.unary_stream(f"{SERVICE}{method}")(b"\xff\xff\xff")
+    with pytest.raises(grpc.RpcError) as error:
+        next(stream)
+    assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert served.exported("foreserve_scaler_open_streams") == 0.0
+    assert keda.count() == 7.0

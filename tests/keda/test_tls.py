@@ -120,6 +120,20 @@ def test_a_certificate_is_rotated_under_load_without_a_failed_call(
         secure.served.keda(secure.credentials()).metrics()
 
 
+def test_open_streams_outlive_a_rotation(secure: Secure) -> None:
+    """KEDA's connection stays as long as nothing ends it: a new certificate is for new ones."""
+    secure.served.plans.replace([policy(desired=0, current=0)])
+    credentials = secure.credentials()
+    before = secure.served.keda(credentials).stream()
+    assert next(before).result is False
+    secure.install(secure.authority, "renewed")
+    after = secure.served.keda(credentials).stream()
+    assert next(after).result is False
+    assert secure.served.exported(RELOADS % "ok") == 1.0
+    secure.served.plans.apply("MODIFIED", policy(desired=2, current=0))
+    assert next(before).result is next(after).result is True
+
+
 def test_a_pair_that_does_not_fit_changes_nothing(secure: Secure) -> None:
     credentials = secure.credentials()
     whole = secure.files.certificate.read_bytes()

@@ -16,14 +16,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from autoscaler.edge.keda.errors import NoAnswerError
-from autoscaler.edge.keda.plans import (
-    NO_FLOORS,
-    SERVED_MODE,
-    Dated,
-    Plan,
-    Plans,
-    VariantPlan,
-)
+from autoscaler.edge.keda.plan import SERVED_MODE, Plan, VariantPlan
+from autoscaler.edge.keda.plans import NO_FLOORS, Dated, Plans
 from autoscaler.edge.keda.trigger import Trigger
 from models.phases import phases_of
 

@@ -8,7 +8,8 @@ What cannot be asked changes nothing: who was waited for stays awake.
 from collections.abc import Callable, Collection, Iterable
 
 from autoscaler.edge.keda.looks import Looks, QueryApi
-from autoscaler.edge.keda.plans import Plan, Plans
+from autoscaler.edge.keda.plan import Plan
+from autoscaler.edge.keda.plans import Plans
 from autoscaler.edge.keda.reactive import queues_of, sole
 from models.contract import Labels
 from models.contract_api import Row

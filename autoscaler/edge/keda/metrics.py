@@ -10,7 +10,8 @@ from prometheus_client.registry import Collector
 
 from autoscaler.edge.keda.answers import SOURCES, answer_now
 from autoscaler.edge.keda.errors import NoAnswerError
-from autoscaler.edge.keda.plans import SERVED_MODE, Dated, Plans
+from autoscaler.edge.keda.plan import SERVED_MODE
+from autoscaler.edge.keda.plans import Dated, Plans
 
 SECONDS_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0)
 

@@ -3,85 +3,24 @@
 How old a decision is must not depend on two machines' clocks. While policies are watched, a
 `lastDecisionTime` that is new has just been written: its age counts from then on this process' own
 monotonic clock. Only what a list shows first (at the start, after a gap in the watch) is dated by its
-text, and a new one is never older
-than the gap. The operator renews the time of policies in mode Keda every minute.
+text, and a new one is never older than the gap. The operator renews the time of policies in mode Keda
+every minute.
 """
 
+import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from threading import Lock
-from typing import Any
 
-from autoscaler.core.hpa import TargetType
-from autoscaler.core.types import Role
 from autoscaler.edge.clock import Clock
-from autoscaler.edge.keda.hpa_facts import HpaFacts
+from autoscaler.edge.keda.plan import Json, Plan, PlanError, plan_of, service_of
 from autoscaler.edge.keda.trigger import Trigger
-from autoscaler.policy.schema import MAX_REPLICAS
-from autoscaler.policy.status import MAX_REPLICA_CONCURRENCY
 
-Json = Mapping[str, Any]
-SERVED_MODE = "Keda"
+log = logging.getLogger("foreserve")
 NO_FLOORS: Mapping[str, int] = {}
-DEFAULT_FALLBACK_AFTER_SECONDS = 600.0  # as in policy.schema
 MAX_AGE_SECONDS = 180.0  # three times as long as the operator waits to say that it decides
-
-
-@dataclass(frozen=True, slots=True)
-class VariantPlan:
-    """One variant as the policy bounds it and its status last told of it; None: not known.
-
-    `current` is what the workload asks for, `existing` what its status counts, `ready` what serves;
-    `concurrency`: requests that a replica holds within the SLO.
-    """
-
-    name: str
-    role: Role
-    min_replicas: int
-    max_replicas: int
-    desired: int | None
-    current: int | None
-    existing: int | None = None
-    ready: int | None = None
-    hpa: HpaFacts | None = None
-    concurrency: float | None = None
-
-    @property
-    def standing(self) -> int | None:
-        """The larger of what was decided and what the workload asked for: nothing that serves is less."""
-        known = [n for n in (self.desired, self.current) if n is not None]
-        return max(known, default=None)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One policy's last decision. `decided` is its time as the status has it, "" if there is none."""
-
-    service: str
-    model: str
-    mode: str
-    is_paused: bool
-    variants: tuple[VariantPlan, ...]
-    fallback_after_seconds: float
-    fallback_replicas: int | None
-    decided: str
-
-    @property
-    def namespace(self) -> str:
-        """The service's namespace."""
-        return self.service.partition("/")[0]
-
-    @property
-    def is_served(self) -> bool:
-        """Whether counts are told of it: it is in mode Keda, and not paused."""
-        return self.mode == SERVED_MODE and not self.is_paused
-
-    @property
-    def at_zero(self) -> bool:
-        """Whether KEDA is to have the whole service at zero."""
-        return self.is_served and all(v.desired == 0 for v in self.variants)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,56 +29,6 @@ class Dated:
 
     plan: Plan
     decided_at: float
-
-
-def plan_of(policy: Json) -> Plan:
-    """Return what is needed of a ScalingPolicy as the API server has it."""
-    metadata, spec, status = (_part(policy, key) for key in ("metadata", "spec", "status"))
-    behavior, fallback = _part(spec, "behavior"), _part(spec, "fallback")
-    told = {v.get("name"): v for v in status.get("variants") or ()}
-    return Plan(
-        service=f"{metadata.get('namespace')}/{metadata.get('name')}",
-        model=str(spec.get("model", "")),
-        mode=str(behavior.get("mode", "Recommend")),
-        is_paused=status.get("mode") == "Paused",
-        variants=tuple(_variant(v, told.get(v.get("name"), {})) for v in spec.get("variants", ())),
-        fallback_after_seconds=float(fallback.get("afterSeconds", DEFAULT_FALLBACK_AFTER_SECONDS)),
-        fallback_replicas=_count(fallback.get("replicas")),
-        decided=str(status.get("lastDecisionTime") or ""),
-    )
-
-
-def _variant(spec: Json, told: Json) -> VariantPlan:
-    delivery = _part(told, "delivery")
-    return VariantPlan(
-        name=str(spec.get("name")),
-        role=Role(spec.get("role", "Both")),
-        min_replicas=int(spec.get("minReplicas", 1)),
-        max_replicas=int(spec.get("maxReplicas", MAX_REPLICAS)),
-        desired=_count(told.get("desired")),
-        current=_count(told.get("current")),
-        existing=_count(delivery.get("existing")),
-        ready=_count(told.get("ready")),
-        hpa=_hpa(delivery),
-        concurrency=_concurrency(told.get("replicaConcurrency")),
-    )
-
-
-def _hpa(delivery: Json) -> HpaFacts | None:
-    """Return the HPA as the operator saw it; None if it told of none, or of one that cannot be."""
-    try:
-        facts = HpaFacts(
-            target_type=TargetType(delivery["metricType"]),
-            target=float(delivery["target"]),
-            min_replicas=int(delivery["minReplicas"]),
-            max_replicas=int(delivery["maxReplicas"]),
-            tolerance_up=float(delivery["toleranceUp"]),
-            tolerance_down=float(delivery["toleranceDown"]),
-        )
-        facts.view(0, 0, 0)
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return None
-    return facts
 
 
 class Plans:
@@ -155,6 +44,7 @@ class Plans:
         self._called: frozenset[str] = frozenset()
         self._floors: Mapping[str, Mapping[str, int]] = {}
         self._asked: dict[tuple[str, str], Trigger] = {}
+        self._problems: dict[str, str] = {}
         self._listener: Callable[[str], None] = lambda _: None
         self._lock = Lock()
 
@@ -222,14 +112,19 @@ class Plans:
     def replace(self, policies: Iterable[Json]) -> None:
         """Take in a whole list: what it does not name is gone."""
         gap = self.clock.monotonic() - self.contact_at
-        new = {}
+        new, seen = {}, set()
         for policy in policies:
-            plan = plan_of(policy)
-            new[plan.service] = self._dated(plan, gap)
+            service, plan = service_of(policy), self._read(policy)
+            seen.add(service)
+            if plan is not None:
+                new[service] = self._dated(plan, gap)
+            elif (known := self.get(service)) is not None:
+                new[service] = known
         with self._lock:
             before, self._plans = self._plans, new
             self.listed = True
         self._forget(before.keys() - new.keys())
+        self._problems = {n: said for n, said in self._problems.items() if n in seen}
         self.heard()
         for service in before.keys() | new.keys():
             if before.get(service) != new.get(service):
@@ -238,17 +133,36 @@ class Plans:
     def apply(self, event: str, policy: Json) -> None:
         """Take in a watch event, just now: ADDED, MODIFIED or DELETED."""
         self.heard()
-        plan = plan_of(policy)
-        with self._lock:
-            if event == "DELETED":
-                self._plans.pop(plan.service, None)
-            else:
-                self._plans[plan.service] = self._dated(plan, 0.0)
+        service = service_of(policy)
         if event == "DELETED":
-            self._forget({plan.service})
-        self._listener(plan.service)
+            with self._lock:
+                self._plans.pop(service, None)
+            self._forget({service})
+        elif (plan := self._read(policy)) is not None:
+            with self._lock:
+                self._plans[service] = self._dated(plan, 0.0)
+        self._listener(service)
+
+    def problem(self, service: str) -> str:
+        """Return why a policy that there is cannot be understood; "" for any other."""
+        return self._problems.get(service, "")
+
+    def _read(self, policy: Json) -> Plan | None:
+        """Return its plan; None where it makes no sense: that is logged, and what is known of it stays."""
+        service = service_of(policy)
+        try:
+            plan = plan_of(policy)
+        except PlanError as error:
+            if self._problems.get(service) != str(error):
+                log.warning("%s; what was known of it stays", error)
+            self._problems[service] = str(error)
+            return None
+        self._problems.pop(service, None)
+        return plan
 
     def _forget(self, services: Collection[str]) -> None:
+        for service in services:
+            self._problems.pop(service, None)
         for key in [k for k in list(self._asked) if k[0] in services]:
             self._asked.pop(key, None)
 
@@ -268,22 +182,5 @@ def _epoch_seconds(text: str) -> float:
     """Return an RFC 3339 time in epoch seconds; -inf where it is none: then it is as old as can be."""
     try:
         return datetime.fromisoformat(text).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return -math.inf
-
-
-def _part(value: Json, key: str) -> Json:
-    part = value.get(key)
-    return part if isinstance(part, Mapping) else {}
-
-
-def _concurrency(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if 1 <= value <= MAX_REPLICA_CONCURRENCY else None
-
-
-def _count(value: object) -> int | None:
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    return None

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from autoscaler.core.guard import Holds, stabilized
-from autoscaler.edge.keda.plans import Plan
+from autoscaler.edge.keda.plan import Plan
 from models.contract import DEFAULT_VARIANT, Labels
 from models.contract_api import Row
 from models.phases import phases_of

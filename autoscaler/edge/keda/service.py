@@ -129,6 +129,8 @@ class ExternalScaler:
         if dated is None:
             if not self._plans.listed:
                 raise NoAnswerError("nothing_known", "the policies have not been read yet")
+            if problem := self._plans.problem(trigger.service):
+                raise NoAnswerError("nothing_known", problem)
             raise NoAnswerError("unknown_policy", f"there is no ScalingPolicy {trigger.service}")
         answer = answer_now(self._plans, dated, trigger)
         self._plans.asked(trigger, answer.variant.name)
