@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from autoscaler.core.outcome import FloatArray, Outlook
-from autoscaler.core.types import Observation
+from autoscaler.core.types import Observation, ServiceObservation
 from autoscaler.recent_mix import RecentMix
 from models.frames import LoadSeries
 from models.load_model import LoadModel
@@ -126,7 +126,7 @@ class History:
     def _gather(self, observation: Observation, seconds: float) -> None:
         for name, seen in observation.services.items():
             row = self._row.get(name)
-            if row is not None and math.isfinite(seen.arrival_rate_rps):
+            if row is not None and math.isfinite(seen.arrival_rate_rps) and not _unreachable(seen):
                 self._sum[row] += seen.arrival_rate_rps * seconds
                 self._span[row] += seconds
                 self.mix.add(name, seen, self.end_seconds, seconds)
@@ -165,6 +165,14 @@ class History:
         self._sum[:] = 0.0
         self._span[:] = 0.0
         self.end_seconds += self.step_seconds
+
+
+def _unreachable(seen: ServiceObservation) -> bool:
+    """Whether nobody could be served: then a rate of zero says nothing of the demand (models.outage)."""
+    if seen.arrival_rate_rps > 0 or not seen.variants:
+        return False
+    none_ready = all(v.ready == 0 for v in seen.variants.values())
+    return none_ready and any(v.starting > 0 for v in seen.variants.values())
 
 
 def _mix(values: FloatArray, step_seconds: float) -> tuple[float, float]:

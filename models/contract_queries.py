@@ -211,6 +211,7 @@ def live_queries(labels: Labels, window_seconds: float) -> dict[str, str]:
         "age_seconds": age_query(labels),
         "gateway": gateway_query(labels, window_seconds),
         "gateway_queue": gateway_queue_query(labels, window_seconds),
+        "gateway_held": gateway_held_query(labels, window_seconds),
         "draining": draining_query(labels, window_seconds),
         **replica_queries(),
     }
@@ -255,6 +256,11 @@ def gateway_query(labels: Labels, window_seconds: float) -> str:
 def gateway_queue_query(labels: Labels, window_seconds: float) -> str:
     """Return the requests that the gateway held, on average, by its namespace and model."""
     return _at_gateway("avg_over_time", of.GATEWAY_QUEUE, labels, window_seconds)
+
+
+def gateway_held_query(labels: Labels, window_seconds: float) -> str:
+    """Return by how many requests the gateway's queue grew: they arrived, and no engine knows of them."""
+    return _at_gateway("delta", of.GATEWAY_QUEUE, labels, window_seconds)
 
 
 def _at_gateway(function: str, quantity: Quantity, labels: Labels, window_seconds: float) -> str:

@@ -177,3 +177,17 @@ def test_who_joins_later_can_be_seeded_later() -> None:
     assert history.requests[1].tolist()[:3] == [6.0, 7.0, 8.0]
     assert math.isnan(history.requests[1, 3])
     assert history.requests[0].tolist()[2:] == [60.0, 60.0]
+
+
+def test_an_outage_is_a_gap_and_a_service_at_zero_is_at_zero() -> None:
+    down, at_zero = (History([SERVICE], 60.0, 5) for _ in range(2))
+    for i in range(4):
+        now = NOW + 15 * (i + 1)
+        down.observe(observation(now, rate=0.0, h100=seen(0, starting=3)))
+        at_zero.observe(observation(now, rate=0.0, h100=seen(0)))
+    assert math.isnan(down.requests[0, -1])  # replicas are starting: nobody could be served
+    assert at_zero.requests[0, -1] == 0.0
+    counted = History([SERVICE], 60.0, 5)
+    for i in range(4):  # a gateway counts on
+        counted.observe(observation(NOW + 15 * (i + 1), rate=2.0, h100=seen(0, starting=3)))
+    assert counted.requests[0, -1] == pytest.approx(120.0)

@@ -14,6 +14,7 @@ from models.lead_time import LeadTimeModel
 from models.load_model import LoadModel
 from models.mix_model import MixModel
 from models.progress import Progress
+from training.demand import without_outages
 from training.gate import Verdict, crop, judge_load, judged_from, summary_of
 from training.registry import write_generation
 from training.telemetry import Telemetry, read_telemetry
@@ -45,7 +46,7 @@ def train(
     """
     telemetry = read_telemetry(telemetry_dir)
     where = str(telemetry_dir / "load.parquet")
-    series = to_series(telemetry.load, where)
+    series, outages = without_outages(to_series(telemetry.load, where), telemetry.serving)
     try:
         load = LoadModel.fit(series, target="requests", progress=progress)
     except ValueError as error:
@@ -66,6 +67,7 @@ def train(
         "step_seconds": series.step_seconds,
         "missing_files": list(telemetry.missing),
         "mended": list(telemetry.mended),
+        "outage_steps": outages,
         "promotion": {
             "load": summary_of(load_verdict),
             "latency": summary_of(latency_verdict),

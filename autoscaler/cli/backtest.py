@@ -89,13 +89,20 @@ def backtest(
 
 
 def _series(load: Path, identity: Identity) -> LoadSeries:
-    from training.telemetry import LOAD_FILE, read_load
+    from training.demand import without_outages
+    from training.telemetry import read_load, read_telemetry
 
     with telemetry_folder(load, identity) as found:
-        frame, mended = read_load(found / LOAD_FILE if found.is_dir() else found)
+        if not found.is_dir():
+            frame, mended = read_load(found)
+            series = to_series(frame, str(load))
+        else:  # what replicas did tells which zeros are an outage
+            telemetry = read_telemetry(found)
+            mended = telemetry.mended
+            series, _ = without_outages(to_series(telemetry.load, str(load)), telemetry.serving)
     for sentence in mended:
         log.warning("%s", sentence)
-    return to_series(frame, str(load))
+    return series
 
 
 def _run(

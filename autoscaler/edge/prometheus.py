@@ -18,7 +18,7 @@ from autoscaler.core.types import (
     ServiceObservation,
     VariantObservation,
 )
-from autoscaler.edge.reading import Reading, keys_of, missing_of, with_held
+from autoscaler.edge.reading import GatewayQueue, Reading, keys_of, missing_of, with_held
 from autoscaler.edge.telemetry_rows import Answers, Key, Replicas
 from models.contract import Labels
 from models.contract_api import ApiError, QueryApi, Row, native_means, no_cycle_search
@@ -91,6 +91,7 @@ class PrometheusReader:
         )
         gateway = _gateway(rows.get("gateway", []), policies, self._labels)
         held = _gateway(rows.get("gateway_queue", []), policies, self._labels)
+        grown = _gateway(rows.get("gateway_held", []), policies, self._labels)
         services: dict[str, ServiceObservation] = {}
         stale: dict[str, float] = {}
         partial: dict[str, tuple[str, ...]] = {}
@@ -102,9 +103,8 @@ class PrometheusReader:
             if age > settings.stale_after_seconds:
                 stale[name] = age
                 continue
-            seen, counted = _service(
-                policy, answers, gateway.get(name, math.nan), held.get(name, 0.0)
-            )
+            queue = GatewayQueue(held.get(name, 0.0), grown.get(name, 0.0))
+            seen, counted = _service(policy, answers, gateway.get(name, math.nan), queue)
             if seen is None:
                 continue
             services[name] = seen
@@ -143,9 +143,13 @@ class PrometheusReader:
 
 
 def _service(
-    policy: Policy, answers: Answers, gateway_rps: float, held: float
+    policy: Policy, answers: Answers, gateway_rps: float, queue: GatewayQueue
 ) -> tuple[ServiceObservation | None, bool]:
-    """Return the observation (None: silent), and whether only scrapes count its replicas."""
+    """Return the observation (None: silent), and whether only scrapes count its replicas.
+
+    Where no engine and no counter of the gateway speaks, requests that the gateway holds are demand all
+    the same: of a service at zero, nothing else is seen.
+    """
     variants: dict[str, VariantObservation] = {}
     scraped: list[tuple[str, Key]] = []  # role and row of what is scraped
     by_scrapes = False
@@ -162,18 +166,19 @@ def _service(
             serving = max(0, round(scrapes) - answers.draining(key))
             known = Replicas(desired=serving, ready=serving, starting=0)
         variants[variant.name] = _variant(key, known, answers, policy.targets)
-    if not scraped and math.isnan(gateway_rps):
+    if not scraped and math.isnan(gateway_rps) and not queue.requests > 0:
         return None, False
     phases = [[scraped[i][1] for i in phase] for phase in phases_of([role for role, _ in scraped])]
     rate = gateway_rps
     if math.isnan(rate):
         counted = [sum(map(answers.arrival_rps, keys)) for keys in phases if keys]
-        rate = max((r for r in counted if not math.isnan(r)), default=math.nan)
+        rebuilt = max((r for r in counted if not math.isnan(r)), default=math.nan)
+        rate = queue.offered_rps(rebuilt, answers.window_seconds)
     isl = answers.mean(
         "isl_tokens", phases[0]
     )  # lengths as the phase sees them that reads, or writes
     osl = answers.mean("osl_tokens", phases[-1])
-    return ServiceObservation(rate, isl, osl, with_held(variants, held)), by_scrapes
+    return ServiceObservation(rate, isl, osl, with_held(variants, queue.requests)), by_scrapes
 
 
 def _scraped(policy: Policy, answers: Answers) -> dict[Key, float]:

@@ -36,6 +36,24 @@ class Reading:
     rebuilt: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True, slots=True)
+class GatewayQueue:
+    """Requests that the gateway holds for a service, and by how many they grew in the window."""
+
+    requests: float = 0.0
+    grown: float = 0.0
+
+    def offered_rps(self, rebuilt_rps: float, window_seconds: float) -> float:
+        """Return the rate that was offered: what the engines tell, and what waits before they know of it.
+
+        As in history (training.ingest.assemble.AtGateway); NaN where neither tells anything.
+        """
+        grown_rps = self.grown / window_seconds
+        if math.isnan(rebuilt_rps):
+            return max(0.0, grown_rps) if self.requests > 0 else math.nan
+        return max(0.0, rebuilt_rps + grown_rps)
+
+
 def keys_of(policy: Policy, has: Callable[[Key], bool]) -> list[tuple[Variant, Key]]:
     """Return the row of each variant; a service of one variant may carry no variant label."""
     out = []

@@ -178,6 +178,25 @@ def test_a_queue_at_the_gateway_is_seen_without_a_single_replica() -> None:
     assert seen["h100"].ready == 0
 
 
+def test_what_the_gateway_holds_is_demand_before_an_engine_knows_of_it() -> None:
+    """No counter at the gateway: 15 requests more wait than a window of 75 s ago."""
+    queue = {
+        "gateway_queue": [row(20.0, namespace="prod", target_model_name="big")],
+        "gateway_held": [row(15.0, namespace="prod", target_model_name="big")],
+    }
+    rates = {"completion_rate_rps": 1.0, "running_change": 0.0, "waiting_change": 0.0, "samples": 5}
+    speaks = {name: [row(x, **SERVICE)] for name, x in rates.items()}
+    fleet = workload({"h100": 1}) | engines(h100=0.0) | speaks
+    assert tick(fleet, "h100").observation.services["prod/chat"].arrival_rate_rps == 1.0
+    seen = tick(fleet | queue, "h100").observation.services["prod/chat"]
+    assert seen.arrival_rate_rps == pytest.approx(1.0 + 15 / SETTINGS.window_seconds)
+    at_zero = tick(workload({"h100": 0}) | queue, "h100").observation.services["prod/chat"]
+    assert at_zero.arrival_rate_rps == pytest.approx(15 / SETTINGS.window_seconds)
+    assert at_zero.variants["h100"].waiting == 20.0
+    nobody = {"gateway_queue": [row(0.0, namespace="prod", target_model_name="big")]}
+    assert tick(workload({"h100": 0}) | nobody, "h100").silent == ("prod/chat",)  # not a zero
+
+
 def test_an_engine_that_does_not_tell_its_queue_stays_unknown() -> None:
     fleet = workload({"h100": 1}) | engines(h100=1.0)
     reading = tick({**fleet, "waiting": []} | HELD, "h100")

@@ -146,7 +146,7 @@ def test_a_server_that_refuses_everything_leaves_all_services_absent(api: Promet
 def test_the_number_of_queries_is_fixed(api: PrometheusApi) -> None:
     double = Double(api, "")
     read(double, 46)
-    assert double.asked == 28
+    assert double.asked == 29
 
 
 def test_old_samples_are_stale_not_current(api: PrometheusApi) -> None:

@@ -132,10 +132,36 @@ def arrivals_rps(
     return np.where(rate < 0, 0.0, rate)
 
 
-def gateway_arrivals(
+@dataclass(frozen=True, slots=True)
+class AtGateway:
+    """What the gateway tells of services, each (steps,), in requests per second.
+
+    `arrivals`: counted before any queue. `held`: growth of the gateway's queue, below zero where it shrinks.
+    """
+
+    arrivals: Mapping[str, FloatArray]
+    held: Mapping[str, FloatArray]
+
+    def offered(self, service: str, rebuilt: FloatArray) -> FloatArray:
+        """Return the rate that was offered (steps,): as counted, else `rebuilt` with what was held.
+
+        Requests wait in the gateway's queue before any engine knows of them, and leave it into the engines'
+        concurrency, which `rebuilt` then counts as arrivals: with the queue's growth each counts once, when
+        it came. Without engines (at zero, before a start has ended) only a queue that grows tells something.
+        """
+        counted = self.arrivals.get(service)
+        held = self.held.get(service)
+        if held is not None:
+            grown = np.where(np.isnan(held), 0.0, held)
+            unserved = np.where(grown > 0, grown, np.nan)
+            rebuilt = np.where(np.isnan(rebuilt), unserved, np.maximum(rebuilt + grown, 0.0))
+        return rebuilt if counted is None else np.where(np.isnan(counted), rebuilt, counted)
+
+
+def by_service(
     rows: Iterable[Row], models: Iterable[Row], labels: Labels, grid: Grid
 ) -> tuple[dict[str, FloatArray], list[str]]:
-    """Return the gateway's arrivals per second by service, and the services it cannot be told for.
+    """Return a number of the gateway's by service, and the services it cannot be told for.
 
     The gateway knows (namespace, model). Where two services of a namespace serve the same model, its
     count belongs to both together, and neither gets it.
@@ -166,15 +192,15 @@ def gateway_arrivals(
 def load_frame(
     keys: Sequence[Key],
     columns: Mapping[str, FloatArray],
-    gateway: Mapping[str, FloatArray],
+    gateway: AtGateway,
     grid: Grid,
     roles: Mapping[Key, str],
 ) -> pd.DataFrame:
     """Return the load frame: a row per service and interval, NaN where nothing is known.
 
     Arrivals are the gateway's where it has any, else the sum over the variants of a phase (`roles`; one
-    phase where none is given). Tokens are arrivals times the mean lengths of what ended in the interval, or
-    of the last CARRY_STEPS intervals before.
+    phase where none is given) and what the gateway's queue held. Tokens are arrivals times the mean lengths
+    of what ended in the interval, or of the last CARRY_STEPS intervals before.
     """
     services = sorted({service for service, _ in keys})
     times = grid.starts()
@@ -184,8 +210,7 @@ def load_frame(
         own_roles = [roles.get(keys[i], BOTH) for i in own]
         phases = [[own[i] for i in phase] for phase in phases_of(own_roles)]
         rebuilt = offered(columns["arrival_rate_rps"][own], own_roles)
-        rate = gateway.get(service, np.full(grid.steps, np.nan))
-        requests = np.where(np.isnan(rate), rebuilt, rate) * grid.step_seconds
+        requests = gateway.offered(service, rebuilt) * grid.step_seconds
         frames.append(
             pd.DataFrame(
                 {

@@ -21,6 +21,7 @@ from models.contract_queries import (
     READINGS,
     Fold,
     Reading,
+    gateway_held_query,
     gateway_query,
     models_query,
     native_queries,
@@ -32,13 +33,14 @@ from models.frames import (
 )
 from models.progress import Progress
 from training.ingest.assemble import (
+    AtGateway,
     Doubts,
     Grid,
     Key,
     arrivals_rps,
     by_column,
+    by_service,
     column,
-    gateway_arrivals,
     quotient,
     services_in,
 )
@@ -141,7 +143,11 @@ def make_plan(request: Request, probe: Probe) -> Plan:
     every = chunks(request, probe.series)
     for name, query in native_queries(natives, labels, w).items():
         parts.append(Part(f"{name}{NATIVE}", (query,), every))
-    parts.append(Part("gateway", (gateway_query(labels, w),), every))
+    for name, query in (
+        ("gateway", gateway_query(labels, w)),
+        ("gateway_held", gateway_held_query(labels, w)),
+    ):
+        parts.append(Part(name, (query,), every))
     days = fact_chunks(request)
     facts: dict[str, dict[float, str]] = {}
     for width in {day.end_seconds - day.start_seconds for day in days}:
@@ -191,7 +197,9 @@ def write_frames(
     columns = _read_columns(cache, plan, keys, grid, doubts, labels, progress)
     columns |= _derived(columns, keys, request, probe, doubts)
     counted = _parts(cache, plan.part("gateway"))
-    gateway, unclear = gateway_arrivals(counted, engines, labels, grid)
+    gateway, unclear = by_service(counted, engines, labels, grid)
+    grown, _ = by_service(_parts(cache, plan.part("gateway_held")), engines, labels, grid)
+    held = {name: change / probe.window_seconds for name, change in grown.items()}
     starts = {k: facts(f"start_{k}") for k in ("created", "ready", "deleted", "seen", "owner")}
     startups, unknown = startups_frame(starts, engines, labels, request.end_seconds)
     if starts["created"]:
@@ -203,7 +211,9 @@ def write_frames(
         )
     tally = Tally()
     roles = {(service, variant): role for service, variant, role in request.roles}
-    write_file(out / LOAD_FILE, load_blocks(keys, columns, gateway, grid, tally, roles))
+    write_file(
+        out / LOAD_FILE, load_blocks(keys, columns, AtGateway(gateway, held), grid, tally, roles)
+    )
     write_file(out / SERVING_FILE, serving_blocks(keys, columns, grid))
     write_file(out / STARTUPS_FILE, iter([validate_startups(startups, STARTUPS_FILE)]))
     lost, partly = label_gaps(engines, labels)
@@ -226,6 +236,7 @@ def write_frames(
         "pods_without_a_start": unknown,
         "arrivals_from_gateway": sorted(gateway),
         "arrivals_gateway_unclear": unclear,
+        "arrivals_with_gateway_queue": sorted(set(held) - set(gateway)),
         "load_gap_ratio": tally.gaps / tally.rows,
         "gap_ratio": {n: float(np.isnan(c).mean()) for n, c in columns.items()},
         "infinite": {k: v for k, v in doubts.infinite.items() if v},
@@ -265,7 +276,7 @@ def _read_columns(
 ) -> dict[str, FloatArray]:
     """Return every column, shape (rows, steps), from the parts."""
     columns: dict[str, FloatArray] = {}
-    parts = [p for p in plan.parts if p.name != "gateway"]
+    parts = [p for p in plan.parts if not p.name.startswith("gateway")]
     for done, part in enumerate(parts):
         progress("assembling", done, len(parts))
         if part.fold is None:  # native histograms: for what the classic ones do not tell

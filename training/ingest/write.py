@@ -18,7 +18,7 @@ from models.frames import (
     validate_serving,
 )
 from models.histograms import error_bound
-from training.ingest.assemble import Grid, Key, load_frame, serving_frame
+from training.ingest.assemble import AtGateway, Grid, Key, load_frame, serving_frame
 from training.ingest.plan import Histogram, Request
 from training.telemetry import LOAD_FILE, SERVING_FILE
 
@@ -54,7 +54,7 @@ class Tally:
 def load_blocks(
     keys: Sequence[Key],
     columns: Mapping[str, FloatArray],
-    gateway: Mapping[str, FloatArray],
+    gateway: AtGateway,
     grid: Grid,
     tally: Tally,
     roles: Mapping[Key, str],
