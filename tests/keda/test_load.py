@@ -215,6 +215,25 @@ def test_what_the_load_needs_is_pushed_to_streams(served: Served) -> None:
     assert keda.count() == 4.0
 
 
+@pytest.mark.parametrize("concurrency", [None, 10.0])
+def test_what_was_woken_is_not_put_to_sleep_while_it_serves_and_nobody_decides(
+    served: Served, concurrency: float | None
+) -> None:
+    """The decision says zero, the gateway's queue is empty again, and the engine is busy."""
+    served.plans.replace([known(desired=0, current=0, concurrency=concurrency)])
+    telemetry, keda = Telemetry({"chat": 0.2}, pods={"chat": 1.0}), served.keda()
+    looking = look(served, telemetry)
+    served.hands.elapsed = AGED
+    looking.look()
+    assert (keda.is_active(), keda.count()) == (True, 1.0)
+    telemetry.running = {"chat": 0.0}
+    for _ in range(30):
+        assert keda.is_active() is True
+        served.hands.elapsed += LOOK_SECONDS
+        looking.look()
+    assert (keda.is_active(), keda.count()) == (False, 0.0)  # idle for five minutes
+
+
 def test_two_replicas_of_the_scaler_say_the_same_soon(served: Served) -> None:
     """One has just started in the middle of an outage: the pods that serve are its memory."""
     other = Served()

@@ -38,19 +38,21 @@ def plan(*variants: Variant, name: str = "chat", model: str = "llama") -> Plan:
     [
         ([("Both", 40, 10.0, 5)], Load({"a": 50.0}), {"a": 5}),
         ([("Both", 40, 10.0, 5)], Load({"a": 50.1}), {"a": 6}),
-        ([("Both", 40, 0.1, 5)], Load({"a": 50.0}), {}),  # of less than one nobody is told
+        ([("Both", 40, 0.1, 5)], Load({"a": 50.0}), {"a": 1}),  # of less than one nobody is told
         ([("Both", 40, 10.0, 5)], Load({"a": 0.3 * 100}), {"a": 3}),  # 30.000000000000004
         ([("Both", 4, 10.0, 5)], Load({"a": 90.0}), {"a": 4}),
         ([("Both", 40, 10.0, 5)], Load({}, queued=30.0), {"a": 8}),  # nobody knows what runs: beside it
         ([("Both", 40, 10.0, 5)], Load({"a": 20.0}, queued=30.0), {"a": 2}),  # five have room for all
         ([("Both", 40, 10.0, 5)], Load({"a": 40.0}, queued=30.0), {"a": 7}),
         ([("Both", 40, 10.0, 0)], Load({}, queued=30.0), {"a": 3}),  # at zero
-        ([("Both", 40, None, 5)], Load({"a": 500.0}, queued=99.0), {}),  # nothing known of a replica
+        # nothing is known of a replica, but that what serves must not go to zero
+        ([("Both", 40, None, 5)], Load({"a": 500.0}, queued=99.0), {"a": 1}),
+        ([("Both", 40, None, 5)], Load({"a": 0.0}, queued=99.0), {"a": 0}),
         # two variants: each its own; what is beyond the first one's maximum goes to the other
         ([("Both", 4, 10.0, 2), ("Both", 9, 5.0, 2)], Load({"a": 35.0, "b": 11.0}), {"a": 4, "b": 3}),
         ([("Both", 4, 10.0, 2), ("Both", 9, 5.0, 2)], Load({"a": 60.0, "b": 9.0}), {"a": 4, "b": 6}),
         ([("Both", 4, 10.0, 2), ("Both", 9, 5.0, 2)], Load({"a": 999.0}), {"a": 4, "b": 9}),
-        ([("Both", 4, 10.0, 2), ("Both", 9, None, 2)], Load({"a": 999.0, "b": 99.0}), {"a": 4}),
+        ([("Both", 4, 10.0, 2), ("Both", 9, None, 2)], Load({"a": 999.0, "b": 0.0}), {"a": 4, "b": 0}),
         # a queue waits for both phases
         (
             [("Prefill", 9, 2.0, 1), ("Decode", 9, 20.0, 1)],
@@ -85,7 +87,7 @@ def test_never_beyond_the_maximum_and_more_load_never_needs_less(
     counts = needed(it, load)
     for v in it.variants:
         assert 0 <= counts.get(v.name, 0) <= v.max_replicas
-        assert (v.name in counts) == (v.concurrency is not None)
+        assert v.concurrency is not None or counts.get(v.name, 0) <= 1
     queued = needed(it, Load(load.requests, load.pods, load.queued + more))
     assert all(queued[name] >= n for name, n in counts.items())
 

@@ -41,7 +41,7 @@ class LoadLook(Looks):
         """Look once, if a decision is too old and the last look was long enough ago."""
         plans = self._plans
         known, now = plans.listed, plans.clock.monotonic()
-        aged = [p for p in plans.aged() if any(v.concurrency is not None for v in p.variants)]
+        aged = [p for p in plans.aged() if p.at_zero or any(v.concurrency for v in p.variants)]
         if not aged:
             self._due_seconds = -math.inf
             plans.raise_floors(self._floors.take((), {}, now))

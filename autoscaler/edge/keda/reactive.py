@@ -103,9 +103,14 @@ def needed(plan: Plan, load: Load) -> dict[str, int]:
     """Return the replicas that a load needs, of variants of which it is known what a replica holds.
 
     Each engine's requests are its variant's; what is beyond a variant's maximum, or still at the gateway
-    and more than has room, goes to the first variants of the phase.
+    and more than has room, goes to the first variants of the phase. Of another variant that has requests
+    one thing is known: it must not go to zero.
     """
-    counts: dict[str, int] = {}
+    counts = {
+        v.name: min(int(load.requests[v.name] > 0), v.max_replicas)
+        for v in plan.variants
+        if v.concurrency is None and v.name in load.requests
+    }
     for phase in phases_of([v.role for v in plan.variants]):
         each = [plan.variants[i] for i in phase]
         known = [(v, v.concurrency) for v in each if v.concurrency is not None]
