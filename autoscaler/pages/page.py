@@ -23,7 +23,7 @@ def render_page(template: str, **fields: object) -> str:
     bokeh = Resources(mode="inline", components=["bokeh"])
     return environment.get_template(template).render(
         css=_ours("page.css"),
-        js=_ours("page.js"),
+        js=Markup("\n").join((_ours("page.js"), _ours("interact.js"))),
         bokeh=Markup("\n".join(bokeh.js_raw)),  # noqa: S704  (the library)
         **fields,
     )

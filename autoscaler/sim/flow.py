@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 
 
-@njit(nogil=True)
+@njit(cache=True, nogil=True)  # calls no other kernel: its own file is all it depends on
 def flow(
     curve: FloatArray,
     scale: FloatArray,

@@ -20,6 +20,7 @@ BURST_CV = 0.35  # of the rate within a long interval, about what minutes of LLM
 LONG_SECONDS = 300.0  # shorter intervals show the bursts themselves: none are added
 ANY_SERVICE = "-"  # the scenario says whose trace it is
 LENGTHS = ("input_tokens", "output_tokens")
+JITTER_SECONDS = 30.0  # of a request that is there more than once in a multiplied trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,20 +32,46 @@ class Arrivals:
     end_seconds: float
 
 
-def read_arrivals(scenario: Scenario, services: Sequence[str]) -> Arrivals:
+def read_arrivals(
+    scenario: Scenario, services: Sequence[str], traffic_factor: float = 1.0
+) -> Arrivals:
     """Return the arrivals of `services` (those of the policies), or raise ScenarioError.
 
-    The same scenario gives the same requests: they are drawn with its seed.
+    The same scenario gives the same requests: they are drawn with its seed. A service that telemetry
+    does not hold is left out, unless it holds none of them. traffic_factor multiplies the load.
     """
     if scenario.telemetry is not None:
-        return _from_telemetry(scenario, scenario.telemetry / "load.parquet", services)
+        load_file = scenario.telemetry / "load.parquet"
+        return _from_telemetry(scenario, load_file, services, traffic_factor)
     service = _service_of_trace(scenario, services)
     frame = read_trace(str(scenario.trace))
     if "requests" not in frame:
-        return _from_requests(scenario, frame, service)
+        return _multiplied(_from_requests(scenario, frame, service), scenario.seed, traffic_factor)
     where = f"trace {scenario.trace}"
     load = frame.rename(columns={"timestamp": "ts"}).assign(service=service)
-    return _draw(scenario, to_series(validate_load(load, where), where))
+    return _draw(scenario, to_series(validate_load(load, where), where), traffic_factor)
+
+
+def _multiplied(arrivals: Arrivals, seed: int, factor: float) -> Arrivals:
+    """Repeat single requests so often, each copy at another time within JITTER_SECONDS of its own."""
+    if factor == 1.0:
+        return arrivals
+    rng = np.random.default_rng([seed, 2_000_003])
+    services = {}
+    for name, r in arrivals.services.items():
+        n = len(r.arrive_seconds)
+        whole = np.full(n, int(factor)) + (rng.random(n) < factor - int(factor))
+        pick = np.repeat(np.arange(n), whole)
+        first = np.concatenate(([True], np.diff(pick) > 0)) if len(pick) else np.zeros(0, bool)
+        at = r.arrive_seconds[pick] + ~first * rng.uniform(
+            -JITTER_SECONDS, JITTER_SECONDS, len(pick)
+        )
+        at = np.clip(at, arrivals.start_seconds, np.nextafter(arrivals.end_seconds, 0.0))
+        order = np.argsort(at, kind="stable")
+        services[name] = Requests(
+            at[order], r.input_tokens[pick][order], r.output_tokens[pick][order]
+        )
+    return Arrivals(services, arrivals.start_seconds, arrivals.end_seconds)
 
 
 def read_trace(name: str) -> pd.DataFrame:
@@ -143,27 +170,31 @@ def _from_requests(scenario: Scenario, frame: pd.DataFrame, service: str) -> Arr
     return Arrivals({service: Requests(at, *tokens).between(start, end)}, start, end)
 
 
-def _from_telemetry(scenario: Scenario, path: Path, services: Sequence[str]) -> Arrivals:
+def _from_telemetry(
+    scenario: Scenario, path: Path, services: Sequence[str], traffic_factor: float
+) -> Arrivals:
     try:
         frame = validate_load(pd.read_parquet(path), str(path))
     except OSError as error:
         raise ScenarioError(f"{path}: cannot be read: {error}") from error
     absent = [s for s in services if s not in set(frame.service)]
-    if absent:
+    if len(absent) == len(services):
         raise ScenarioError(
             f"{path}: no rows of service {', '.join(absent)}, which has a policy; "
             f"there are: {', '.join(sorted(set(frame.service)))}"
         )
-    return _draw(scenario, to_series(frame[frame.service.isin(services)], str(path)))
+    mine = to_series(frame[frame.service.isin(services)], str(path))
+    return _draw(scenario, mine, traffic_factor)
 
 
-def _draw(scenario: Scenario, series: LoadSeries) -> Arrivals:
+def _draw(scenario: Scenario, series: LoadSeries, traffic_factor: float) -> Arrivals:
     requests = series.values[:, :, 0] / series.step_seconds
     if scenario.mean_requests_per_second is not None:
         total = float(np.nansum(np.nanmean(requests, axis=1)))
         if not total > 0:
             raise ScenarioError("meanRequestsPerSecond: the trace has no requests to scale")
         requests = requests * (scenario.mean_requests_per_second / total)
+    requests = requests * traffic_factor
     drawn = {
         service: _draw_service(scenario, series, n, requests[n])
         for n, service in enumerate(series.services)
@@ -174,6 +205,8 @@ def _draw(scenario: Scenario, series: LoadSeries) -> Arrivals:
 def _draw_service(
     scenario: Scenario, series: LoadSeries, n: int, rate_rps: "np.ndarray"
 ) -> Requests:
+    if not np.nansum(rate_rps) > 0:  # nobody ever came: there are no lengths to draw from either
+        return Requests(np.empty(0), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
     spread: RequestSpread = scenario.spread
     burst_cv = spread.burst_cv
     if burst_cv is None:

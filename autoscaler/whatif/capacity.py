@@ -20,10 +20,14 @@ HIGHEST_RPS = 200.0
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """Of one replica: the highest rate within the SLO, and the requests on it at that rate."""
+    """Of one replica: the highest rate within the SLO, and the requests on it at that rate.
+
+    is_reachable: False where even LOWEST_RPS misses: no number of replicas meets the SLO.
+    """
 
     rate_rps: float
     concurrency: float
+    is_reachable: bool = True
 
 
 def replica_capacity(
@@ -43,7 +47,8 @@ def replica_capacity(
         middle = math.sqrt(low * high)
         share, _ = _probe(profile, requests, targets, middle, seed)
         low, high = (middle, high) if share >= attainment else (low, middle)
-    return Capacity(low, _probe(profile, requests, targets, low, seed)[1])
+    share, concurrency = _probe(profile, requests, targets, low, seed)
+    return Capacity(low, concurrency, is_reachable=low > LOWEST_RPS or share >= attainment)
 
 
 def _probe(

@@ -1,25 +1,22 @@
 """From a scenario to a case: all that one simulated run needs, as values for another process."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 
-from autoscaler.core.types import Policies, Policy, Variant
+from autoscaler.core.types import CapacityType, Policies, Policy, Variant
 from autoscaler.sim.engine import EngineProfile
 from autoscaler.sim.fleet import FleetVariant
 from autoscaler.sim.profiles import measured_profile
 from autoscaler.sim.response import Response, measure
-from autoscaler.sim.startup import typical_startup
+from autoscaler.sim.variants import Spot
 from autoscaler.sim.workload import Requests
 from autoscaler.whatif.arrivals import Arrivals
 from autoscaler.whatif.capacity import Capacity, replica_capacity
-from autoscaler.whatif.scenario import Scenario, ScenarioError, StartupSpec
-from models.frames import validate_serving, validate_startups
+from autoscaler.whatif.observed import Counts, Startup, recorded_fleet, startup_of
+from autoscaler.whatif.scenario import Scenario, ScenarioError
 from models.latency import LatencyModel
 from models.slo import SloTargets
 
@@ -27,31 +24,6 @@ DEFAULT_SEQUENCES = 256  # vLLM's max_num_seqs and token budget, where telemetry
 DEFAULT_BATCHED_TOKENS = 2048
 OPENING_SECONDS = 600.0  # of load that the first fleet is sized for
 OPENING_HEADROOM = 1.25
-Startup = Callable[[np.random.Generator], float]
-Counts = tuple[NDArray[np.float64], NDArray[np.int64]]
-
-
-@dataclass(frozen=True, slots=True)
-class LognormalStartup:
-    """Start-up times with this median; `sigma` is of log seconds."""
-
-    median_seconds: float
-    sigma: float
-
-    def __call__(self, rng: np.random.Generator) -> float:
-        """Draw one."""
-        return self.median_seconds * math.exp(self.sigma * rng.standard_normal())
-
-
-@dataclass(frozen=True, slots=True)
-class ObservedStartup:
-    """One of the start-up times that telemetry holds, each as likely."""
-
-    seconds: NDArray[np.float64]
-
-    def __call__(self, rng: np.random.Generator) -> float:
-        """Draw one."""
-        return float(rng.choice(self.seconds))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +104,13 @@ def build_case(
     policies: Policies,
     arrivals: Arrivals,
     engines: Mapping[tuple[str, str], EngineProfile],
+    *,
+    spot: Spot | None = None,
 ) -> Case:
-    """Put a case together; `engines` by (service, variant), already drawn (`draw_engine`)."""
+    """Put a case together; `engines` by (service, variant), already drawn (`draw_engine`).
+
+    spot: how replicas on demand are taken back, as if a share of them were spot; None: never.
+    """
     since, until = judged_window(scenario, arrivals)
     prices = {c.name: c.usd_per_hour for pool in policies.pools for c in pool.classes}
     recorded = (
@@ -150,6 +127,17 @@ def build_case(
         )
         for name, requests in arrivals.services.items()
     }
+    if spot is not None:
+        on_demand = {
+            c.name
+            for pool in policies.pools
+            for c in pool.classes
+            if c.capacity_type is CapacityType.ON_DEMAND
+        }
+        services = {
+            name: _interrupted(service, policies.services[name], on_demand, spot)
+            for name, service in services.items()
+        }
     mine = {name: policies.services[name] for name in services}
     return Case(
         services=services,
@@ -161,6 +149,16 @@ def build_case(
         seed=scenario.seed,
         fluid=scenario.is_fluid,
     )
+
+
+def _interrupted(
+    service: ServiceCase, policy: Policy, on_demand: set[str], spot: Spot
+) -> ServiceCase:
+    classes = {v.name: v.accelerator_class for v in policy.variants}
+    variants = tuple(
+        replace(v, spot=spot) if classes[v.name] in on_demand else v for v in service.variants
+    )
+    return replace(service, variants=variants)
 
 
 def measured_engines(
@@ -295,52 +293,6 @@ def _opening_replicas(scenario: Scenario, requests: Requests, capacity: Capacity
     begin = float(requests.arrive_seconds[0])
     count = len(requests.between(begin, begin + OPENING_SECONDS).arrive_seconds)
     return math.ceil(count / OPENING_SECONDS * OPENING_HEADROOM / capacity.rate_rps) + 1
-
-
-def startup_of(scenario: Scenario, service: str, variant: str) -> Startup:
-    """Return where a variant's start-up times come from (docs/whatif.md)."""
-    if isinstance(scenario.startup, StartupSpec):
-        return LognormalStartup(scenario.startup.median_seconds, scenario.startup.sigma)
-    if scenario.startup is None and scenario.telemetry is not None:
-        observed = _observed_starts(scenario.telemetry / "startups.parquet", service, variant)
-        if len(observed):
-            return ObservedStartup(observed)
-    return typical_startup()
-
-
-def _observed_starts(path: Path, service: str, variant: str) -> NDArray[np.float64]:
-    """Return the seconds of the finished starts of a variant; none where there is no such file."""
-    if not path.exists():
-        return np.empty(0)
-    frame = validate_startups(pd.read_parquet(path), str(path))
-    mine = frame[(frame.service == service) & (frame.variant == variant) & frame.ready_ts.notna()]
-    seconds = (mine.ready_ts - mine.created_ts).dt.total_seconds()
-    return np.asarray(seconds, dtype=np.float64)
-
-
-def recorded_fleet(
-    telemetry: Path, since_seconds: float, until_seconds: float
-) -> dict[str, dict[str, Counts]]:
-    """Return what telemetry says that ran: service -> variant -> counts; nothing where it is silent.
-
-    A replica is counted from the moment it is asked for, as it is paid for.
-    """
-    path = telemetry / "serving.parquet"
-    if not path.exists():
-        return {}
-    frame = validate_serving(pd.read_parquet(path), str(path))
-    at = frame.ts.astype("datetime64[ns, UTC]").astype("int64") / 1e9
-    count = frame.ready_replicas + frame.starting_replicas.fillna(0.0)
-    known = count.notna() & (at >= since_seconds) & (at < until_seconds)
-    out: dict[str, dict[str, Counts]] = {}
-    rows = frame[known].assign(at=at[known], count=count[known]).sort_values("at", kind="stable")
-    for (service, variant), mine in rows.groupby(["service", "variant"]):
-        counts = np.rint(mine["count"].to_numpy(dtype=np.float64)).astype(np.int64)
-        out.setdefault(str(service), {})[str(variant)] = (
-            mine["at"].to_numpy(dtype=np.float64),
-            counts,
-        )
-    return out
 
 
 def _typical(startup: Startup, seed: int) -> float:

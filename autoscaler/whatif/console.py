@@ -8,7 +8,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from autoscaler.whatif.results import FORESERVE, TABLE_HEADER, Comparison, headline, table_row
+from autoscaler.whatif.results import FORESERVE, Comparison
+from autoscaler.whatif.words import TABLE_HEADER, headline, table_row
 
 WIDE = 118  # columns at which settings fit into the table; below, they are a line of their own
 HEADS = {  # two lines each, so that the table fits into 80 columns
@@ -41,7 +42,7 @@ def show(comparison: Comparison, console: Console, files: Mapping[str, Path]) ->
             f"{run.label}: {run.setting}" for run in comparison.runs if run.setting
         )
         _print(console, f"Settings: {settings}")
-    for note in comparison.notes:
+    for note in (*comparison.gaps, *comparison.notes):
         _print(console, note)
     for what, path in files.items():
         _print(console, f"{what}: {path}")

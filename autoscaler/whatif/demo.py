@@ -4,9 +4,10 @@ from importlib import resources
 from pathlib import Path
 
 from autoscaler.whatif.compare import compare
+from autoscaler.whatif.output import write_json
 from autoscaler.whatif.pool import Train
 from autoscaler.whatif.report import write_report
-from autoscaler.whatif.results import Comparison, write_json
+from autoscaler.whatif.results import Comparison
 from autoscaler.whatif.scenario import load_scenario
 from models.progress import Progress
 

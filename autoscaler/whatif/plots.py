@@ -1,7 +1,7 @@
-"""The report's four plots, in Bokeh: load and forecast, replicas, TTFT, cost. One point a minute."""
+"""The report's plots over time, in Bokeh: load and forecast, replicas, TTFT, cost. One point a minute."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -21,9 +21,12 @@ from bokeh.models.renderers import DataRenderer
 from bokeh.plotting import figure
 
 from autoscaler.pages.look import HEIGHT_PIXELS, OBSERVED, ORANGE, OURS, TOOLS, clock_axis, dressed
+from autoscaler.whatif.plots_more import frontier, heat, percentiles, regret
 from autoscaler.whatif.results import CLAIRVOYANT, FORESERVE, Comparison, RunResult
+from autoscaler.whatif.verdict import shown_runs
 
 POINT_SECONDS = 60.0
+MOST_POINTS = 1440  # of one line: a page of a fortnight stays small
 COLOURS = {
     FORESERVE: OURS,
     "recorded": "#6b4fbb",
@@ -39,16 +42,31 @@ COLOURS = {
 }
 
 
-def by_minute(run: RunResult) -> pd.DataFrame:
-    """Return one row a minute over all services of a run, indexed by (naive) UTC time.
+def point_seconds(run: RunResult) -> float:
+    """Return how far apart the points of a line are: whole minutes."""
+    at = run.series.ts_seconds
+    return POINT_SECONDS * max(1, math.ceil(float(at.max() - at.min()) / 60 / MOST_POINTS))
+
+
+def by_minute(
+    run: RunResult,
+    capacity_rps: Mapping[str, float] | None = None,
+    seconds: float = POINT_SECONDS,
+) -> pd.DataFrame:
+    """Return one row a minute (or `seconds`) over all services of a run, indexed by (naive) UTC time.
 
     Counts and rates of the services are summed and averaged over the minute, cost is cumulative;
-    TTFT is the worst service's, each tick weighted by the requests that finished in it.
+    TTFT is the worst service's, each tick weighted by the requests that finished in it. need_low and
+    need_high are the forecast's band in replicas of this capacity (req/s, by service).
     """
     ticks = run.series.copy()
+    if capacity_rps and "forecast_p95_rps" in ticks:
+        capacity = ticks.service.map(capacity_rps)
+        ticks["need_low"] = np.ceil(ticks.forecast_p10_rps / capacity)
+        ticks["need_high"] = np.ceil(ticks.forecast_p95_rps / capacity)
     ticks["weighted_ttft"] = ticks.ttft_p95_seconds * ticks.finished_requests
     ticks.loc[ticks.weighted_ttft.isna(), "finished_requests"] = 0.0
-    ticks["minute"] = np.ceil(ticks.ts_seconds / POINT_SECONDS) * POINT_SECONDS
+    ticks["minute"] = np.ceil(ticks.ts_seconds / seconds) * seconds
     grouped = ticks.groupby(["service", "minute"])
     means = grouped[[c for c in _MEANS if c in ticks]].mean()
     weights = grouped.finished_requests.sum()
@@ -74,21 +92,33 @@ _MEANS = (
     "forecast_p10_rps",
     "forecast_p50_rps",
     "forecast_p95_rps",
+    "need_low",
+    "need_high",
 )
 
 
 def plot_parts(comparison: Comparison) -> tuple[str, dict[str, str]]:
-    """Return Bokeh's script and one <div> per plot: load, replicas, ttft, cost."""
-    minutes = {run.name: by_minute(run) for run in comparison.runs}
+    """Return Bokeh's script and one <div> per plot: load, replicas, ttft, cost and plots_more's."""
+    runs = shown_runs(comparison)
+    seconds = point_seconds(runs[0])
+    minutes = {run.name: by_minute(run, comparison.capacity_rps, seconds) for run in runs}
     any_frame = next(iter(minutes.values()))
     x_range = Range1d(any_frame.index[0], any_frame.index[-1])
     target = min(comparison.ttft_targets_seconds.values(), default=math.inf)
+    ours, plan = comparison.run(FORESERVE), comparison.run(CLAIRVOYANT)
+    looked_at = ours or comparison.runs[0]
     plots: dict[str, Model] = {
+        "frontier": frontier(comparison, COLOURS),
         "load": _load(minutes, x_range),
-        "replicas": _replicas(minutes, comparison.runs, x_range),
-        "ttft": _ttft(minutes, comparison.runs, target, x_range),
-        "cost": _cost(minutes, comparison.runs, x_range),
+        "replicas": _replicas(minutes, runs, x_range),
+        "percentiles": percentiles(comparison, comparison.runs, COLOURS),
+        "ttft": _ttft(minutes, runs, target, x_range),
+        "heat_load": heat(looked_at, "load"),
+        "heat_missed": heat(looked_at, "missed"),
+        "cost": _cost(minutes, runs, x_range),
     }
+    if ours is not None and plan is not None:
+        plots["regret"] = regret(ours, plan)
     script, divs = components(plots, wrap_script=False)
     return str(script), {name: str(div) for name, div in divs.items()}
 
@@ -161,6 +191,13 @@ def _replicas(
     minutes: dict[str, pd.DataFrame], runs: Sequence[RunResult], x_range: Range1d
 ) -> figure:
     plot = _figure("replicas, starting ones too", x_range)
+    ours_minutes = minutes.get(FORESERVE)
+    if ours_minutes is not None and "need_high" in ours_minutes:
+        known = ours_minutes[ours_minutes.need_high.notna()]
+        ahead = pd.Index(known.index + pd.to_timedelta(known.horizon_seconds, unit="s"))
+        band = _source(ahead, low=known.need_low, high=known.need_high)
+        colour = COLOURS[FORESERVE]
+        plot.varea_step("t", "low", "high", source=band, fill_color=colour, fill_alpha=0.22)
     for run in _bound_first(runs):
         frame, colour = minutes[run.name], COLOURS[run.name]
         source = _source(frame.index, n=frame.ready_replicas + frame.starting_replicas)

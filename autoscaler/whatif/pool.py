@@ -1,35 +1,79 @@
-"""Runs in other processes: each worker holds the case, gets a setting, sends back what it measured."""
+"""Runs in other processes: each is told a case and a setting, and sends back what it measured.
+
+Requests lie in files that all workers map: fifty million arrivals are not copied to each of them.
+"""
 
 import multiprocessing
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Self
+
+import numpy as np
 
 from autoscaler.edge.artifacts import load_models
 from autoscaler.edge.history import read_history
 from autoscaler.loop import Controller
+from autoscaler.sim.workload import Requests
+from autoscaler.whatif.cache import digest
 from autoscaler.whatif.case import Case
 from autoscaler.whatif.rivals import Setting, make_rival
 from autoscaler.whatif.run import Driven, Foreserve, drive
 
 MAX_WORKERS = 8  # a comparison has no more runs at a time
 Train = Callable[[Path, Path], None]  # (telemetry folder, models folder); importable by name
-_cases: dict[str, Case] = {}  # the case of this worker process, set once by _receive
+ARRAYS = ("arrive_seconds", "input_tokens", "output_tokens")
+NOBODY = Requests(np.empty(0), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A case whose requests are in files: small enough to be sent to a worker with every task."""
+
+    key: str  # its digest
+    case: Case  # without requests
+    folder: Path
+
+
+def hold(case: Case, folder: Path) -> Held:
+    """Write the requests of a case below `folder`."""
+    key = digest(case)
+    target = folder / key
+    target.mkdir(parents=True, exist_ok=True)
+    for n, service in enumerate(case.services.values()):
+        for name in ARRAYS:
+            np.save(target / f"{n}-{name}.npy", getattr(service.requests, name))
+    bare = {name: replace(s, requests=NOBODY) for name, s in case.services.items()}
+    return Held(key, replace(case, services=bare), target)
+
+
+def case_of(held: Held) -> Case:
+    """Return the case with its requests."""
+    services = {
+        name: replace(service, requests=_requests(held.folder, n))
+        for n, (name, service) in enumerate(held.case.services.items())
+    }
+    return replace(held.case, services=services)
+
+
+@lru_cache(maxsize=16)
+def _requests(folder: Path, n: int) -> Requests:
+    arrays = [np.load(folder / f"{n}-{name}.npy", mmap_mode="r") for name in ARRAYS]
+    return Requests(*(np.asarray(a) for a in arrays))
 
 
 class Pool:
-    """Two or more processes with the same case. A context manager: leaving it ends them."""
+    """Worker processes. A context manager: leaving it ends them."""
 
-    def __init__(self, case: Case, workers: int | None = None) -> None:
+    def __init__(self, workers: int | None = None) -> None:
         """`workers`: None for one per core."""
         self._executor = ProcessPoolExecutor(
             max_workers=min(workers or os.cpu_count() or 1, MAX_WORKERS),
             # a fork would copy the threads' locks of numba and LightGBM
             mp_context=multiprocessing.get_context("spawn"),
-            initializer=_receive,
-            initargs=(case,),
         )
 
     def __enter__(self) -> Self:
@@ -38,13 +82,13 @@ class Pool:
     def __exit__(self, *_: object) -> None:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
-    def rival(self, setting: Setting) -> "Future[Driven]":
+    def rival(self, held: Held, setting: Setting) -> "Future[Driven]":
         """Run a rival with a setting."""
-        return self._executor.submit(_run_rival, setting)
+        return self._executor.submit(_run_rival, held, setting)
 
-    def foreserve(self, models: Path, history: Path | None) -> "Future[Driven]":
+    def foreserve(self, held: Held, models: Path, history: Path | None) -> "Future[Driven]":
         """Run Foreserve with the models in a registry, seeded with a load history."""
-        return self._executor.submit(_run_foreserve, models, history)
+        return self._executor.submit(_run_foreserve, held, models, history)
 
     def train(self, train: Train, telemetry: Path, models: Path) -> "Future[None]":
         """Train models from a telemetry folder."""
@@ -60,14 +104,10 @@ def foreserve_run(case: Case, models: Path, history: Path | None) -> Driven:
     return drive(case, Foreserve(Controller(case.policies, serving, past)))
 
 
-def _receive(case: Case) -> None:
-    _cases["case"] = case
-
-
-def _run_rival(setting: Setting) -> Driven:
-    case = _cases["case"]
+def _run_rival(held: Held, setting: Setting) -> Driven:
+    case = case_of(held)
     return drive(case, make_rival(case, setting))
 
 
-def _run_foreserve(models: Path, history: Path | None) -> Driven:
-    return foreserve_run(_cases["case"], models, history)
+def _run_foreserve(held: Held, models: Path, history: Path | None) -> Driven:
+    return foreserve_run(case_of(held), models, history)

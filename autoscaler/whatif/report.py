@@ -5,6 +5,7 @@ how each number is defined and how the rivals were set.
 """
 
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,64 +16,31 @@ from markupsafe import Markup
 
 from autoscaler.pages.page import render_page
 from autoscaler.whatif.accounting import CAUSES, hourly, over_plan
+from autoscaler.whatif.definitions import DEFINITIONS
 from autoscaler.whatif.plots import COLOURS, plot_parts
-from autoscaler.whatif.results import (
-    CLAIRVOYANT,
-    FORESERVE,
-    TABLE_HEADER,
-    Comparison,
-    RunResult,
-    headline,
-    percent,
-    seconds,
-    table_row,
-    usd,
-)
+from autoscaler.whatif.plots_more import regret_legend
+from autoscaler.whatif.results import CLAIRVOYANT, FORESERVE, Comparison, RunResult, Variation
+from autoscaler.whatif.uncertainty import attainment, saving
+from autoscaler.whatif.verdict import shown_runs, verdict
+from autoscaler.whatif.words import TABLE_HEADER, headline, percent, seconds, span, table_row, usd
 
-DEFINITIONS = (
-    (
-        "GPU-hours",
-        "Accelerators of every replica from the moment it is asked for until it is gone: starting "
-        "and draining ones are paid for too. Over all the hours driven, warm-up included.",
-    ),
-    ("Cost", "GPU-hours times the price of each accelerator class."),
-    ("× clairvoyant", "GPU-hours over those of the clairvoyant plan."),
-    (
-        "SLO attainment",
-        "Share of the requests that arrived after the warm-up and met every objective of their SLO. "
-        "A request that was never served missed it. Rounded down.",
-    ),
-    (
-        "TTFT",
-        "Time to first token: from arrival to the first token, all waiting included, also for a "
-        "replica that was still starting.",
-    ),
-    (
-        "TPOT",
-        "Time per output token of one request: last token minus first token, over output tokens "
-        "minus one. Requests with fewer than 8 output tokens are judged on TTFT alone.",
-    ),
-    ("p95", "95 of 100 requests were at least this fast."),
-    (
-        "Scale-ups, scale-downs",
-        "Times that the number of replicas asked for was raised, and lowered.",
-    ),
-    (
-        "Forecast band",
-        "From the 10 % to the 95 % quantile of the mean rate one lead time ahead. A lead time is "
-        "what a start rarely exceeds, plus one control interval.",
-    ),
-)
 BAND_COLUMN = TABLE_HEADER.index("SLO attainment") + 1  # Jinja's loop.index starts at 1
 
 
-def write_report(comparison: Comparison, path: Path, *, attribution: tuple[str, ...] = ()) -> None:
-    """Write the page, its folder too. `attribution`: sentences for the foot of the page."""
+def write_report(
+    comparison: Comparison, path: Path, *, attribution: tuple[str, ...] = (), written: str = ""
+) -> None:
+    """Write the page, its folder too.
+
+    attribution: sentences for the foot of the page. written: the day, the only thing on the page that
+    is not the comparison's own.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render(comparison, attribution=attribution), encoding="utf-8")
+    text = render(comparison, attribution=attribution, written=written)
+    path.write_text(text, encoding="utf-8")
 
 
-def render(comparison: Comparison, *, attribution: tuple[str, ...] = ()) -> str:
+def render(comparison: Comparison, *, attribution: tuple[str, ...] = (), written: str = "") -> str:
     """Return the page as text."""
     script, plots = plot_parts(comparison)
     return render_page(
@@ -88,8 +56,17 @@ def render(comparison: Comparison, *, attribution: tuple[str, ...] = ()) -> str:
         attainment=percent(comparison.attainment),
         rows=[_row(comparison, run) for run in comparison.runs],
         ours=comparison.run(FORESERVE) is not None,
+        written=written,
+        verdict=verdict(comparison),
+        policies_text=comparison.policies_text,
+        shown=[run.label for run in shown_runs(comparison)],
+        causes=regret_legend(),
+        looked_at=(comparison.run(FORESERVE) or comparison.runs[0]).label,
         legend_items=_legend(comparison),
+        all_items=[(COLOURS[run.name], run.label) for run in comparison.runs],
         notes=comparison.notes,
+        gaps=comparison.gaps,
+        sure=_sure(comparison),
         tuning=_tuning(comparison),
         definitions=DEFINITIONS,
         engine=_engine(comparison.scenario),
@@ -97,6 +74,7 @@ def render(comparison: Comparison, *, attribution: tuple[str, ...] = ()) -> str:
         attribution=attribution,
         **_hours(comparison),
         **_services(comparison),
+        **_variations(comparison),
     )
 
 
@@ -111,7 +89,24 @@ def _row(comparison: Comparison, run: RunResult) -> dict[str, Any]:
 
 
 def _legend(comparison: Comparison) -> list[tuple[str, str]]:
-    return [(COLOURS[run.name], run.label) for run in comparison.runs]
+    return [(COLOURS[run.name], run.label) for run in shown_runs(comparison)]
+
+
+def _sure(comparison: Comparison) -> list[tuple[str, ...]]:
+    """Return what each autoscaler's figures are worth: attainment and saving with their intervals."""
+    ours = comparison.run(FORESERVE)
+    rows: list[tuple[str, ...]] = []
+    for run in comparison.runs:
+        got = attainment(run)
+        other, word = "-", "-"
+        if ours is not None and run is not ours:
+            share = saving(ours, run)
+            other = f"{share.value * 100:.1f} % ({span(share)})"
+            word = "unknown"
+            if share.is_known:
+                word = "clear" if share.excludes(0.0) else "noise"
+        rows.append((run.label, f"{percent(got.value)} ({span(got)})", other, word))
+    return rows
 
 
 def _period(comparison: Comparison) -> str:
@@ -223,21 +218,77 @@ def _hours_caption(over: pd.DataFrame | None) -> str:
 
 
 def _services(comparison: Comparison) -> dict[str, Any]:
-    """Return a row per service and autoscaler; nothing where there is only one service."""
-    if len(comparison.attainments) == 1:
-        return {"services": [], "services_header": ()}
+    """Return a row per service and autoscaler, each cell with the number that it sorts by."""
     rows = [
         (
-            service,
-            run.label,
-            f"{m.requests:,}",
-            usd(m.cost_usd),
-            percent(m.slo_attainment_ratio),
-            seconds(m.ttft_p95_seconds),
+            (service, service),
+            (run.label, run.label),
+            (f"{m.requests:,}", m.requests),
+            (usd(m.cost_usd), m.cost_usd),
+            (f"{m.gpu_hours:,.1f}", m.gpu_hours),
+            (percent(m.slo_attainment_ratio), _key(m.slo_attainment_ratio)),
+            (seconds(m.ttft_p95_seconds), _key(m.ttft_p95_seconds)),
+            (seconds(m.tpot_p95_seconds), _key(m.tpot_p95_seconds)),
+            (f"{m.max_replicas:,}", m.max_replicas),
         )
         for service in comparison.attainments
         for run in comparison.runs
         for m in (run.services[service],)
     ]
-    header = ("Service", "Autoscaler", "Requests", "Cost", "SLO attainment", "p95 TTFT")
-    return {"services": rows, "services_header": header}
+    return {"services": rows, "services_header": SERVICES_HEADER}
+
+
+SERVICES_HEADER = (
+    "Service",
+    "Autoscaler",
+    "Requests",
+    "Cost",
+    "GPU-hours",
+    "SLO attainment",
+    "p95 TTFT",
+    "p95 TPOT",
+    "Most replicas",
+)
+VARIATIONS_HEADER = (
+    "Variation",
+    "Autoscaler",
+    "Cost",
+    "beside as it is",
+    "SLO attainment",
+    "Setting",
+)
+
+
+def _key(value: float) -> float:
+    """Return what a number sorts by; a missing one comes last."""
+    return value if math.isfinite(value) else sys.float_info.max
+
+
+def _variations(comparison: Comparison) -> dict[str, Any]:
+    """Return a row per variation and autoscaler, after the scenario as it is; and what has no numbers."""
+    rows = []
+    as_is = Variation("as it is", {}, comparison.attainments, comparison.runs)
+    for varied in (as_is, *comparison.variations):
+        for run in varied.runs:
+            base = comparison.run(run.name)
+            share = math.nan
+            if base is not None and base.measures.cost_usd:
+                share = run.measures.cost_usd / base.measures.cost_usd - 1
+            met = all(
+                run.services[s].slo_attainment_ratio >= asked
+                for s, asked in varied.attainments.items()
+            )
+            got = run.measures.slo_attainment_ratio
+            rows.append(
+                (
+                    (varied.label, varied.label),
+                    (run.label, run.label),
+                    (usd(run.measures.cost_usd), run.measures.cost_usd),
+                    ("-" if math.isnan(share) else f"{share * 100:+.1f} %", _key(share)),
+                    (f"{percent(got)} {'✓' if met else '✗'}", _key(got)),
+                    (run.setting, run.setting),
+                )
+            )
+    gaps = [f"{v.label}: {v.gap}" for v in comparison.variations if v.gap is not None]
+    shown = rows if comparison.variations else []
+    return {"variations": shown, "variations_header": VARIATIONS_HEADER, "variation_gaps": gaps}

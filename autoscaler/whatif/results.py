@@ -1,13 +1,8 @@
-"""What a comparison found: the numbers of each autoscaler, and the files that carry them.
+"""What a comparison found: the numbers of each autoscaler. output.py writes them, words.py reads them out."""
 
-Percent signs, dollar signs and thousands separators exist only in the functions at the end.
-"""
-
-import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -52,6 +47,27 @@ class Measures:
 
 
 @dataclass(frozen=True, slots=True)
+class World:
+    """A run of one seed: requests, engines and start-ups drawn with it.
+
+    hours: a row an hour of cost_usd, met and ended requests, all services together.
+    """
+
+    seed: int
+    measures: Measures
+    hours: pd.DataFrame
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One setting that was run to find the best one."""
+
+    setting: str
+    cost_usd: float
+    slo_attainment_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
 class RunResult:
     """One autoscaler, driven through the judged hours.
 
@@ -69,11 +85,24 @@ class RunResult:
     measures: Measures
     services: Mapping[str, Measures]
     series: pd.DataFrame
+    tries: tuple[Try, ...] = ()  # in the order in which they were run
+    worlds: tuple[World, ...] = ()  # the first is this run
 
     @property
     def label(self) -> str:
         """The name that people read."""
         return LABELS.get(self.name, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Variation:
+    """One change of the scenario and what it did: measures by autoscaler, or why there are none."""
+
+    label: str
+    change: Mapping[str, Any]  # as written
+    attainments: Mapping[str, float]  # asked for then, by service
+    runs: tuple[RunResult, ...]
+    gap: str | None = None  # a sentence: it could not be computed
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +114,11 @@ class Comparison:
     ttft_targets_seconds: Mapping[str, float]  # by service; infinity: no such objective
     runs: tuple[RunResult, ...]
     notes: tuple[str, ...] = ()  # what a reader has to know, in sentences
+    gaps: tuple[str, ...] = ()  # what could not be computed, in sentences
+    variations: tuple[Variation, ...] = ()
+    capacity_rps: Mapping[str, float] = field(default_factory=dict)  # of a replica, by service
+    tpot_targets_seconds: Mapping[str, float] = field(default_factory=dict)
+    policies_text: str = ""  # of the services and pools compared, as YAML
 
     def run(self, name: str) -> RunResult | None:
         """Return the run of that autoscaler, or None where it was not compared."""
@@ -148,139 +182,6 @@ def combine(services: Mapping[str, Measures], max_replicas: int) -> Measures:
     )
 
 
-def report_json(comparison: Comparison) -> dict[str, Any]:
-    """Return report.json as a value: PROTOCOL.md section 7, missing numbers as null."""
-    return {
-        "autoscalers": {r.name: _nullable(asdict(r.measures)) for r in comparison.runs},
-        "scenario": dict(comparison.scenario),
-        "tuning": {
-            r.name: {"setting": r.setting, "best_with_hindsight": r.tuned, "runs_tried": r.tried}
-            for r in comparison.runs
-        },
-        "services": {
-            r.name: {s: _nullable(asdict(m)) for s, m in r.services.items()}
-            for r in comparison.runs
-        },
-        "notes": list(comparison.notes),
-    }
-
-
-def write_json(comparison: Comparison, path: Path) -> None:
-    """Write report.json, its folder too."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(report_json(comparison), indent=2, allow_nan=False, ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8")
-
-
-def write_csv(comparison: Comparison, folder: Path) -> None:
-    """Write autoscalers.csv (the table) and series-NAME.csv (a row per service and tick)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    table = pd.DataFrame(
-        [
-            {"autoscaler": r.name, "setting": r.setting, **asdict(r.measures)}
-            for r in comparison.runs
-        ],
-        columns=["autoscaler", "setting", *(f.name for f in fields(Measures))],
-    )
-    table.to_csv(folder / "autoscalers.csv", index=False)
-    for run in comparison.runs:
-        run.series.to_csv(folder / f"series-{run.name}.csv", index=False)
-
-
-def headline(comparison: Comparison) -> str:
-    """Return the one sentence for a reader who reads only one.
-
-    It never claims a saving over a rival unless both met the attainment that was asked for.
-    """
-    ours = comparison.run(FORESERVE)
-    if ours is None:
-        return f"{len(comparison.runs)} autoscalers compared; Foreserve was not among them."
-    m = ours.measures
-    done = (
-        f"Foreserve served {percent(m.slo_attainment_ratio)} of {m.requests:,} requests "
-        f"within the SLO for {usd(m.cost_usd)}"
-    )
-    if not comparison.met(ours):
-        done += f", short of the {percent(comparison.attainment)} asked for"
-    rival = comparison.best_rival()
-    if rival is None:
-        return f"{done}."
-    return f"{done}{_beside(comparison, ours, rival)}."
-
-
-def _beside(comparison: Comparison, ours: RunResult, rival: RunResult) -> str:
-    other = rival.measures
-    theirs = f"{usd(other.cost_usd)}, {percent(other.slo_attainment_ratio)}"
-    tuned = "the cheapest rival, " if comparison.met(rival) else "the rival that came closest, "
-    if not (comparison.met(ours) and comparison.met(rival)) or other.cost_usd == 0:
-        return f"; {tuned}{rival.label}, took {theirs}"
-    saving = 1 - ours.measures.cost_usd / other.cost_usd
-    more_or_less = "less" if saving >= 0 else "more"
-    return f": {abs(saving) * 100:.0f} % {more_or_less} than {tuned}{rival.label} ({theirs})"
-
-
 def _worst(values: Iterable[float]) -> float:
     known = [v for v in values if not math.isnan(v)]
     return max(known) if known else math.nan
-
-
-def _nullable(row: dict[str, Any]) -> dict[str, Any]:
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
-
-
-# rendering: the only place where numbers become text for people
-
-
-def percent(ratio: float) -> str:
-    """Render a ratio, rounded down: 0.98996 has not reached 99 % and must not read as if."""
-    if math.isnan(ratio):
-        return "-"
-    return f"{math.floor(ratio * 10_000 + 1e-9) / 100:.2f} %"
-
-
-def usd(amount: float) -> str:
-    """Render an amount of money."""
-    if math.isnan(amount):
-        return "-"
-    return f"−${-amount:,.0f}" if round(amount) < 0 else f"${abs(amount):,.0f}"
-
-
-def seconds(value: float) -> str:
-    """Render a latency."""
-    if math.isnan(value):
-        return "-"
-    return f"{value * 1000:.0f} ms" if value < 0.9995 else f"{value:.2f} s"
-
-
-def times(ratio: float) -> str:
-    """Render a ratio to the clairvoyant plan."""
-    return "-" if math.isnan(ratio) else f"{ratio:.2f} ×"
-
-
-TABLE_HEADER = (
-    "Autoscaler",
-    "GPU-hours",
-    "Cost",
-    "× clairvoyant",
-    "SLO attainment",
-    "p95 TTFT",
-    "Scale-ups",
-    "Scale-downs",
-    "Setting",
-)
-
-
-def table_row(comparison: Comparison, run: RunResult) -> tuple[str, ...]:
-    """Return one row under TABLE_HEADER, rendered."""
-    m = run.measures
-    return (
-        run.label,
-        f"{m.gpu_hours:,.1f}",
-        usd(m.cost_usd),
-        times(comparison.times_clairvoyant(run)),
-        percent(m.slo_attainment_ratio),
-        seconds(m.ttft_p95_seconds),
-        f"{m.scale_ups:,}",
-        f"{m.scale_downs:,}",
-        run.setting,
-    )

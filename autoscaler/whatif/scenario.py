@@ -4,6 +4,7 @@ docs/whatif.md explains every field. pydantic stays at this door: the rest of th
 validated, frozen value. A mistake becomes one sentence: file, field, value, what is allowed.
 """
 
+import itertools
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -26,6 +27,7 @@ AutoscalerName = Literal[
     "clairvoyant",
 ]
 UNTUNED = ("foreserve", "recorded")  # nothing to look for with hindsight
+WEEKS_TICK_SECONDS = 60.0  # instead of 15, from FLUID_HOURS on
 FLUID_HOURS = 14 * 24.0  # judged: a fluid has no percentiles of its own, and months need it
 BUNDLED = "bundled:"  # prefix of a trace that ships with the package
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -89,6 +91,50 @@ class AutoscalerSpec(_Strict):
         return self
 
 
+class SpotSpec(_Strict):
+    """Capacity that is taken back: what it costs beside on demand, how often, how long before it is told."""
+
+    price_ratio: Annotated[float, Field(ge=0, le=1)] = 0.4
+    interruptions_per_hour: NotNegative = 0.05  # of one ready replica
+    notice_seconds: NotNegative = 120.0  # AWS; Google and Azure give 30 s
+
+
+class Change(_Strict):
+    """What a variation does to the scenario. Each field is also the name of an axis."""
+
+    name: str | None = None  # None: made of the fields
+    ttft_seconds: Positive | None = None  # targets of every service
+    tpot_seconds: Positive | None = None
+    attainment: Annotated[float, Field(gt=0, lt=1)] | None = None
+    traffic_factor: Positive | None = None
+    startup_seconds: Positive | None = None  # median of a lognormal, sigma 0.25
+    spot_share: Annotated[float, Field(ge=0, le=1)] | None = None  # of the replicas; see `spot`
+    prices: dict[str, NotNegative] | None = None
+    accelerators: dict[str, str] | None = None  # class -> class that takes its place
+    profile: str | dict[str, str] | None = None  # of the engines that are there then
+    quota: dict[str, Annotated[int, Field(ge=0)]] | None = None  # accelerators by class
+    budget_usd_per_hour: NotNegative | None = None  # of each service
+
+    @property
+    def label(self) -> str:
+        """The name that people read."""
+        if self.name is not None:
+            return self.name
+        fields = self.model_dump(by_alias=True, exclude_none=True)
+        return ", ".join(f"{name} {_plain_value(value)}" for name, value in fields.items())
+
+    @property
+    def learns_anew(self) -> bool:
+        """Whether what models know of engines or starts is no longer true."""
+        return any(v is not None for v in (self.startup_seconds, self.accelerators, self.profile))
+
+
+def _plain_value(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} → {v}" for k, v in value.items())
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 class Scenario(_Strict):
     """One comparison. Paths are absolute once `load_scenario` has read them."""
 
@@ -110,6 +156,15 @@ class Scenario(_Strict):
     tick_seconds: Annotated[float, Field(ge=1, le=300)] = 15.0
     initial_replicas: Annotated[int, Field(ge=0)] | None = None  # None: see docs/whatif.md
     seed: Annotated[int, Field(ge=0)] = 7
+    seeds: Annotated[int, Field(ge=1, le=20)] = (
+        3  # worlds that are drawn: this seed and the next ones
+    )
+    spot: SpotSpec = SpotSpec()  # what a variation's spotShare means
+    axes: dict[
+        str, Annotated[tuple[Any, ...], Field(min_length=1)]
+    ] = {}  # field of Change -> values
+    combine: bool = False  # every combination of the axes, instead of one at a time
+    variations: tuple[Change, ...] = ()  # by name, several changes at once
     autoscalers: Annotated[tuple[AutoscalerSpec, ...], Field(min_length=1)] = (
         AutoscalerSpec(name="foreserve"),
         AutoscalerSpec(name="recorded"),
@@ -131,6 +186,43 @@ class Scenario(_Strict):
             self.simulator == "auto" and self.judged_hours >= FLUID_HOURS
         )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _slower_ticks_for_weeks(cls, raw: Any) -> Any:  # noqa: ANN401  (raw YAML)
+        hours = raw.get("judgedHours", 0.0) if isinstance(raw, dict) else 0.0
+        if not isinstance(hours, int | float) or hours < FLUID_HOURS:
+            return raw
+        return {"tickSeconds": WEEKS_TICK_SECONDS, **raw}
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """The variations: those that are named, and those that the axes make."""
+        lists = [[(axis, value) for value in values] for axis, values in self.axes.items()]
+        made = (
+            itertools.product(*lists) if self.combine else ((v,) for v in itertools.chain(*lists))
+        )
+        points = [Change.model_validate(dict(pairs)) for pairs in made] if lists else []
+        return (*self.variations, *points)
+
+    @model_validator(mode="after")
+    def _axes_are_changes(self) -> Self:
+        allowed = [f.alias for f in Change.model_fields.values() if f.alias != "name"]
+        for axis, values in self.axes.items():
+            if axis not in allowed:
+                raise ValueError(f"axes: no axis '{axis}'; allowed: {', '.join(map(str, allowed))}")
+            for value in values:
+                try:
+                    Change.model_validate({axis: value})
+                except ValidationError as error:
+                    raise ValueError(f"axes: {_sentence(error)}") from error
+        labels = [change.label for change in self.changes]
+        for label in labels:
+            if not label or labels.count(label) > 1:
+                raise ValueError(
+                    f"variations: {label or 'one'!r} changes nothing, or is there twice"
+                )
+        return self
+
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.telemetry is None) == (self.trace is None):
@@ -145,10 +237,10 @@ class Scenario(_Strict):
         return self
 
 
-def load_scenario(path: Path) -> Scenario:
+def load_scenario(path: Path, telemetry: Path | None = None) -> Scenario:
     """Read and check a scenario file; relative paths in it start at its own folder.
 
-    Raises ScenarioError.
+    telemetry: a folder that takes the place of the telemetry or trace it names. Raises ScenarioError.
     """
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -158,6 +250,9 @@ def load_scenario(path: Path) -> Scenario:
         raise ScenarioError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
         raise ScenarioError(f"{path}: must hold fields (name: value), got {type(raw).__name__}")
+    if telemetry is not None:
+        kept = {k: v for k, v in raw.items() if k not in ("trace", "service")}
+        raw = {**kept, "telemetry": str(telemetry.resolve())}
     try:
         scenario = Scenario.model_validate(raw)
     except ValidationError as error:

@@ -132,5 +132,7 @@ def test_telemetry_gives_every_service_its_own_requests(scenario: Make, tmp_path
     # two hours: 14,400 and 43,200 expected, Poisson (0.8 % and 0.5 %); minutes get no bursts added
     assert len(got.services["a/a"].arrive_seconds) == pytest.approx(14_400, rel=0.03)
     assert len(got.services["b/b"].arrive_seconds) == pytest.approx(43_200, rel=0.02)
+    known = scenario(trace=None, telemetry=tmp_path)
+    assert set(read_arrivals(known, ["a/a", "c/c"]).services) == {"a/a"}
     with pytest.raises(ScenarioError, match="no rows of service c/c, which has a policy"):
-        read_arrivals(scenario(trace=None, telemetry=tmp_path), ["a/a", "c/c"])
+        read_arrivals(scenario(trace=None, telemetry=tmp_path), ["c/c"])

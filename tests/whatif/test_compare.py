@@ -17,20 +17,18 @@ from autoscaler.sim.engine import EngineProfile
 from autoscaler.sim.workload import Requests
 from autoscaler.whatif.arrivals import Arrivals
 from autoscaler.whatif.capacity import replica_capacity
-from autoscaler.whatif.case import (
-    Case,
+from autoscaler.whatif.case import Case, build_case, draw_engine, judged_window, priced
+from autoscaler.whatif.compare import compare
+from autoscaler.whatif.history import cut_history, load_frame, simulate_history
+from autoscaler.whatif.observed import (
     LognormalStartup,
     ObservedStartup,
-    build_case,
-    draw_engine,
-    judged_window,
-    priced,
     recorded_fleet,
     startup_of,
 )
-from autoscaler.whatif.compare import Contest, attained, compare
-from autoscaler.whatif.history import cut_history, load_frame, simulate_history
-from autoscaler.whatif.results import Comparison, report_json
+from autoscaler.whatif.output import report_json
+from autoscaler.whatif.race import Contest, attained
+from autoscaler.whatif.results import Comparison
 from autoscaler.whatif.rivals import RANGES, Setting, make_rival, peak_rps, searches
 from autoscaler.whatif.run import Driven, drive
 from autoscaler.whatif.scenario import Scenario, ScenarioError
@@ -207,7 +205,7 @@ def test_a_contest_prefers_meeting_then_cost_then_nearness() -> None:
         contest.take(Setting("hpa", setting), None, run)
         assert contest.best is not None
         assert contest.best[0].value == best
-    assert contest.tried == 5
+    assert len(contest.tries) == 5
 
 
 def test_capacity_falls_with_the_targets_and_is_zero_for_none() -> None:
@@ -426,7 +424,7 @@ def test_what_nobody_recorded_is_said_and_not_left_out(policies: Path, tmp_path:
         workers=1,
     )
     assert [r.name for r in got.runs] == ["static"]
-    assert got.notes[0].startswith("Today's fleet could not be computed: telemetry records no")
+    assert got.gaps[0].startswith("Today's fleet could not be computed: telemetry records no")
     with pytest.raises(ScenarioError, match="recorded alone"):
         compare(
             scenario_of(policies, **{**small, "autoscalers": ["recorded"]}),

@@ -7,18 +7,9 @@ import pandas as pd
 import pytest
 from conftest import SERVICE, measures, run_result, series
 
-from autoscaler.whatif.results import (
-    Comparison,
-    combine,
-    headline,
-    percent,
-    report_json,
-    seconds,
-    table_row,
-    usd,
-    write_csv,
-    write_json,
-)
+from autoscaler.whatif.output import report_json, write_csv, write_json
+from autoscaler.whatif.results import Comparison, combine
+from autoscaler.whatif.words import headline, percent, seconds, table_row, usd
 
 
 def with_runs(comparison: Comparison, **changes: dict[str, float]) -> Comparison:
