@@ -16,10 +16,15 @@ from apidouble import ApiDouble
 from apiserver import free_ports
 from crd_setup import GROUP, install
 from operating import policy as policy_document
+from running import Prometheus, Traffic
 from scaler_rig import Keda, ref, until
 
 from autoscaler.edge.clock import Clock
+from autoscaler.edge.keda.load import WINDOW_SECONDS
 from autoscaler.edge.kube.api import KubeApi
+from models.contract import Labels
+from models.contract_api import UnavailableError
+from models.contract_queries import load_queries
 
 STARTED_SECONDS = 30.0
 POLICIES = f"{GROUP}/namespaces/prod/scalingpolicies"
@@ -78,12 +83,12 @@ class Process:
         self.child.communicate()
 
 
-def put(double: ApiDouble, desired: int) -> None:
+def put(double: ApiDouble, desired: int, decided: str = NOW, **more: Any) -> None:
     install(double)
     double.request("POST", "/api/v1/namespaces", {"metadata": {"name": "prod"}})
     double.request("POST", POLICIES, policy_document("prod", "chat", mode="Keda"))
-    variants = [{"name": "default", "desired": desired, "current": desired}]
-    status = {"mode": "Keda", "variants": variants, "lastDecisionTime": NOW}
+    variants = [{"name": "default", "desired": desired, "current": desired} | more]
+    status = {"mode": "Keda", "variants": variants, "lastDecisionTime": decided}
     kind = "application/merge-patch+json"
     path = f"{POLICIES}/chat/status"
     code, answer = double.request("PATCH", path, {"status": status}, content_type=kind)
@@ -112,6 +117,26 @@ def test_two_replicas_say_the_same_and_end_in_peace(
     assert list(stream) == []
     assert replicas[1].keda.count() == 5.0
     assert replicas[1].ends()[0] == 0
+
+
+def test_a_decision_of_long_ago_follows_the_load(
+    double: ApiDouble, start: Callable[..., Process]
+) -> None:
+    """A scaler that starts while nobody decides: not ready before it knows what the load needs."""
+    put(double, 3, "2020-01-01T00:00:00Z", replicaConcurrency=10.0)
+    prometheus = Prometheus(Traffic({"prod/chat": 45.0}))
+    queries = load_queries(Labels(), WINDOW_SECONDS)
+    prometheus.names |= {text: name for name, text in queries.items()}
+    replica = start("--prometheus", prometheus.url, "--max-age-seconds", "60")
+    try:
+        until(lambda: replica.page("/readyz")[0] == 200, STARTED_SECONDS)
+        assert replica.keda.count() == 5.0
+        _, page = replica.page("/metrics")
+        stage = 'foreserve_scaler_decision_stage{service="prod/chat",stage="reactive",'
+        assert f'{stage}variant="default"}} 1.0' in page
+        assert replica.ends()[0] == 0
+    finally:
+        prometheus.end()
 
 
 def test_without_an_api_server_the_spec_is_served_and_it_is_not_ready_at_once(
@@ -173,8 +198,6 @@ def test_ready_after_a_while_whatever_is_known(double: ApiDouble) -> None:
 def test_it_is_not_asked_before_it_has_looked_at_the_load(double: ApiDouble) -> None:
     """One that starts in the middle of an outage knows less than what the load was told to have."""
     from autoscaler.edge.keda.serve import UNREAD_SECONDS, Scaler
-    from models.contract import Labels
-    from models.contract_api import UnavailableError
 
     class Away:
         def instant(self, *_: object) -> list[Any]:
