@@ -241,16 +241,18 @@ def replica_capacity_rps(
     replicas: FloatArray | float = 1.0,
     *,
     correction: Correction | None = None,
+    bisections: int = RATE_BISECTIONS,
 ) -> FloatArray:
     """Return the most requests/s per replica that meet the target when `replicas` share the load.
 
-    0 where not even an idle replica meets it; NaN where an input is NaN.
+    0 where not even an idle replica meets it; NaN where an input is NaN. Too low by at most the rate of
+    saturation over 2^bisections.
     """
     count = np.asarray(replicas, dtype=np.float64)
     work = _work(c, isl_tokens, osl_tokens, targets.role)
     top = 1.0 / work.saturation_seconds
     low, high = np.zeros_like(top * count), top * np.ones_like(count)
-    for _ in range(RATE_BISECTIONS):
+    for _ in range(bisections):
         middle = 0.5 * (low + high)
         got = _attainment(c, work, middle * count, count, targets, correction)
         met = got >= attainment_target

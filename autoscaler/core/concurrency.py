@@ -44,6 +44,7 @@ def concurrency_within_slo(
             ),
             sizes.attainment_target[at],
             np.maximum(counts[at], 1.0),
+            None if b.correction is None else b.correction.rows(rows),
         )
         for lane, requests in zip(at.tolist(), held.tolist(), strict=True):
             if math.isfinite(requests) and requests > 0:

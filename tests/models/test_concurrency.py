@@ -9,6 +9,7 @@ from autoscaler.sim.fleet import Fleet, FleetVariant
 from autoscaler.sim.workload import Requests
 from models.capacity import BOTH, DECODE, PREFILL, TargetArrays, replica_capacity_rps
 from models.concurrency import mean_requests, replica_concurrency
+from models.latency_correction import KNOTS, Correction
 from models.slo import SloTargets
 from models.step_time import Coefficients
 
@@ -45,13 +46,23 @@ def test_the_requests_at_the_slo_are_those_at_the_capacity() -> None:
     c, count = engine(), np.array([4.0])
     rps = replica_capacity_rps(c, ISL, OSL, GOALS, TARGET, count)
     got = replica_concurrency(c, ISL, OSL, GOALS, TARGET, count)
-    assert got == mean_requests(c, rps * count, count, ISL, OSL, BOTH)
+    assert got == pytest.approx(mean_requests(c, rps * count, count, ISL, OSL, BOTH), rel=0.01)
     assert got[0] > 1.0
     tighter = TargetArrays.of([SloTargets(1.0, 0.04)])
     assert replica_concurrency(c, ISL, OSL, tighter, TARGET, count)[0] < got[0]
     never = TargetArrays.of([SloTargets(1e-3, 0.06)])
     assert replica_concurrency(c, ISL, OSL, never, TARGET, count)[0] == 0.0
     assert np.isnan(replica_concurrency(c, ISL * np.nan, OSL, GOALS, TARGET, count)[0])
+
+
+def test_what_was_learned_beyond_the_physics_counts_as_well() -> None:
+    """An engine half as slow again as its steps tell holds half as many again, and fewer within the SLO."""
+    c, count, rate = engine(), np.array([4.0]), np.array([4.0])
+    slower = Correction(*np.full((2, 1, KNOTS), np.log(1.5)))
+    asked = (c, rate, count, ISL, OSL, BOTH)
+    assert mean_requests(*asked, slower)[0] == pytest.approx(1.5 * mean_requests(*asked)[0])
+    within = (c, ISL, OSL, GOALS, TARGET, count)
+    assert replica_concurrency(*within, slower)[0] < replica_concurrency(*within)[0]
 
 
 @pytest.mark.parametrize(("isl", "osl", "rate"), [(1000, 200, 3.8), (4000, 300, 0.8)])
