@@ -1,6 +1,7 @@
 """The report's plots over time, in Bokeh: load and forecast, replicas, TTFT, cost. One point a minute."""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
@@ -120,7 +121,28 @@ def plot_parts(comparison: Comparison) -> tuple[str, dict[str, str]]:
     if ours is not None and plan is not None:
         plots["regret"] = regret(ours, plan)
     script, divs = components(plots, wrap_script=False)
-    return str(script), {name: str(div) for name, div in divs.items()}
+    rename = _Renamed()
+    return rename(str(script)), {name: rename(str(div)) for name, div in divs.items()}
+
+
+class _Renamed:
+    """Gives what Bokeh names at random, or by what it drew before, names in order: same data, same bytes."""
+
+    NAMES = re.compile(
+        r"\b(?:p\d{4,}|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})\b"
+    )
+
+    def __init__(self) -> None:
+        self._known: dict[str, str] = {}
+
+    def __call__(self, text: str) -> str:
+        return self.NAMES.sub(self._name, text)
+
+    def _name(self, match: "re.Match[str]") -> str:
+        known = self._known
+        return known.setdefault(
+            match[0], f"{match[0][0] if match[0][0] == 'p' else 'u'}{10_000 + len(known)}"
+        )
 
 
 def _figure(

@@ -117,3 +117,10 @@ def test_a_minute_in_which_nothing_finished_has_no_ttft() -> None:
     frame["finished_requests"] = 0.0
     frame["ttft_p95_seconds"] = np.nan
     assert by_minute(run_result("hpa", measures(), frame)).ttft_p95_seconds.isna().all()
+
+
+def test_the_same_comparison_is_the_same_bytes_but_for_the_day(comparison: Comparison) -> None:
+    first = render(comparison, written="28 November 2026")
+    again = render(comparison, written="29 November 2026")
+    assert first != again
+    assert first.replace("28 November 2026", "29 November 2026") == again

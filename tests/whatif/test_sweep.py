@@ -9,7 +9,8 @@ import pytest
 from test_changes import POLICIES
 
 from autoscaler.whatif.compare import compare
-from autoscaler.whatif.output import report_json, write_csv
+from autoscaler.whatif.output import report_json, write_csv, write_json
+from autoscaler.whatif.report import write_report
 from autoscaler.whatif.results import Comparison
 from autoscaler.whatif.scenario import Scenario, ScenarioError
 
@@ -20,7 +21,7 @@ def no_training(telemetry: Path, models: Path) -> None:
     raise AssertionError(f"nothing is learned without Foreserve: {telemetry}, {models}")
 
 
-def run(folder: Path, *, cache: Path | None = None, **changes: Any) -> Comparison:
+def run(folder: Path, *, cache: Path | None = None, workers: int = 1, **changes: Any) -> Comparison:
     (folder / "policies.yaml").write_text(POLICIES)
     base: dict[str, Any] = {
         "name": "small",
@@ -39,7 +40,7 @@ def run(folder: Path, *, cache: Path | None = None, **changes: Any) -> Compariso
         work=folder / "work",
         train=no_training,
         progress=lambda *_: None,
-        workers=1,
+        workers=workers,
         cache=cache,
     )
 
@@ -139,3 +140,20 @@ def test_an_slo_out_of_reach_is_said(tmp_path: Path) -> None:
     policies.write_text(POLICIES.replace("targetSeconds: 1.0", "targetSeconds: 0.001"))
     got = run(tmp_path, policies=policies)
     assert got.gaps[0].startswith("prod/code: the SLO is out of reach")
+
+
+def test_twice_the_same_scenario_writes_the_same_bytes_but_for_the_day(tmp_path: Path) -> None:
+    pages = []
+    for n, day in enumerate(("28 November 2026", "29 November 2026")):
+        got = run(tmp_path, seeds=2, axes={"trafficFactor": [2]}, workers=n + 1)
+        write_report(got, tmp_path / "report.html", written=day)
+        write_json(got, tmp_path / "report.json")
+        write_csv(got, tmp_path / "csv")
+        files = [tmp_path / "report.json", *sorted((tmp_path / "csv").iterdir())]
+        pages.append(
+            (
+                (tmp_path / "report.html").read_text().replace(day, ""),
+                [f.read_bytes() for f in files],
+            )
+        )
+    assert pages[0] == pages[1]
