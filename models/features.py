@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.believable import believable
+from models.holiday_calendar import Holidays
 from models.quantiles import FloatArray
 from models.schedule import Schedule, sampled_steps, schedule
 from models.tracking import SMALLEST, Track, follow, known_mean, ratio
@@ -43,9 +44,10 @@ MAX_FEATURE = 1e4  # scales; beyond, a larger number tells a tree nothing
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Spans of the calendar in steps of one series."""
+    """Spans of the calendar in steps of one series, and the holidays that are known of it."""
 
     step_seconds: float
+    holidays: Holidays | None = None
 
     @property
     def day_steps(self) -> int:
@@ -121,6 +123,7 @@ class Known:
 
     leads_steps: IntArray  # (R, K)
     target_seconds: FloatArray  # (R, K), start of the step that is forecast
+    holiday: NDArray[np.bool_] | None  # (R, K), of that step; None where no holidays are known
     recent: FloatArray  # (R, W), newest last
     sums: FloatArray  # (R, W), sum of the newest 1..W known values
     counts: FloatArray  # (R, W), how many of the newest 1..W steps are known
@@ -175,7 +178,7 @@ def look_back(
     row, at = origins
     leads = np.broadcast_to(leads_steps, (row.size, leads_steps.shape[-1]))
     young = np.full(row.size, grid.history_steps) if young_steps is None else young_steps
-    source = _Source(values, row, at, at - young + 1)
+    source = _Source(values, row, at, at - young + 1, start_seconds)
     steps = np.arange(-grid.window_steps + 1, 1)
     recent = believable(
         source.take(at[:, np.newaxis] + steps), lambda some: source.before(grid, some)
@@ -190,13 +193,15 @@ def look_back(
     hours = -(-leads // grid.hour_steps)
     yesterday, last_week = _season(source, leads, grid, 1), _season(source, leads, grid, 7)
     then = at[:, np.newaxis] + sampled_steps(grid.window_steps)
-    days = [source.take(then - span) for span in (grid.day_steps, grid.week_steps)]
+    days = [source.take(source.same_time(then, grid, back)) for back in (1, 7)]
     clock = schedule(recent, np.stack(days, axis=2), leads, grid.level_steps)
+    target = np.float64(start_seconds) + (at[:, np.newaxis] + leads) * grid.step_seconds
     track = follow(recent, _usual(yesterday, last_week))
     track = replace(track, scale=clock.scale(track.scale))
     return Known(
         leads_steps=leads,
-        target_seconds=np.float64(start_seconds) + (at[:, np.newaxis] + leads) * grid.step_seconds,
+        target_seconds=target,
+        holiday=None if grid.holidays is None else grid.holidays.holds(target),
         recent=recent,
         sums=sums,
         counts=counts,
@@ -307,8 +312,14 @@ def _lead_columns(known: Known) -> dict[str, FloatArray]:
         "hour_sin": np.sin(angle),
         "hour_cos": np.cos(angle),
         "hour_position": (known.target_seconds % HOUR_SECONDS) / HOUR_SECONDS,
-        "weekend": (weekday >= FRIDAY_END_DAYS).astype(np.float64),
+        "weekend": _rests(known, weekday).astype(np.float64),
     }
+
+
+def _rests(known: Known, weekday: FloatArray) -> NDArray[np.bool_]:
+    """Whether the steps that are forecast (R, K) are of a weekend, or of a holiday."""
+    weekend = weekday >= FRIDAY_END_DAYS
+    return weekend if known.holiday is None else weekend | known.holiday
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +330,20 @@ class _Source:
     row: IntArray
     at: IntArray
     oldest: IntArray
+    start_seconds: float
+
+    def same_time(
+        self, step: IntArray, grid: Grid, days: IntArray | int, least: IntArray | int = 1
+    ) -> IntArray:
+        """Return the steps (R, K) at the same time as steps (R, K), `days` before.
+
+        Of a holiday, and where the day before is one, on a like day, at least `least` days before.
+        """
+        if grid.holidays is None:
+            return step - days * grid.day_steps
+        seconds = np.float64(self.start_seconds) + step * grid.step_seconds
+        back, nearest = (np.broadcast_to(np.asarray(x), step.shape) for x in (days, least))
+        return step - grid.holidays.like_day(seconds, back, nearest) * grid.day_steps
 
     def take(self, step: IntArray) -> FloatArray:
         """Values at steps (R, K)."""
@@ -329,7 +354,9 @@ class _Source:
 
     def before(self, grid: Grid, some: IntArray) -> FloatArray:
         """Return the largest value before the window of origins `some` (r,), NaN where none is known."""
-        part = _Source(self.values, self.row[some], self.at[some], self.oldest[some])
+        part = _Source(
+            self.values, self.row[some], self.at[some], self.oldest[some], self.start_seconds
+        )
         steps = np.arange(-grid.history_steps + 1, -grid.window_steps + 1)
         return _extreme(part.take(part.at[:, np.newaxis] + steps), -np.inf)
 
@@ -338,15 +365,18 @@ def _season(source: _Source, leads: IntArray, grid: Grid, days: int) -> Season:
     """Gather the neighbourhood of the same time `days` earlier, of each lead and of the origin."""
     season = days * grid.day_steps
     turns = -(-(leads + grid.smooth_steps) // season)  # 1, or more where the lead spans a season
-    there = np.concatenate([leads - turns * season, np.full((leads.shape[0], 1), -season)], axis=1)
-    centre = source.at[:, np.newaxis] + there
+    least = -(-(leads + grid.smooth_steps) // grid.day_steps)
+    now = source.at[:, np.newaxis]
+    origin = source.same_time(now, grid, days)  # (R, 1)
+    there = source.same_time(now + leads, grid, turns * days, least)
+    centre = np.concatenate([there, origin], axis=1)
     total, count = np.zeros(centre.shape), np.zeros(centre.shape)
     for shift in range(-grid.smooth_steps, grid.smooth_steps + 1):
         near = source.take(centre + shift)
         total += np.where(np.isfinite(near), near, 0.0)
         count += np.isfinite(near)
     smooth = ratio(total, count)
-    then = source.at[:, np.newaxis] - season + np.arange(-grid.level_steps + 1, 1)
+    then = origin + np.arange(-grid.level_steps + 1, 1)
     level = known_mean(source.take(then))
     return Season(source.take(centre[:, :-1]), smooth[:, :-1], smooth[:, -1], level)
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from models.features import IntArray
 from models.frames import LoadSeries
+from models.holiday_calendar import Holidays
 from models.lgbm_quantile import MIN_ROWS, LgbmQuantile
 from models.linear_quantile import LinearQuantile
 from models.load_judge import TRUST_ERRORS, Verdict, judge
@@ -43,9 +44,10 @@ def fit_load(
     target: str,
     leads_steps: Sequence[int] | None,
     progress: Progress | None,
+    holidays: Holidays | None = None,
 ) -> LoadModel:
     """Fit, select and calibrate. Raises ValueError on an unknown target, bad leads or no load at all."""
-    data = prepare(series, target, leads_steps)
+    data = prepare(series, target, leads_steps, holidays)
     report = progress or _silent
     steps = data.values.shape[1]
     first = _fit_models(data, data.split, "load model: held-out fit", report)
@@ -82,6 +84,7 @@ def fit_load(
         step_seconds=series.step_seconds,
         leads_steps=data.leads_steps,
         learned=learned,
+        holidays=holidays,
         scores={s: _score(verdict, i, int(known[i])) for i, s in enumerate(data.services)},
     )
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from models.conformal import Conformal
 from models.features import Grid, IntArray, Known, feature_matrix, feature_names, look_back
 from models.frames import LOAD_NUMBERS, LoadSeries
+from models.holiday_calendar import Holidays
 from models.lgbm_quantile import LgbmQuantile
 from models.linear_quantile import LINE_EXTRAS, LinearQuantile, line_columns
 from models.local_trees import LocalTrees
@@ -114,12 +115,14 @@ class LoadModel:
         leads_steps: IntArray,
         learned: Learned,
         scores: dict[str, dict[str, Any]],
+        holidays: Holidays | None = None,
     ) -> None:
         self.target = target
+        self.holidays = holidays
         self.step_seconds = step_seconds
         self.leads_steps = leads_steps
         self.scores = scores
-        self._grid = Grid(step_seconds)
+        self._grid = Grid(step_seconds, holidays)
         self._learned = learned
         self._serving = serving_weights(learned.weights, learned.winner)
         self._row = {name: i for i, name in enumerate(learned.services)}
@@ -137,11 +140,14 @@ class LoadModel:
         target: str = "requests",
         leads_steps: Sequence[int] | None = None,
         progress: Progress | None = None,
+        holidays: Holidays | None = None,
     ) -> "LoadModel":
         """Learn from every service of `series`, see models.load_fit.fit_load."""
         from models.load_fit import fit_load
 
-        return fit_load(series, target=target, leads_steps=leads_steps, progress=progress)
+        return fit_load(
+            series, target=target, leads_steps=leads_steps, progress=progress, holidays=holidays
+        )
 
     @property
     def candidates(self) -> tuple[str, ...]:
@@ -166,6 +172,7 @@ class LoadModel:
             leads_steps=self.leads_steps,
             learned=replace(learned, winner=winner, shift=Conformal(shift)),
             scores=self.scores,
+            holidays=self.holidays,
         )
 
     def trees(self) -> LgbmQuantile:
@@ -277,6 +284,7 @@ class LoadModel:
             "linear": learned.fitted.linear is not None,
             "local": learned.fitted.local is not None,
             "scores": self.scores,
+            "holidays": None if self.holidays is None else self.holidays.to_json(),
             "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         }
         return {"load.json": json.dumps(about).encode()} | files
@@ -310,6 +318,7 @@ class LoadModel:
             leads_steps=arrays["leads_steps"],
             learned=learned,
             scores=about["scores"],
+            holidays=_read_holidays(about),
         )
 
 
@@ -367,6 +376,17 @@ def _read_json(files: Mapping[str, bytes]) -> dict[str, Any]:
                 f"load model: load.json: '{field}' is of another version of the model; train again"
             )
     return dict(about)
+
+
+def _read_holidays(about: Mapping[str, Any]) -> Holidays | None:
+    """Return the holidays that a model was trained with; models from before there were any have none."""
+    content = about.get("holidays")
+    if content is None:
+        return None
+    try:
+        return Holidays.from_json(content)
+    except ValueError as error:
+        raise ValueError(f"load model: load.json: {error}") from error
 
 
 def _check_bytes(files: Mapping[str, bytes], expected: Mapping[str, str]) -> None:

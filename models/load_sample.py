@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from models.features import Grid, IntArray, look_back
 from models.frames import LOAD_NUMBERS, LoadSeries
+from models.holiday_calendar import Holidays
 from models.load_model import CHUNK_ROWS, CONTESTANTS, Fitted, Seen
 from models.quantiles import QUANTILES, FloatArray
 from models.simple_rules import RULES
@@ -70,14 +71,19 @@ class Sample:
     high: FloatArray  # (S, N), no forecast goes beyond
 
 
-def prepare(series: LoadSeries, target: str, leads_steps: Sequence[int] | None) -> Data:
+def prepare(
+    series: LoadSeries,
+    target: str,
+    leads_steps: Sequence[int] | None,
+    holidays: Holidays | None = None,
+) -> Data:
     """Crop one target of `series`. Raises ValueError on an unknown target, bad leads or no load at all."""
     if target not in LOAD_NUMBERS:
         raise ValueError(f"target '{target}' is unknown; allowed: {', '.join(LOAD_NUMBERS)}")
     leads = np.array(DEFAULT_LEADS if leads_steps is None else leads_steps, dtype=np.int64)
     if leads.ndim != 1 or leads.size == 0 or leads[0] < 1 or (np.diff(leads) <= 0).any():
         raise ValueError(f"leads_steps must increase from 1 on, got {list(leads)}")
-    grid = Grid(series.step_seconds)
+    grid = Grid(series.step_seconds, holidays)
     values = series.values[:, :, LOAD_NUMBERS.index(target)]
     skip = max(0, values.shape[1] - MAX_DAYS * grid.day_steps)
     values = values[:, skip:]

@@ -11,12 +11,14 @@ that was seen since (models.online). Tokens are forecast in agreement with the r
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from models.features import DAY_SECONDS, Grid, IntArray
 from models.frames import LOAD_NUMBERS, FrameError, LoadSeries
+from models.holiday_calendar import Holidays
 from models.load_model import LoadModel
 from models.online import walk
 from models.progress import Progress
@@ -31,6 +33,15 @@ FOLLOWED_A_DAY = 288  # steps at most from which the coverage is learned, each d
 MIN_FIT_STEPS = 8  # with less before midnight, the day's first cutoffs are fitted on what they know
 
 
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """What is the same for every fit of a backtest."""
+
+    horizon_steps: int
+    holidays: Holidays | None
+    progress: Progress | None
+
+
 def backtest(
     series: LoadSeries,
     cutoffs: pd.DataFrame,
@@ -39,11 +50,13 @@ def backtest(
     target: str,
     progress: Progress | None = None,
     observe: Observer | None = None,
+    holidays: Holidays | None = None,
 ) -> pd.DataFrame:
     """Forecast every cutoff (columns service, cutoff: the last timestamp that may be known).
 
     `observe` is shown each model with rows of `cutoffs`, their services' history (R, steps) and what
-    was forecast from it. It is how a report compares the contestants on the same cutoffs.
+    was forecast from it. It is how a report compares the contestants on the same cutoffs. `holidays`: days
+    that are no working days.
 
     Returns service, cutoff, h (1..horizon_steps), quantile, yhat: complete, without NaN, never
     crossing, >= 0. Raises FrameError on an unknown service, a cutoff outside the load, or one before
@@ -55,9 +68,10 @@ def backtest(
         raise FrameError(f"target '{target}' is unknown; allowed: {', '.join(LOAD_NUMBERS)}")
     row, step = locate(series, cutoffs)
     series = _padded(series, int(step.max(initial=0)) + 1)
-    yhat = _forecasts(series, cutoffs, (row, step), horizon_steps, target, progress, observe)
+    ask = _Ask(horizon_steps, holidays, progress)
+    yhat = _forecasts(series, cutoffs, (row, step), target, ask, observe)
     if target != REQUESTS:
-        yhat = _with_mix(series, cutoffs, (row, step), yhat, target, progress)
+        yhat = _with_mix(series, cutoffs, (row, step), yhat, target, ask)
     return _frame(cutoffs, yhat)
 
 
@@ -65,20 +79,20 @@ def _forecasts(
     series: LoadSeries,
     cutoffs: pd.DataFrame,
     origins: tuple[IntArray, IntArray],
-    horizon_steps: int,
     target: str,
-    progress: Progress | None,
-    observe: Observer | None,
+    ask: _Ask,
+    observe: Observer | None = None,
 ) -> FloatArray:
     """Quantiles (N, H, Q) of one target from its own load model."""
     row, step = origins
+    horizon_steps, progress = ask.horizon_steps, ask.progress
     values = series.values[:, :, LOAD_NUMBERS.index(target)]
     origin = _last_known(values, row, step, cutoffs, Grid(series.step_seconds).window_steps)
     until = _fit_steps(series, values, step)
     yhat = np.full((len(cutoffs), horizon_steps, len(QUANTILES)), np.nan)
     done = 0
     for fit_until in np.unique(until):
-        model = _fit(series, int(fit_until), target, horizon_steps)
+        model = _fit(series, int(fit_until), target, ask)
         inside = until == fit_until
         walked = _walk(model, series, values, (row[inside], origin[inside]), int(fit_until) - 1)
         for at in np.unique(origin[inside]):
@@ -104,7 +118,7 @@ def _with_mix(
     origins: tuple[IntArray, IntArray],
     own: FloatArray,
     target: str,
-    progress: Progress | None,
+    ask: _Ask,
 ) -> FloatArray:
     """Return quantiles of tokens (N, H, Q) that agree with those of the requests and with their mix.
 
@@ -117,10 +131,9 @@ def _with_mix(
     if here.size == 0:
         return own
     asked, some = cutoffs.iloc[here], (row[here], step[here])
-    horizon = own.shape[1]
-    requests = _forecasts(series, asked, some, horizon, REQUESTS, progress, None)
+    requests = _forecasts(series, asked, some, REQUESTS, ask)
     until = _fit_steps(series, values, some[1])
-    mix = walk_mix(series, *some, until, horizon)
+    mix = walk_mix(series, *some, until, ask.horizon_steps)
     kind = TOKENS.index(target)
     out = own.copy()
     out[here] = token_quantiles(own[here], requests, mix.lengths[..., kind], mix.bounds[:, kind])
@@ -221,11 +234,12 @@ def _fit_steps(series: LoadSeries, values: FloatArray, step: IntArray) -> IntArr
     return until
 
 
-def _fit(series: LoadSeries, until: int, target: str, horizon_steps: int) -> LoadModel:
+def _fit(series: LoadSeries, until: int, target: str, ask: _Ask) -> LoadModel:
     past = LoadSeries(
         series.services, series.start_seconds, series.step_seconds, series.values[:, :until]
     )
-    return LoadModel.fit(past, target=target, leads_steps=range(1, horizon_steps + 1))
+    leads = range(1, ask.horizon_steps + 1)
+    return LoadModel.fit(past, target=target, leads_steps=leads, holidays=ask.holidays)
 
 
 def _known(

@@ -6,6 +6,7 @@ import pandas as pd
 from models.features import DAY_SECONDS, IntArray
 from models.forecast_account import Contest, cutoff_losses
 from models.frames import LOAD_NUMBERS, LoadSeries
+from models.holiday_calendar import Holidays
 from models.load_model import CANDIDATES, LoadModel
 from models.progress import Progress
 from models.quantiles import QUANTILES, FloatArray, LoadForecast
@@ -45,6 +46,7 @@ def contest(
     horizon_steps: int,
     target: str,
     progress: Progress | None = None,
+    holidays: Holidays | None = None,
 ) -> tuple[pd.DataFrame, Contest, dict[str, float]]:
     """Return the backtest's forecasts, the contest, and the feature importances of the last fit.
 
@@ -58,6 +60,7 @@ def contest(
         target=target,
         progress=progress,
         observe=seen.observe,
+        holidays=holidays,
     )
     served = forecasts.yhat.to_numpy().reshape(len(cutoffs), horizon_steps, len(QUANTILES))
     return forecasts, seen.contest(served), seen.importances

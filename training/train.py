@@ -16,6 +16,7 @@ from models.mix_model import MixModel
 from models.progress import Progress
 from training.demand import without_outages
 from training.gate import Verdict, crop, judge_load, judged_from, summary_of
+from training.holiday_names import Asked
 from training.registry import write_generation
 from training.telemetry import Telemetry, read_telemetry
 
@@ -35,20 +36,22 @@ def train(
     incumbent: Generation | None = None,
     profiles: Mapping[tuple[str, str], str] | None = None,
     roles: Mapping[tuple[str, str], str] | None = None,
+    holidays: Asked | None = None,
     progress: Progress | None = None,
 ) -> Trained:
     """Learn from a telemetry folder and promote what beats what is there.
 
     For (service, variant): `profiles`, the shipped profile that its latency fit begins with, and `roles`,
-    the phase that it serves where prefill and decode are apart.
+    the phase that it serves where prefill and decode are apart. `holidays` of which place count, if any.
     Raises FrameError on telemetry that cannot be used and RegistryError if the registry cannot be
     written; in both cases what served before still serves.
     """
     telemetry = read_telemetry(telemetry_dir)
     where = str(telemetry_dir / "load.parquet")
     series, outages = without_outages(to_series(telemetry.load, where), telemetry.serving)
+    free = None if holidays is None else holidays.over(series)
     try:
-        load = LoadModel.fit(series, target="requests", progress=progress)
+        load = LoadModel.fit(series, target="requests", progress=progress, holidays=free)
     except ValueError as error:
         raise FrameError(f"{where}: {error}") from error
     latency = LatencyModel.fit(telemetry.serving, profiles=profiles, roles=roles, progress=progress)
@@ -68,6 +71,7 @@ def train(
         "missing_files": list(telemetry.missing),
         "mended": list(telemetry.mended),
         "outage_steps": outages,
+        "holidays": None if holidays is None else {"place": holidays.place, "zone": holidays.zone},
         "promotion": {
             "load": summary_of(load_verdict),
             "latency": summary_of(latency_verdict),
@@ -106,7 +110,12 @@ def _gated_load(
         why = "too little load that the incumbent has not seen to show that the new one is better"
         return dict(old_files), Verdict(promoted=False, why=why)
     try:
-        shadow = LoadModel.fit(crop(series, first), target=challenger.target, progress=progress)
+        shadow = LoadModel.fit(
+            crop(series, first),
+            target=challenger.target,
+            progress=progress,
+            holidays=challenger.holidays,
+        )
     except ValueError:  # nothing known before the window: the incumbent knew other days
         return files, Verdict(promoted=True, why="all the load here is newer than the incumbent")
     verdict = judge_load(shadow, old, series, first)

@@ -8,8 +8,16 @@ import typer
 
 from autoscaler.cli.common import log, progress_report
 from autoscaler.cli.ingest_otlp import identity_of
-from autoscaler.cli.telemetry import StoreRules, StoreService, StoreVariant, telemetry_folder
+from autoscaler.cli.telemetry import (
+    HolidaysOf,
+    HolidaysZone,
+    StoreRules,
+    StoreService,
+    StoreVariant,
+    telemetry_folder,
+)
 from models.frames import LOAD_NUMBERS, FrameError, LoadSeries, to_series
+from models.holiday_calendar import Holidays
 from models.otlp_identity import SERVICE_TEMPLATE, VARIANT_TEMPLATE, Identity
 
 if TYPE_CHECKING:  # the page wants bokeh, which the extra `report` brings
@@ -57,9 +65,12 @@ def backtest(
     service: StoreService = SERVICE_TEMPLATE,
     variant: StoreVariant = VARIANT_TEMPLATE,
     rules: StoreRules = None,
+    holidays: HolidaysOf = None,
+    holidays_zone: HolidaysZone = "UTC",
 ) -> None:
     """Forecast at every cutoff."""
     from training.contest import usual_cutoffs
+    from training.holiday_names import Asked
 
     if target not in LOAD_NUMBERS:
         raise typer.BadParameter(
@@ -76,8 +87,9 @@ def backtest(
     else:
         asked = _read_cutoffs(cutoffs)
     source = cutoffs or load
+    free = None if holidays is None else Asked(holidays, holidays_zone).over(series)
     try:
-        forecasts, held = _run(series, asked, steps, target, contest=report is not None)
+        forecasts, held = _run(series, asked, steps, target, free, contest=report is not None)
     except ValueError as error:
         raise FrameError(f"{source}: {error}") from error
     if out is not None:
@@ -106,7 +118,13 @@ def _series(load: Path, identity: Identity) -> LoadSeries:
 
 
 def _run(
-    series: LoadSeries, cutoffs: pd.DataFrame, steps: int, target: str, *, contest: bool
+    series: LoadSeries,
+    cutoffs: pd.DataFrame,
+    steps: int,
+    target: str,
+    holidays: Holidays | None,
+    *,
+    contest: bool,
 ) -> "tuple[pd.DataFrame, Backtest | None]":
     """Return the forecasts; in a contest every contestant forecasts too, and the page's content is made."""
     from training.backtest import backtest as run_backtest
@@ -115,11 +133,21 @@ def _run(
     with progress_report() as report:
         if not contest:
             forecasts = run_backtest(
-                series, cutoffs, horizon_steps=steps, target=target, progress=report
+                series,
+                cutoffs,
+                horizon_steps=steps,
+                target=target,
+                progress=report,
+                holidays=holidays,
             )
             return forecasts, None
         forecasts, held, importances = run_contest(
-            series, cutoffs, horizon_steps=steps, target=target, progress=report
+            series,
+            cutoffs,
+            horizon_steps=steps,
+            target=target,
+            progress=report,
+            holidays=holidays,
         )
     from autoscaler.pages.backtest import Backtest
 

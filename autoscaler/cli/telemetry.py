@@ -24,6 +24,17 @@ StoreRules = Annotated[
     Path | None, typer.Option("--map", help="Of an OTLP store: YAML rules, before the templates.")
 ]
 
+HolidaysOf = Annotated[
+    str | None,
+    typer.Option(
+        "--holidays",
+        help="Country or part of it, ISO 3166 (DE, US-CA): its holidays are no working days.",
+    ),
+]
+HolidaysZone = Annotated[
+    str, typer.Option("--holidays-zone", help="Time zone of those holidays: Europe/Berlin.")
+]
+
 
 @contextmanager
 def telemetry_folder(telemetry: Path, identity: Identity) -> Iterator[Path]:

@@ -7,7 +7,14 @@ import typer
 
 from autoscaler.cli.common import log, progress_report, write_json
 from autoscaler.cli.ingest_otlp import identity_of
-from autoscaler.cli.telemetry import StoreRules, StoreService, StoreVariant, telemetry_folder
+from autoscaler.cli.telemetry import (
+    HolidaysOf,
+    HolidaysZone,
+    StoreRules,
+    StoreService,
+    StoreVariant,
+    telemetry_folder,
+)
 from autoscaler.core.types import Policies, Variant
 from autoscaler.edge.artifacts import read_generation
 from autoscaler.edge.policy_files import read_documents
@@ -48,8 +55,11 @@ def train(
     service: StoreService = SERVICE_TEMPLATE,
     variant: StoreVariant = VARIANT_TEMPLATE,
     rules: StoreRules = None,
+    holidays: HolidaysOf = None,
+    holidays_zone: HolidaysZone = "UTC",
 ) -> None:
     """Train and promote."""
+    from training.holiday_names import Asked
     from training.train import train as run_training
 
     if engine != "local":
@@ -63,6 +73,7 @@ def train(
             incumbent=current_generation(models),
             profiles={key: v.profile_ref for key, v in variants.items() if v.profile_ref},
             roles={key: v.role.value for key, v in variants.items()},
+            holidays=None if holidays is None else Asked(holidays, holidays_zone),
             progress=report,
         )
     for sentence in trained.summary["mended"]:
