@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from models.features import Grid, look_back
@@ -9,6 +10,8 @@ from models.simple_rules import (
     NORMAL_QUANTILES,
     PRIOR_ERRORS,
     RULES,
+    SMOOTHING_HALF_LIFE_STEPS,
+    _smoothed,
     error_quantiles,
     rule_centres,
     share_errors,
@@ -76,3 +79,15 @@ def test_shared_errors_lean_on_the_fleet() -> None:
     np.testing.assert_allclose(pool[:, 0, MEDIAN], [2.0, 2.0])
     np.testing.assert_allclose(shared[:, 0, 0, MEDIAN], [1.5, 2.5, 2.0])
     np.testing.assert_allclose(shared[:, 1, 0, MEDIAN], 2.0)
+
+
+def test_smoothing_is_the_librarys() -> None:
+    """pandas' exponentially weighted mean with the same half-life, gaps skipped, is the oracle."""
+    rng = np.random.default_rng(4)
+    recent = rng.gamma(4.0, 25.0, (5, 60))
+    recent[:, [10, 40, 57]] = np.nan
+    recent[4, -1] = np.nan
+    weighted = pd.DataFrame(recent.T).ewm(
+        halflife=SMOOTHING_HALF_LIFE_STEPS, adjust=True, ignore_na=False
+    )
+    np.testing.assert_allclose(_smoothed(recent), weighted.mean().iloc[-1], rtol=1e-4)
