@@ -1,7 +1,7 @@
 """From sizes to what the planner is asked: needs per variant, within what the guard allows."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from autoscaler.core import guard
@@ -10,7 +10,7 @@ from autoscaler.core.needs import ServiceNeed, VariantNeed
 from autoscaler.core.outcome import Forecasts
 from autoscaler.core.prices import Prices
 from autoscaler.core.sizing import Sizes
-from autoscaler.core.types import Variant
+from autoscaler.core.types import Policy, Variant
 from models.phases import phases_of
 
 SECONDS_PER_HOUR = 3600.0
@@ -127,6 +127,9 @@ def _variant_need(
     lower, upper = guard.bounds(situation.policy, v, current, changes, now_seconds)
     if not raw.modelled and not _reactive(situation) and _others_measured(situation, v, sizes):
         upper = min(upper, max(lower, current))  # a guess displaces nothing that is known
+    if _lame(situation, v, sizes):
+        # its share of the load would miss the SLO on the idlest fleet: it covers nothing that others can
+        upper = min(upper, max(lower, current))
     start = forecasts.starts.get((situation.policy.service, v.name), UNKNOWN_START)
     usd = prices.replica_usd_per_hour(v)
     return VariantNeed(
@@ -159,10 +162,31 @@ def _ready(situation: Situation, variant: Variant) -> int:
 
 def _others_measured(situation: Situation, variant: Variant, sizes: Sizes) -> bool:
     """Whether every phase that a variant serves is served by one whose speed is known, too."""
-    variants, service = situation.policy.variants, situation.policy.service
+    service = situation.policy.service
+    return _in_every_phase(
+        situation.policy, variant, lambda v: sizes.lane(service, v.name) is not None
+    )
+
+
+def _lame(situation: Situation, variant: Variant, sizes: Sizes) -> bool:
+    """Whether a variant misses the SLO even idle, and others that meet it serve all of its phases."""
+    if len(situation.policy.variants) == 1:
+        return False
+
+    def able(v: Variant) -> bool:
+        lane = sizes.lane(situation.policy.service, v.name)
+        return lane is not None and sizes.able[lane]
+
+    known = sizes.lane(situation.policy.service, variant.name) is not None
+    return known and not able(variant) and _in_every_phase(situation.policy, variant, able)
+
+
+def _in_every_phase(policy: Policy, variant: Variant, holds: Callable[[Variant], bool]) -> bool:
+    """Whether something holds for a variant of every phase that this one serves."""
+    variants = policy.variants
     phases = phases_of([v.role for v in variants])
     mine = [[variants[i] for i in p] for p in phases if variant in (variants[i] for i in p)]
-    return all(any(sizes.lane(service, v.name) is not None for v in p) for p in mine)
+    return all(any(holds(v) for v in p) for p in mine)
 
 
 def _unmodelled(situation: Situation, variant: Variant) -> int:

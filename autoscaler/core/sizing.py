@@ -31,6 +31,9 @@ CERTAIN: FloatArray = np.ones(1)  # the weight of a rate that is known
 MIDDLE = len(PROBABILITIES) // 2  # the demand point nearest the median
 CEILING_SLACK = 0.25  # of the allowed misses, below what an idle fleet attains
 HOPELESS = 0.5  # an idle fleet's share within an objective, below which replicas cannot help it
+LAME = (
+    2.0  # times the allowed misses of an idle fleet: what misses more is no equal of what does not
+)
 
 IntArray = NDArray[np.int64]
 
@@ -85,6 +88,7 @@ class Sizes:
     reactive: list[int]
     measured: list[int]  # by the load measured now, as if it stayed; -1 where none was measured
     future_rps: FloatArray  # (N, K), the demand points at the lead time
+    able: list[bool]  # whether an idle fleet of it meets the SLO, or misses by less than LAME
 
     def lane(self, service: str, variant: str) -> int | None:
         """Return the lane of a variant, None if it was not sized or its speed is unknown."""
@@ -147,6 +151,7 @@ def size_all(situations: Sequence[Situation], forecasts: Forecasts) -> Sizes:
         reactive=reactive,
         measured=measured,
         future_rps=points[0],
+        able=(ceiling >= 1.0 - LAME * allowed).tolist(),
     )
 
 

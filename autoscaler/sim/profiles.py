@@ -19,6 +19,8 @@ from scipy.optimize import nnls
 
 from autoscaler.sim.bundle import read_bundled
 from autoscaler.sim.engine import EngineProfile, SimulationError
+from models.profiles import ProfileError, profile
+from models.step_time import Coefficients
 
 FloatArray = NDArray[np.float64]
 STEP_TIMES = "splitwise_step_times.csv"
@@ -49,8 +51,24 @@ def profile_names() -> list[str]:
 
 
 def measured_profile(name: str) -> EngineProfile:
-    """Return the engine fitted to measurements of `name`, e.g. llama2-70b-h100-80gb-tp4."""
-    return fit_measured(name).profile
+    """Return the engine fitted to measurements of `name`, e.g. llama2-70b-h100-80gb-tp4.
+
+    Or one of the profiles that ship with the models, e.g. qwen3-32b-h100-tp2 (models.profiles).
+    """
+    if name in _measured():
+        return fit_measured(name).profile
+    try:
+        c = Coefficients.from_columns(profile(name).columns)
+    except ProfileError as error:
+        raise SimulationError(str(error)) from error
+    return EngineProfile(
+        name=name,
+        base_seconds=float(c.base_seconds),
+        per_sequence_seconds=float(c.per_sequence_seconds),
+        per_context_token_seconds=float(c.per_context_token_seconds),
+        per_prompt_token_seconds=float(c.per_prompt_token_seconds),
+        kv_capacity_tokens=int(c.kv_tokens),
+    )
 
 
 def fit_measured(name: str) -> ProfileFit:

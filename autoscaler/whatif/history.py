@@ -4,8 +4,10 @@ A trace holds requests only. What replicas did with them is simulated under an H
 so that light and heavy load are both seen, as the months before a tuned setting would show.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,11 @@ import numpy as np
 import pandas as pd
 
 from autoscaler.core.types import Observation, ServiceObservation
-from autoscaler.sim.fleet import Fleet
+from autoscaler.sim.fleet import Fleet, FleetVariant
 from autoscaler.sim.workload import Requests
 from autoscaler.whatif.arrivals import Arrivals
 from autoscaler.whatif.baselines import Autoscaler
+from autoscaler.whatif.capacity import replica_capacity
 from autoscaler.whatif.case import Case, ServiceCase
 from autoscaler.whatif.rivals import Setting, make_rival
 from models.frames import validate_load, validate_serving, validate_startups
@@ -104,15 +107,40 @@ def startup_frame(starts: pd.DataFrame) -> pd.DataFrame:
 def _serve(
     case: Case, name: str, service: ServiceCase, requests: Requests, since: float
 ) -> tuple[list[dict[str, Any]], pd.DataFrame]:
-    """Simulate one service until the case begins; return serving rows and the fleet's starts."""
-    until = case.since_seconds
+    """Simulate one service until the case begins; return serving rows and the fleets' starts.
+
+    Several variants take turns, each with the whole load for its part of the time: all have been seen.
+    """
+    edges = np.linspace(since, case.since_seconds, len(service.variants) + 1)
+    rows, starts = [], []
+    for variant, (begin, end) in zip(service.variants, pairwise(edges.tolist()), strict=True):
+        only = _alone(case, service, variant)
+        seen, begun = _serve_with(case, name, only, requests.between(begin, end), begin, end)
+        rows += seen
+        starts.append(begun)
+    return rows, pd.concat(starts, ignore_index=True)
+
+
+def _alone(case: Case, service: ServiceCase, variant: FleetVariant) -> ServiceCase:
+    """Return the service with one variant only, and a fleet to begin with that is as strong."""
+    first = service.variants[0]
+    if variant is first:
+        return replace(service, variants=(first,))
+    capacity = replica_capacity(
+        variant.profile, service.requests, service.targets, service.attainment, seed=case.seed
+    )
+    opening = math.ceil(first.initial_replicas * service.capacity.rate_rps / capacity.rate_rps)
+    opening = min(max(opening, 1), variant.max_replicas)
+    only = replace(variant, initial_replicas=opening)
+    return replace(service, variants=(only,), capacity=capacity)
+
+
+def _serve_with(
+    case: Case, name: str, service: ServiceCase, requests: Requests, since: float, until: float
+) -> tuple[list[dict[str, Any]], pd.DataFrame]:
     alone = replace(case, services={name: service})
     fleet = Fleet(
-        requests.between(since, until),
-        service.variants,
-        service.targets,
-        start_seconds=since,
-        seed=case.seed + 1,
+        requests, service.variants, service.targets, start_seconds=since, seed=case.seed + 1
     )
     rivals = [_wandering(alone, share) for share in WANDER]
     rows = []

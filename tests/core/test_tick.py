@@ -38,6 +38,7 @@ from autoscaler.core.types import (
     ScalingRules,
     ScheduleWindow,
 )
+from models.latency import LatencyModel
 from models.slo import SloTargets
 
 BASE = policies(policy())
@@ -521,6 +522,35 @@ def test_advice_takes_no_accelerator_from_what_is_scaled() -> None:
     known = forecasts({SERVICE: outlook(0.5), "prod/other": outlook(20.0)}, latency)
     few, left = tell(policies(replace(loud, priority=0), calm), 9)
     assert (few <= 9, left) == (True, 5)
+
+
+def test_what_misses_the_slo_even_idle_covers_nothing_that_others_can() -> None:
+    # b computes a prompt of 1,000 tokens in 1.2 s where 1 s is allowed: its share of the load would miss
+    fast, slow = (
+        latency_model((SERVICE, "a")),
+        latency_model((SERVICE, "b"), per_prompt_token_seconds=1.2e-3),
+    )
+    columns = np.stack(
+        [m.coefficients([(SERVICE, n)]).columns()[:, 0] for m, n in ((fast, "a"), (slow, "b"))],
+        axis=1,
+    )
+    both = LatencyModel([(SERVICE, "a"), (SERVICE, "b")], columns, {})
+    lead = StartLead(120.0, 240.0)
+    known = forecasts({SERVICE: outlook(20.0)}, both, a=lead, b=lead)
+    pool = Pool("p", (AcceleratorClass("a", 4.0, 3), AcceleratorClass("b", 0.1, None)))
+    variants = (variant("a"), variant("b", min_replicas=0))
+    world = policies(policy(variants=variants), pools=(pool,))
+    _, decisions = tick(world, known, State(), observation(rate=20.0, a=seen(3), b=seen(0)))
+    told = decisions.services[SERVICE]
+    assert told.variants == {"a": 3, "b": 0}  # although b is cheap and a falls short
+    assert (told.reason, told.shortfall_ratio > 0) == (Reason.QUOTA, True)
+    # what runs is not torn away: it goes when the others cover the load
+    _, decisions = tick(world, known, State(), observation(rate=20.0, a=seen(3), b=seen(2)))
+    assert decisions.services[SERVICE].variants["b"] == 2
+    # alone it is all there is
+    alone = policies(policy(variants=(variant("b"),)), pools=(pool,))
+    _, decisions = tick(alone, known, State(), observation(rate=20.0, b=seen(1)))
+    assert decisions.services[SERVICE].variants["b"] > 1
 
 
 def test_two_variants_and_a_pool_too_small_for_one() -> None:

@@ -110,8 +110,14 @@ def test_a_profile_reads_as_on_the_board() -> None:
 
 
 def test_an_unknown_profile_names_those_that_exist() -> None:
-    with pytest.raises(SimulationError, match="allowed: llama2-70b-a100-80gb-tp4, "):
+    with pytest.raises(SimulationError, match="no profile 'llama9'; allowed: gpt-oss-120b-"):
         measured_profile("llama9")
+
+
+def test_a_profile_that_ships_with_the_models_is_an_engine_too() -> None:
+    shipped = measured_profile("qwen3-32b-h100-tp2")
+    assert shipped.base_seconds == pytest.approx(0.013939)  # models/bundle/engine_profiles.csv
+    assert shipped.kv_capacity_tokens == 268_550
 
 
 def test_starts_are_drawn_from_the_facts_of_each_kind() -> None:
