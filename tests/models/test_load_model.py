@@ -202,3 +202,22 @@ def test_no_load_at_all_is_refused() -> None:
     nothing = LoadSeries(("a/dead",), 0.0, STEP, np.full((1, 10, 3), np.nan))
     with pytest.raises(ValueError, match="no known value of 'requests'"):
         LoadModel.fit(nothing)
+
+
+@pytest.mark.parametrize("step_seconds", [60.0, 300.0, 600.0], ids=["1 min", "5 min", "10 min"])
+def test_the_same_load_in_steps_of_one_five_or_ten_minutes(step_seconds: float) -> None:
+    """A daily cycle around 100 a minute, with an hour unknown: half an hour ahead, in requests a minute."""
+    day, minutes = 1440, 3 * 1440
+    rng = np.random.default_rng(12)
+    cycle = 100.0 * (1 + 0.6 * np.sin(2 * np.pi * np.arange(minutes) / day))
+    load = np.stack([rng.poisson(cycle), rng.poisson(10 * cycle)]).astype(float)
+    load[:, -400:-340] = np.nan
+    each = round(step_seconds / 60)
+    values = load.reshape(2, -1, each).sum(axis=2)[..., np.newaxis] * np.array([1.0, 500.0, 80.0])
+    series = LoadSeries(("a/one", "b/ten"), 1.7e9 - 1.7e9 % 86_400, step_seconds, values)
+    model = LoadModel.fit(series, leads_steps=(1, 1800 // round(step_seconds)))
+    got = model.forecast(series.services, values[..., 0], series.end_seconds).values[:, 1] / each
+    truth = np.outer([1.0, 10.0], 100.0 * (1 + 0.6 * np.sin(2 * np.pi * np.array([29.0]) / day)))
+    assert got[:, QUANTILES.index(0.5)] == pytest.approx(truth[:, 0], rel=0.12)
+    assert (got[:, QUANTILES.index(0.99)] > truth[:, 0]).all()
+    assert (got[:, QUANTILES.index(0.1)] < truth[:, 0]).all()
