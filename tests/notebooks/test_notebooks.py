@@ -51,7 +51,8 @@ def test_it_runs_and_tells_with_plots(
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     monkeypatch.chdir(tmp_path)
     notebook = nbformat.read(path, as_version=4)
-    kernel = AsyncKernelManager(kernel_name="python3", transport="ipc")
+    sockets = str(tmp_path / "k")  # the same for both sides, wherever they run
+    kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=sockets)
     where = {"metadata": {"path": str(path.parent)}}
     client = NotebookClient(
         notebook,
