@@ -22,6 +22,7 @@ from autoscaler.cli import (
     replay,
     scaler,
     train,
+    tune,
     whatif,
 )
 from autoscaler.cli import run as run_command
@@ -72,6 +73,7 @@ for module in (
     explain,
     scaler,
     whatif,
+    tune,
     crds,
     run_command,
 ):

@@ -530,7 +530,7 @@ def test_wrong_usage_is_status_two(arguments: list[str], tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "backtest", "decide", "replay", "latency", "whatif", "demo"]
+    "command", ["train", "backtest", "decide", "replay", "latency", "whatif", "tune", "demo"]
 )
 def test_help_shows_an_example(command: str) -> None:
     result = run(command, "--help")
