@@ -6,6 +6,8 @@ own width w = q90 - q10, so that one number serves quiet and busy hours:
     shift[q] = quantile_q((y - forecast_q) / w),      calibrated_q = forecast_q + shift[q] * w
 
 Few held-out errors of one service and lead are leant on the service's other leads, those on the fleet.
+No shift is larger than MAX_SHIFT. A service that sleeps and bursts has its narrowest forecasts before a
+burst and its widest after: the misses of the first, in units of the second, are far too much.
 """
 
 from typing import Self
@@ -17,7 +19,7 @@ from models.quantiles import QUANTILES, FloatArray
 
 LOW, HIGH = QUANTILES.index(0.1), QUANTILES.index(0.9)
 MIN_WIDTH = 0.05  # scales: a narrower forecast is taken as this wide
-MAX_SHIFT = 2.0  # widths; more is not calibration but another model
+MAX_SHIFT = 0.5  # widths; more is not calibration but another model
 PRIOR_ERRORS = 4000.0  # the fleet's shift weighs as much as so many errors of one service
 FLEET_PRIOR_ERRORS = 1000.0  # ... and none at all as much as so many of the fleet's
 

@@ -11,13 +11,26 @@ SHAPE = np.array([-1.28, 0.0, 0.84, 1.28, 1.64, 2.33])
 def test_too_narrow_forecasts_are_widened_to_their_level() -> None:
     rng = np.random.default_rng(1)
     actual = rng.normal(0.0, 1.0, (3, 2000, 2))
-    forecast = np.broadcast_to(0.4 * SHAPE, (*actual.shape, len(QUANTILES)))  # a third of the truth
-    assert (actual <= forecast[..., NINETY]).mean() < 0.75
+    forecast = np.broadcast_to(0.65 * SHAPE, (*actual.shape, len(QUANTILES)))
+    assert (actual <= forecast[..., NINETY]).mean() < 0.82
     calibrated = Conformal.fit(forecast, actual)
     fresh = rng.normal(0.0, 1.0, (4000, 2))
     upper = calibrated.apply(forecast[0, :1], np.array([0]))
     cover = (fresh[..., np.newaxis] <= upper[0]).mean(axis=(0, 1))
     np.testing.assert_allclose(cover, QUANTILES, atol=0.04)
+
+
+def test_a_burst_out_of_sleep_does_not_stretch_the_hours_after_it() -> None:
+    """Misses are counted in widths: one of 30 narrow widths must not become 30 wide ones."""
+    rng = np.random.default_rng(3)
+    width = np.where(np.arange(1000) % 100 < 3, 10.0, 0.05)[np.newaxis, :, np.newaxis]  # sleep, burst
+    actual = rng.normal(0.0, 0.3, (2, 1000, 1)) * width
+    actual[:, ::50] += 30.0 * width[:, ::50]  # a burst comes, unforeseen
+    fitted = Conformal.fit(width[..., np.newaxis] * SHAPE / 2.56, actual)
+    wild = 10.0 * SHAPE / 2.56
+    calibrated = fitted.apply(wild[np.newaxis, np.newaxis], np.array([0]))[0, 0]
+    assert calibrated[-1] > wild[-1]  # it is wider, for more than one in a hundred lay above
+    assert calibrated[-1] <= wild[-1] + 0.5 * 10.0 + 1e-9  # but by no more than half a width
 
 
 def test_nothing_known_changes_nothing() -> None:
