@@ -23,7 +23,9 @@ def test_too_narrow_forecasts_are_widened_to_their_level() -> None:
 def test_a_burst_out_of_sleep_does_not_stretch_the_hours_after_it() -> None:
     """Misses are counted in widths: one of 30 narrow widths must not become 30 wide ones."""
     rng = np.random.default_rng(3)
-    width = np.where(np.arange(1000) % 100 < 3, 10.0, 0.05)[np.newaxis, :, np.newaxis]  # sleep, burst
+    width = np.where(np.arange(1000) % 100 < 3, 10.0, 0.05)[
+        np.newaxis, :, np.newaxis
+    ]  # sleep, burst
     actual = rng.normal(0.0, 0.3, (2, 1000, 1)) * width
     actual[:, ::50] += 30.0 * width[:, ::50]  # a burst comes, unforeseen
     fitted = Conformal.fit(width[..., np.newaxis] * SHAPE / 2.56, actual)
