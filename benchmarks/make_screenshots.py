@@ -42,7 +42,7 @@ def main() -> None:
     printed = run_demo(asked.demo)
     with tempfile.TemporaryDirectory() as scratch:
         page, lines = terminal_page(printed, Path(scratch))
-        size = (1160, 24 * lines + 90)
+        size = (1160, 19 * lines + 50)
         picture(chromium, page, size, asked.out / "terminal.png")
     picture(chromium, asked.demo / "report.html", REPORT_PIXELS, asked.out / "report.png")
 
