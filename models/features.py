@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.believable import believable
+from models.cut_short import without_cut_steps
 from models.holiday_calendar import Holidays
 from models.quantiles import FloatArray
 from models.schedule import Schedule, sampled_steps, schedule
@@ -183,6 +184,7 @@ def look_back(
     recent = believable(
         source.take(at[:, np.newaxis] + steps), lambda some: source.before(grid, some)
     )
+    recent = without_cut_steps(recent)
     newest = recent[:, ::-1]
     known = np.isfinite(newest)
     sums = np.cumsum(np.where(known, newest, 0.0), axis=1)
