@@ -14,6 +14,7 @@ from autoscaler.core.outcome import FloatArray, Outlook
 from autoscaler.core.types import Observation, ServiceObservation
 from autoscaler.recent_mix import RecentMix
 from models.frames import LoadSeries
+from models.lagged import LaggedAverage
 from models.load_model import LoadModel
 from models.mix_model import MixForecast, MixModel
 from models.online import Online
@@ -22,6 +23,7 @@ from models.quantiles import QUANTILES, LoadForecast
 MIX_HALF_LIFE_SECONDS = 1800.0  # how fast the mean lengths follow the traffic
 DECIMALS = 6  # of rates: what is logged is exactly what was decided on
 SLACK_SECONDS = 1e-6  # float noise in times
+AVERAGED_SECONDS = 300.0  # forecasts of the same moment, made within this, are averaged
 STEP_COVER = 0.5  # of a step must be measured for it to count
 
 
@@ -202,6 +204,7 @@ class Forecaster:
         step_seconds = model.step_seconds if model is not None else 60.0
         self.history = History(services, step_seconds, steps)
         self._online = None if model is None else Online(model, services)
+        self._lagged = LaggedAverage(AVERAGED_SECONDS)
         self._outlooks: dict[str, Outlook] = {}
 
     def seed(self, series: LoadSeries) -> None:
@@ -245,7 +248,8 @@ class Forecaster:
         if self.model is None or self._online is None:
             return
         h = self.history
-        forecast = self._online.forecast(h.requests.astype(np.float64), h.end_seconds)
+        newest = self._online.forecast(h.requests.astype(np.float64), h.end_seconds)
+        forecast = replace(newest, values=self._lagged.of(newest))
         mix = None
         if self.mix is not None:
             leads = middles_of(forecast)
