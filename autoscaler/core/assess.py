@@ -9,6 +9,7 @@ import numpy as np
 
 from autoscaler.core import budget, guard
 from autoscaler.core.demand import (
+    CAREFUL,
     PROBABILITIES,
     fans_of,
     measured_rate_rps,
@@ -34,6 +35,7 @@ from autoscaler.core.types import (
     VariantObservation,
 )
 
+BACKLOG_SECONDS = 180.0  # in which a backlog is to be served: what is ordered sooner comes after it
 RECENT_SECONDS = 60.0  # over which the measured rate is a rate and not an accident
 DRAIN_SECONDS = (
     30.0  # a replica that drains still serves; given up too early it is missed this long
@@ -264,7 +266,7 @@ def _demand(
         return None
     reactive = 0.0
     if observed is not None and math.isfinite(rate) and guard.in_trouble(policy, observed):
-        reactive = rate + guard.backlog_requests(observed) / RECENT_SECONDS
+        reactive = rate + guard.backlog_requests(observed) / BACKLOG_SECONDS
     if ahead is None:
         if not math.isfinite(rate):
             return None
@@ -314,7 +316,7 @@ def _idle(
         return False
     if demand is None:
         return not any(current.values())
-    return float(demand.hold[len(demand.hold) // 2]) * horizon < IDLE_REQUESTS
+    return float(demand.hold[CAREFUL]) * horizon < IDLE_REQUESTS
 
 
 def _may_be_busy(variant: VariantObservation) -> bool:

@@ -1,9 +1,10 @@
 """The SLO's error budget: how much of it is spent, and how safe the next plan should be.
 
 The budget of a window is (1 - attainment) times the requests of the window. It is whole at the start:
-until a window's worth of requests has been seen, the missing part counts as served exactly at the
-target. The plan's own target follows what was attained: a surplus lets it run leaner, a deficit makes
-it safer, in proportion (GAIN), within limits, so that 99 % asked for means about 99 %.
+until a window's worth of requests has been seen, the missing part counts as served just as planned.
+The plan's own target follows what was attained: a surplus lets it run leaner, a deficit makes it safer,
+in proportion (GAIN), within limits. A RESERVE of the budget is for bursts that no forecast saw, so that
+99 % asked for means a little more than 99 %.
 
 A plan that expects more misses than come is too safe for another reason: its models err to the safe
 side, or the load is calmer than forecast. The window also keeps what was expected; the ratio of the two
@@ -18,13 +19,13 @@ from autoscaler.core.outcome import BudgetHour
 from autoscaler.core.types import ServiceObservation
 from models.slo import SloTargets
 
-GAIN = 2.0
-LEANEST = 2.5  # at most this many times the allowed share of misses is planned for
-SAFEST = 0.25  # at least this part of it: certainty costs without end
-LEAST_BIAS = 0.25  # of expected misses that come true: less is luck, and luck turns
+GAIN = 1.0
+RESERVE = 0.25  # of the allowed misses, not planned for: what misses most, no forecast sees
+LEANEST = 1.5  # at most this many times the allowed share of misses is planned for
+SAFEST = 0.5  # at least this part of it: certainty costs without end
+LEAST_BIAS = 0.5  # of expected misses that come true: less is luck, and luck turns
 MOST_BIAS = 1.5
-MOST = 6.0  # times the allowed share: no plan expects more misses than this, whatever came true
-HOURS_OF_GRACE = 4.0  # requests at the recent rate that count as served at target, at the start
+HOURS_OF_GRACE = 12.0  # requests at the recent rate that count as served as planned
 SECONDS_PER_HOUR = 3600.0
 LEVELS = (0.5, 0.95, 0.99)  # of the percentiles that are measured
 
@@ -55,11 +56,11 @@ def record(
 
 
 def attained_ratio(hours: Sequence[BudgetHour], attainment: float, recent_rate_rps: float) -> float:
-    """Return the share of requests that met the SLO in the window, the grace counted at target."""
+    """Return the share of requests that met the SLO in the window, the grace counted as planned."""
     grace = _grace_requests(hours, recent_rate_rps)
     finished = sum(h.finished for h in hours)
     missed = sum(h.missed for h in hours)
-    return 1.0 - (missed + grace * (1.0 - attainment)) / (finished + grace)
+    return 1.0 - (missed + grace * planned_misses(attainment)) / (finished + grace)
 
 
 def miss_bias(hours: Sequence[BudgetHour], attainment: float, recent_rate_rps: float) -> float:
@@ -103,15 +104,21 @@ def left_ratio(
     return 1.0 - missed / ((1.0 - attainment) * requests)
 
 
+def planned_misses(attainment: float) -> float:
+    """Return the share of requests that may miss, less the reserve."""
+    return (1.0 - RESERVE) * (1.0 - attainment)
+
+
 def attainment_target(attained: float, attainment: float, bias: float = 1.0) -> float:
     """Return what the next plan should aim at, given what the window attained.
 
     Of the misses that a plan expects, `bias` come true (miss_bias): it may expect that many more.
+    RESERVE is kept back.
     """
-    allowed = 1.0 - attainment
-    miss = allowed + GAIN * (attained - attainment)
+    allowed = planned_misses(attainment)
+    miss = allowed + GAIN * (allowed - (1.0 - attained))
     wanted = min(max(miss, SAFEST * allowed), LEANEST * allowed)
-    return 1.0 - min(wanted / bias, MOST * allowed, 0.5)
+    return 1.0 - min(wanted / bias, 0.5)
 
 
 def observed_attainment(

@@ -9,20 +9,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import ndtri
 
 from autoscaler.core.outcome import FloatArray, Outlook, Sample
 
 # Cells of probability; each is represented by its middle.
-EDGES = np.array([0.0, 0.1, 0.25, 0.4, 0.55, 0.7, 0.8, 0.88, 0.94, 0.97, 0.99, 1.0])
+EDGES = np.array(
+    [
+        *(0.0, 0.1, 0.25, 0.4, 0.55, 0.7, 0.8, 0.88, 0.93),
+        *(0.95, 0.965, 0.975, 0.982, 0.987, 0.991, 0.994, 0.997, 1.0),
+    ]
+)
 PROBABILITIES: FloatArray = (EDGES[:-1] + EDGES[1:]) / 2
 WEIGHTS: FloatArray = np.diff(EDGES)
+MIDDLE = int(np.argmin(np.abs(PROBABILITIES - 0.5)))  # the point nearest the median
+CAREFUL = int(
+    np.argmin(np.abs(PROBABILITIES - 0.75))
+)  # what must be nothing before all is given up
 
 # Spread of a minute's rate around its recent mean where no load model exists: a coefficient of
 # variation of 0.35, what ServeGen (arXiv 2505.09999) shows for large clients within ten minutes.
 UNMODELLED_SIGMA = 0.35
-STANDARD_NORMAL: FloatArray = np.array(
-    [-1.645, -0.935, -0.454, -0.063, 0.319, 0.674, 0.994, 1.341, 1.695, 2.054, 2.576]
-)
+STANDARD_NORMAL: FloatArray = np.round(ndtri(PROBABILITIES), 3)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 from autoscaler.core.types import Policy, ScalingRules, ScheduleWindow, ServiceObservation, Variant
 
-SETTLE_SECONDS = 120.0  # two forecasts: how long a little more must be needed
+SETTLE_SECONDS = 240.0  # how long a little more must be needed
 LITTLE = 0.1  # of what runs, but at least one replica of LITTLE_FROM or more
 LITTLE_FROM = 2
 MAX_PERIOD_SECONDS = 1800.0  # the longest rate-limit period that a policy may name

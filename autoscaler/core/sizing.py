@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoscaler.core.assess import Demand, Situation
-from autoscaler.core.demand import PROBABILITIES, WEIGHTS
+from autoscaler.core.demand import MIDDLE, PROBABILITIES, WEIGHTS
 from autoscaler.core.drift import factors
 from autoscaler.core.outcome import FloatArray, Forecasts, PaceDrift
 from autoscaler.core.types import Policy, Variant
@@ -28,7 +28,6 @@ from models.step_time import Coefficients
 LEAST_SEARCH = 64  # a need is searched up to this or twice maxReplicas; beyond it, it is unmet
 IDLE_RPS = 1e-3  # a load that no queue notices
 CERTAIN: FloatArray = np.ones(1)  # the weight of a rate that is known
-MIDDLE = len(PROBABILITIES) // 2  # the demand point nearest the median
 CEILING_SLACK = 0.25  # of the allowed misses, below what an idle fleet attains
 HOPELESS = 0.5  # an idle fleet's share within an objective, below which replicas cannot help it
 LAME = (

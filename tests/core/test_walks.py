@@ -105,10 +105,10 @@ def test_a_tenfold_spike_is_sized_by_what_was_measured_of_it() -> None:
     ]
     decided = walk([*(calm(i) for i in range(4)), *spike])
     assert {d.reason for d in decided[4:]} == {Reason.REACTIVE}
-    # the last minute's mean rises a quarter of the step a tick, with the backlog over a minute:
-    # 6 may wait, so 300 / 60 = 5 beside (20 + 20 + 20 + 200) / 4 = 65, 110, 155, 200
+    # the last minute's mean rises a quarter of the step a tick, with the backlog over three minutes:
+    # 6 may wait, so 300 / 180 = 1.67 beside (20 + 20 + 20 + 200) / 4 = 65, 110, 155, 200
     told = [float(d.detail.split("sized for ")[1].split(" ")[0]) for d in decided[4:]]
-    assert told == [70.0, 115.0, 160.0, 205.0, 205.0]
+    assert told == [66.67, 111.67, 156.67, 201.67, 201.67]
     assert replicas(decided[4:]) == sorted(replicas(decided[4:]))
 
 

@@ -144,7 +144,7 @@ def test_bounds_defaults_and_lists() -> None:
     # the inner defaults fill an empty mapping in
     assert spec["spec.behavior"]["default"] == {}
     assert spec["spec.behavior.scaleDown"]["default"] == {}
-    assert spec["spec.behavior.scaleDown.stabilizationWindowSeconds"]["default"] == 300
+    assert spec["spec.behavior.scaleDown.stabilizationWindowSeconds"]["default"] == 60
     # absent and empty lists mean the same: no noise in `kubectl get -o yaml`
     assert "default" not in spec["spec.schedule"]
     assert spec["spec.telemetry"]["x-kubernetes-preserve-unknown-fields"] is True

@@ -124,7 +124,7 @@ def test_the_smallest_policy_gets_every_default() -> None:
                     "gpu", "l40s", 1, 1, 4, TargetRef("apps/v1", "Deployment", "chat"), Role.BOTH
                 ),
             ),
-            behavior=Behavior(Mode.RECOMMEND, ScalingRules(0.0), ScalingRules(300.0)),
+            behavior=Behavior(Mode.RECOMMEND, ScalingRules(0.0), ScalingRules(60.0)),
             fallback=Fallback(600.0, None),
             schedule=(),
             budget_usd_per_hour=math.inf,
@@ -166,7 +166,7 @@ def test_every_field_arrives() -> None:
         behavior=Behavior(
             mode=Mode.SCALE,
             scale_up=ScalingRules(15.0, (ScalingLimit(False, 4.0, 60.0),)),
-            scale_down=ScalingRules(300.0, (ScalingLimit(True, 12.5, 300.0),)),
+            scale_down=ScalingRules(60.0, (ScalingLimit(True, 12.5, 300.0),)),
             scale_to_zero=True,
             freeze=True,
         ),
