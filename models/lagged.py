@@ -28,7 +28,7 @@ class LaggedAverage:
         total, count = newest.values.copy(), np.ones((len(newest.services), 1, 1))
         for earlier in self._kept:
             late = (newest.cutoff_seconds - earlier.cutoff_seconds) / newest.step_seconds
-            values = _at(earlier, newest.leads_steps + late)
+            values = _at(earlier, newest.leads_steps.astype(np.float64) + late)
             known = np.isfinite(values).all(axis=(1, 2), keepdims=True)
             total += np.where(known, values, 0.0)
             count += known
