@@ -19,13 +19,13 @@ from autoscaler.core.outcome import BudgetHour
 from autoscaler.core.types import ServiceObservation
 from models.slo import SloTargets
 
-GAIN = 1.0
-RESERVE = 0.25  # of the allowed misses, not planned for: what misses most, no forecast sees
-LEANEST = 1.5  # at most this many times the allowed share of misses is planned for
-SAFEST = 0.5  # at least this part of it: certainty costs without end
+GAIN = 2.0
+RESERVE = 0.35  # of the allowed misses, not planned for: what misses most, no forecast sees
+LEANEST = 1.25  # at most this many times the allowed share of misses is planned for
+SAFEST = 0.25  # at least this part of it: certainty costs without end
 LEAST_BIAS = 0.5  # of expected misses that come true: less is luck, and luck turns
 MOST_BIAS = 1.5
-HOURS_OF_GRACE = 12.0  # requests at the recent rate that count as served as planned
+HOURS_OF_GRACE = 6.0  # requests at the recent rate that count as served as planned
 SECONDS_PER_HOUR = 3600.0
 LEVELS = (0.5, 0.95, 0.99)  # of the percentiles that are measured
 
