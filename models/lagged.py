@@ -2,13 +2,17 @@
 
 A lagged average (Hoffman & Kalnay, Tellus 35A, 1983). Each new minute moves a forecast a little, mostly
 by its noise, and a fleet that follows every move holds the highest of them. The mean of the forecasts of
-a few minutes moves less and errs no more. What was forecast more than `span_seconds` before the newest
+a few minutes moves less and errs no more. Only a clear rise is not averaged away: where the newest median is
+further above the mean's than RISE of the way to its 0.8 quantile, the newest alone speaks. What was forecast more than `span_seconds` before the newest
 one is not counted: with steps as long as that, the newest alone speaks.
 """
 
 import numpy as np
 
-from models.quantiles import FloatArray, LoadForecast
+from models.quantiles import QUANTILES, FloatArray, LoadForecast
+
+RISE = 0.5
+MEDIAN, UPPER = QUANTILES.index(0.5), QUANTILES.index(0.8)
 
 
 class LaggedAverage:
@@ -33,8 +37,10 @@ class LaggedAverage:
             total += np.where(known, values, 0.0)
             count += known
         self._kept.append(newest)
-        mean: FloatArray = total / count
-        return mean
+        mean = total / count
+        median, spread = mean[..., MEDIAN], mean[..., UPPER] - mean[..., MEDIAN]
+        rises = newest.values[..., MEDIAN] > median + RISE * spread
+        return np.where(rises[..., np.newaxis], newest.values, mean)
 
     def _speaks_for(self, earlier: LoadForecast, newest: LoadForecast) -> bool:
         age = newest.cutoff_seconds - earlier.cutoff_seconds
