@@ -2,9 +2,10 @@
 
 A lagged average (Hoffman & Kalnay, Tellus 35A, 1983). Each new minute moves a forecast a little, mostly
 by its noise, and a fleet that follows every move holds the highest of them. The mean of the forecasts of
-a few minutes moves less and errs no more. Only a clear rise is not averaged away: where the newest median is
-further above the mean's than RISE of the way to its 0.8 quantile, the newest alone speaks. What was forecast more than `span_seconds` before the newest
-one is not counted: with steps as long as that, the newest alone speaks.
+a few minutes moves less and errs no more. Only a clear rise is not averaged away: where the newest median
+lies above the mean's by more than RISE of the way to the mean's 0.8 quantile, the newest alone speaks.
+What was forecast more than `span_seconds` before the newest one is not counted: with steps as long as
+that, the newest alone speaks.
 """
 
 import numpy as np
