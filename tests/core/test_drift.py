@@ -10,13 +10,13 @@ SERVED = policies(policy(variants=(variant(max_replicas=60),)))
 
 
 def after(ticks: int, times: float, **changes: float) -> tuple[State, ServiceDecision]:
-    """A steady load on four replicas whose tokens take `times` as long as the fit says."""
+    """A steady load on forty replicas whose tokens take `times` as long as the fit says."""
     state = State()
-    known = forecasts({SERVICE: outlook(12.0)})
+    known = forecasts({SERVICE: outlook(120.0)})
     for n in range(ticks):
         now = NOW + 15.0 * n
-        shown = {"tpot_p50_seconds": 0.0205 * times, "running": 8.0, **changes}
-        observed = observation(now, rate=12.0, h100=seen(4, **shown))
+        shown = {"tpot_p50_seconds": 0.0205 * times, "running": 80.0, **changes}
+        observed = observation(now, rate=120.0, h100=seen(40, **shown))
         state, decisions = tick(SERVED, known, state, observed)
     return state, decisions.services[SERVICE]
 
@@ -43,8 +43,8 @@ def test_what_is_beyond_belief_is_told_and_changes_nothing() -> None:
 def test_silence_keeps_what_was_learned() -> None:
     state, _ = after(45, 1.25)
     before = state.services[SERVICE].drifts
-    known = forecasts({SERVICE: outlook(12.0)})
-    quiet = observation(NOW + 1000.0, rate=12.0, h100=seen(4, tpot_p50_seconds=float("nan")))
+    known = forecasts({SERVICE: outlook(120.0)})
+    quiet = observation(NOW + 1000.0, rate=120.0, h100=seen(40, tpot_p50_seconds=float("nan")))
     state, _ = tick(SERVED, known, state, quiet)
     assert state.services[SERVICE].drifts == before
 
