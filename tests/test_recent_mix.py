@@ -118,18 +118,19 @@ def test_a_drift_takes_the_forecast_mix_away(model: MixModel) -> None:
 
 
 def test_longer_prompts_ahead_need_more_replicas_before_they_come() -> None:
-    def wanted(isl_tokens: float) -> int:
+    def wanted(isl_tokens: float, fleet: int = 2) -> int:
         leads = outlook(8.0).leads_seconds.size
         ahead = np.tile([isl_tokens, 100.0], (leads, 1))
         known = forecasts({SERVICE: outlook(8.0, ahead_tokens=ahead)})
-        _, decisions = tick(policies(policy()), known, State(), observation(rate=8.0, h100=seen(2)))
+        seen_now = observation(rate=8.0, h100=seen(fleet))
+        _, decisions = tick(policies(policy()), known, State(), seen_now)
         return decisions.services[SERVICE].variants["h100"]
 
     as_now, known = wanted(1000.0), forecasts({SERVICE: outlook(8.0)})
     _, plain = tick(policies(policy()), known, State(), observation(rate=8.0, h100=seen(2)))
     assert as_now == plain.services[SERVICE].variants["h100"]
     assert wanted(4000.0) >= 2 * as_now
-    assert wanted(200.0) == as_now  # what runs is still needed for the mix of now
+    assert wanted(200.0, as_now) == as_now  # what runs is still needed for the mix of now
 
 
 def test_the_load_measured_now_is_sized_with_the_mix_of_now() -> None:

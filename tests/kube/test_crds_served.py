@@ -163,7 +163,7 @@ def test_defaults_appear(served: ApiServer) -> None:
     assert spec["behavior"] == {
         "mode": "Recommend",
         "scaleUp": {"stabilizationWindowSeconds": 0},
-        "scaleDown": {"stabilizationWindowSeconds": 300},
+        "scaleDown": {"stabilizationWindowSeconds": 60},
         "scaleToZero": False,
         "freeze": False,
     }
@@ -192,7 +192,7 @@ def test_a_partly_given_mapping_keeps_the_other_defaults(served: ApiServer) -> N
     document = policy("spec.behavior", {"scaleDown": {"policies": []}})
     behavior = dry_run(served, document)[1]["spec"]["behavior"]
     assert behavior["mode"] == "Recommend"
-    assert behavior["scaleDown"] == {"policies": [], "stabilizationWindowSeconds": 300}
+    assert behavior["scaleDown"] == {"policies": [], "stabilizationWindowSeconds": 60}
 
 
 # -- what is refused: the rules ---------------------------------------------------------------------
