@@ -20,7 +20,7 @@ from autoscaler.core.types import ServiceObservation
 from models.slo import SloTargets
 
 GAIN = 2.0
-RESERVE = 0.45  # of the allowed misses, not planned for: what misses most, no forecast sees
+RESERVE = 0.25  # of the allowed misses, not planned for: what misses most, no forecast sees
 LEANEST = 1.25  # at most this many times the allowed share of misses is planned for
 SAFEST = 0.25  # at least this part of it: certainty costs without end
 LEAST_BIAS = 0.5  # of expected misses that come true: less is luck, and luck turns

@@ -28,7 +28,7 @@ def test_nothing_finished_changes_nothing(finished: float) -> None:
 
 def test_the_budget_is_whole_at_the_start() -> None:
     attained = budget.attained_ratio((), 0.99, math.nan)
-    assert attained == pytest.approx(0.9945)  # as planned: 0.45 of the misses are kept back
+    assert attained == pytest.approx(0.9925)  # as planned: a quarter of the misses is kept back
     assert budget.left_ratio((), 0.99, 24.0, math.nan) == 1.0
 
 
@@ -41,18 +41,18 @@ def test_what_is_left_counts_the_rest_of_the_window_at_the_recent_rate() -> None
 
 
 def test_attained_mixes_what_was_seen_with_the_grace() -> None:
-    # grace: 1 req/s x 6 h = 21,600 at 0.9945 -> 118.8 missed; seen: 14,400 with 432 missed
+    # grace: 1 req/s x 6 h = 21,600 at 0.9925 -> 162 missed; seen: 14,400 with 432 missed
     hours = budget.record((), 3600.0, 24.0, 14_400.0, 0.97)
-    assert budget.attained_ratio(hours, 0.99, 1.0) == pytest.approx(1 - 550.8 / 36_000)
+    assert budget.attained_ratio(hours, 0.99, 1.0) == pytest.approx(1 - 594 / 36_000)
 
 
 def test_a_surplus_plans_leaner_and_a_deficit_safer() -> None:
-    # 0.55 of the 1 % that may miss is planned for
-    assert budget.attainment_target(0.9945, 0.99) == pytest.approx(0.9945)
-    assert budget.attainment_target(0.993, 0.99) == pytest.approx(0.9975)  # 0.0055 - 2 x 0.0015
-    assert budget.attainment_target(0.5, 0.99) == pytest.approx(0.998625)  # a quarter of 0.55 %
-    assert budget.attainment_target(0.995, 0.99) == pytest.approx(0.9935)  # 0.0055 + 2 x 0.0005
-    assert budget.attainment_target(1.0, 0.99) == pytest.approx(0.993125)  # at most 1.25 x 0.55 %
+    # three quarters of the 1 % that may miss are planned for
+    assert budget.attainment_target(0.9925, 0.99) == pytest.approx(0.9925)
+    assert budget.attainment_target(0.991, 0.99) == pytest.approx(0.9955)  # 0.0075 - 2 x 0.0015
+    assert budget.attainment_target(0.5, 0.99) == pytest.approx(0.998125)  # a quarter of 0.75 %
+    assert budget.attainment_target(0.993, 0.99) == pytest.approx(0.9915)  # 0.0075 + 2 x 0.0005
+    assert budget.attainment_target(1.0, 0.99) == pytest.approx(0.990625)  # at most 1.25 x 0.75 %
 
 
 def test_promises_that_were_too_dark_may_be_darker_next_time() -> None:
@@ -61,8 +61,8 @@ def test_promises_that_were_too_dark_may_be_darker_next_time() -> None:
     assert hours[0].foretold == pytest.approx(288.0)
     bias = budget.miss_bias(hours, 0.99, 1.0)
     assert bias == pytest.approx((72 + 216) / (288 + 216))
-    assert budget.attainment_target(0.9945, 0.99, bias) == pytest.approx(1 - 0.0055 / bias)
-    assert budget.attainment_target(1.0, 0.99, 0.5) == pytest.approx(1 - 1.25 * 0.0055 * 2)
+    assert budget.attainment_target(0.9925, 0.99, bias) == pytest.approx(1 - 0.0075 / bias)
+    assert budget.attainment_target(1.0, 0.99, 0.5) == pytest.approx(1 - 1.25 * 0.0075 * 2)
     # more missed than expected: the budget says so, not the bias
     assert budget.miss_bias(budget.record((), 3600.0, 24.0, 1e6, 0.5, 0.99), 0.99, 1.0) == 1.5
     assert budget.miss_bias(budget.record((), 3600.0, 24.0, 1e9, 1.0, 0.5), 0.99, 1.0) == 0.5
