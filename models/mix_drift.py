@@ -4,7 +4,8 @@ A class drifts when, for DRIFT_BINS bins in a row, its share is outside of all t
 hour of the day, with slack for noise, or when the mean lengths lie outside of what all classes can make.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from models.traffic_classes import Hull
 DRIFT_BINS = 4  # an hour
 LEAST_REQUESTS = 5.0  # in a bin, to judge it
 LOW, HIGH = 0, 1
+SHORTEST = 1.0  # token: below, lengths do not differ
+ALIKE_RATIO = 1.5  # classes of two fits whose lengths are no further apart are the same
 Mask = NDArray[np.bool_]
 
 
@@ -37,6 +40,20 @@ class Drift:
             usual = f"{low:.0%} to {high:.0%} at this hour"
             return f"mix drifted: {of} are {self.now:.0%} of the traffic, {usual} until now"
         return f"mix drifted: lengths are {self.now:.0%} off those of {of}, {self.high:.0%} allowed"
+
+
+@dataclass(frozen=True, slots=True)
+class DriftSpan:
+    """One class of one service that drifted, at some of the moments that were looked at."""
+
+    service: str
+    lengths: tuple[float, float]  # of the class, tokens in and out
+    what: str  # as Drift.what
+    moments: int  # at which it drifted
+    looked_at: int  # moments of this service
+    first_seconds: float
+    last_seconds: float
+    sentence: str  # of the last of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +93,37 @@ def distance(points: FloatArray, others: FloatArray) -> FloatArray:
     """Return the distance (...) between points (..., 2)."""
     apart: FloatArray = np.sqrt(((points - others) ** 2).sum(axis=-1))
     return apart
+
+
+def spans_of(
+    services: Sequence[str],
+    seconds: FloatArray,
+    drifts: Sequence[Drift | None],
+    lengths: FloatArray,
+) -> tuple[DriftSpan, ...]:
+    """Gather what drifted at N moments by service, class and kind; by service, then by time.
+
+    `lengths` (N, 2) are those of the class that drifts. Models that are fitted anew number their classes
+    anew: a class is known by its lengths.
+    """
+    looked_at = {name: services.count(name) for name in set(services)}
+    found: list[DriftSpan] = []
+    for n in np.argsort(seconds, kind="stable"):
+        drift = drifts[n]
+        if drift is None:
+            continue
+        name, at, own = services[n], float(seconds[n]), lengths[n]
+        sentence = drift.in_words(own)
+        for i, span in enumerate(found):
+            apart = np.abs(np.log(np.maximum(own, SHORTEST) / np.maximum(span.lengths, SHORTEST)))
+            if (span.service, span.what) == (name, drift.what) and apart.max() < np.log(
+                ALIKE_RATIO
+            ):
+                found[i] = replace(
+                    span, moments=span.moments + 1, last_seconds=at, sentence=sentence
+                )
+                break
+        else:
+            tokens = float(own[0]), float(own[1])
+            found.append(DriftSpan(name, tokens, drift.what, 1, looked_at[name], at, at, sentence))
+    return tuple(sorted(found, key=lambda span: (span.service, span.first_seconds)))

@@ -88,7 +88,7 @@ def _forecasts(
     horizon_steps, progress = ask.horizon_steps, ask.progress
     values = series.values[:, :, LOAD_NUMBERS.index(target)]
     origin = _last_known(values, row, step, cutoffs, Grid(series.step_seconds).window_steps)
-    until = _fit_steps(series, values, step)
+    until = fit_steps(series, values, step)
     yhat = np.full((len(cutoffs), horizon_steps, len(QUANTILES)), np.nan)
     done = 0
     for fit_until in np.unique(until):
@@ -132,7 +132,7 @@ def _with_mix(
         return own
     asked, some = cutoffs.iloc[here], (row[here], step[here])
     requests = _forecasts(series, asked, some, REQUESTS, ask)
-    until = _fit_steps(series, values, some[1])
+    until = fit_steps(series, values, some[1])
     mix = walk_mix(series, *some, until, ask.horizon_steps)
     kind = TOKENS.index(target)
     out = own.copy()
@@ -165,6 +165,23 @@ def locate(series: LoadSeries, cutoffs: pd.DataFrame) -> tuple[IntArray, IntArra
             "allowed: from its first ts to a little after its last"
         )
     return row.to_numpy().astype(np.int64), step
+
+
+def fit_steps(series: LoadSeries, values: FloatArray, step: IntArray) -> IntArray:
+    """How many steps the model of each cutoff may learn from: those that end by the last midnight.
+
+    On a day before whose midnight there is next to nothing, those up to the day's first cutoff.
+    """
+    end = np.float64(series.start_seconds) + (step + 1) * series.step_seconds
+    day = np.floor(end / DAY_SECONDS + 1e-9)
+    midnight = (day * DAY_SECONDS - series.start_seconds) / series.step_seconds
+    until: IntArray = np.floor(midnight + 1e-6).astype(np.int64)
+    known = np.flatnonzero(np.isfinite(values).any(axis=0))
+    for d in np.unique(day):
+        here = np.flatnonzero(day == d)
+        if np.searchsorted(known, until[here[0]]) < MIN_FIT_STEPS:
+            until[here] = step[here].min() + 1
+    return until
 
 
 def _walk(
@@ -215,23 +232,6 @@ def _last_known(
         stale = step[here] - known[at] >= window_steps
         origin[here] = np.where(stale, known[at], step[here])
     return origin
-
-
-def _fit_steps(series: LoadSeries, values: FloatArray, step: IntArray) -> IntArray:
-    """How many steps the model of each cutoff may learn from: those that end by the last midnight.
-
-    On a day before whose midnight there is next to nothing, those up to the day's first cutoff.
-    """
-    end = np.float64(series.start_seconds) + (step + 1) * series.step_seconds
-    day = np.floor(end / DAY_SECONDS + 1e-9)
-    midnight = (day * DAY_SECONDS - series.start_seconds) / series.step_seconds
-    until: IntArray = np.floor(midnight + 1e-6).astype(np.int64)
-    known = np.flatnonzero(np.isfinite(values).any(axis=0))
-    for d in np.unique(day):
-        here = np.flatnonzero(day == d)
-        if np.searchsorted(known, until[here[0]]) < MIN_FIT_STEPS:
-            until[here] = step[here].min() + 1
-    return until
 
 
 def _fit(series: LoadSeries, until: int, target: str, ask: _Ask) -> LoadModel:

@@ -19,6 +19,7 @@ class MixWalk:
     lengths: FloatArray  # (N, H, 2), input and output tokens a request
     bounds: FloatArray  # (N, 2, 2), least and most of each
     drifts: tuple[Drift | None, ...]  # (N,)
+    drifting: FloatArray  # (N, 2), lengths of the class that drifts
 
 
 def walk_mix(
@@ -27,6 +28,7 @@ def walk_mix(
     """Forecast the mix of services `row` after `step` (N,), by models of the first `until` (N,) steps."""
     lengths = np.full((row.size, horizon_steps, 2), np.nan)
     bounds = np.full((row.size, 2, 2), np.nan)
+    drifting = np.full((row.size, 2), np.nan)
     drifts: list[Drift | None] = [None] * row.size
     leads: FloatArray = (np.arange(horizon_steps) + 0.5) * np.float64(series.step_seconds)
     for fit_until in np.unique(until):
@@ -42,11 +44,12 @@ def walk_mix(
             found = model.forecast(names, recent, past.end_seconds, leads)
             lengths[here] = np.stack([found.isl_tokens, found.osl_tokens], axis=-1)
             bounds[here] = model.bounds(names)
-            for n, drift in zip(here, found.drifts, strict=True):
+            for n, name, drift in zip(here, names, found.drifts, strict=True):
                 drifts[n] = drift
                 if drift is not None:  # the classes no longer hold
                     bounds[n] = np.nan
-    return MixWalk(lengths, bounds, tuple(drifts))
+                    drifting[n] = model.lengths(name)[drift.number]
+    return MixWalk(lengths, bounds, tuple(drifts), drifting)
 
 
 def _up_to(series: LoadSeries, steps: int, last: int | None = None) -> LoadSeries:

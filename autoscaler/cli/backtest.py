@@ -1,12 +1,15 @@
 """`foreserve backtest`: forecasts at given cutoffs, for others to score."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import pandas as pd
 import typer
+from rich.markup import escape
+from rich.table import Table
 
-from autoscaler.cli.common import log, progress_report
+from autoscaler.cli.common import log, progress_report, result_console, write_json
 from autoscaler.cli.ingest_otlp import identity_of
 from autoscaler.cli.telemetry import (
     HolidaysOf,
@@ -16,12 +19,12 @@ from autoscaler.cli.telemetry import (
     StoreVariant,
     telemetry_folder,
 )
+from models.forecast_account import Contest, ServiceAccount, account_of
 from models.frames import LOAD_NUMBERS, FrameError, LoadSeries, to_series
 from models.holiday_calendar import Holidays
+from models.mix_drift import DriftSpan
 from models.otlp_identity import SERVICE_TEMPLATE, VARIANT_TEMPLATE, Identity
-
-if TYPE_CHECKING:  # the page wants bokeh, which the extra `report` brings
-    from autoscaler.pages.backtest import Backtest
+from models.quantiles import QUANTILES
 
 EXAMPLE = """
 Forecast from given cutoffs, each with only what was known then, and write the quantiles.
@@ -33,10 +36,13 @@ Forecast from given cutoffs, each with only what was known then, and write the q
 
 How good are the forecasts of my services? A page about the last week (docs/forecasting.md):
 
-    foreserve backtest --load telemetry/ --report backtest.html
+    foreserve backtest --load telemetry/ --report backtest.html --json backtest.json
+
+A class of traffic that drifted, in its share of the requests or in its lengths, is printed.
 """
 MAX_HORIZON_STEPS = 2880
 USUAL_HORIZON_SECONDS = 1800.0
+Held = tuple[Contest, dict[str, float]]  # and the feature importances
 
 
 def add_to(app: typer.Typer) -> None:
@@ -61,6 +67,9 @@ def backtest(
     report: Annotated[
         Path | None, typer.Option(help="A page about how good they are (HTML, self-contained).")
     ] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="The page's figures for machines (JSON).")
+    ] = None,
     target: Annotated[str, typer.Option(help=f"One of {', '.join(LOAD_NUMBERS)}.")] = "requests",
     service: StoreService = SERVICE_TEMPLATE,
     variant: StoreVariant = VARIANT_TEMPLATE,
@@ -71,13 +80,16 @@ def backtest(
     """Forecast at every cutoff."""
     from training.contest import usual_cutoffs
     from training.holiday_names import Asked
+    from training.mix_drifts import mix_drifts
 
     if target not in LOAD_NUMBERS:
         raise typer.BadParameter(
             f"{target!r}; allowed: {', '.join(LOAD_NUMBERS)}", param_hint="--target"
         )
-    if out is None and report is None:
-        raise typer.BadParameter("missing; allowed: a file, or --report", param_hint="--out")
+    if out is None and report is None and json is None:
+        raise typer.BadParameter(
+            "missing; allowed: a file, or --report or --json", param_hint="--out"
+        )
     series = _series(load, identity_of(service, variant, rules))
     steps = horizon_steps or max(1, round(USUAL_HORIZON_SECONDS / series.step_seconds))
     if cutoffs is None:
@@ -88,16 +100,77 @@ def backtest(
         asked = _read_cutoffs(cutoffs)
     source = cutoffs or load
     free = None if holidays is None else Asked(holidays, holidays_zone).over(series)
+    judged = report is not None or json is not None
     try:
-        forecasts, held = _run(series, asked, steps, target, free, contest=report is not None)
+        forecasts, held = _run(series, asked, steps, target, free, contest=judged)
+        if out is not None:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            forecasts.to_parquet(out, index=False)
+            log.info("%s: %d forecasts at %d cutoffs", out, len(forecasts), len(asked))
+        drifts = mix_drifts(series, asked)
+        if drifts:
+            result_console().print(drift_table(drifts))
+        if held is not None and json is not None:
+            write_json(json, document_of(held[0], drifts, target))
+        if held is not None and report is not None:
+            _write_page(report, series, target, held, drifts, name=load.name)
     except ValueError as error:
         raise FrameError(f"{source}: {error}") from error
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        forecasts.to_parquet(out, index=False)
-        log.info("%s: %d forecasts at %d cutoffs", out, len(forecasts), len(asked))
-    if report is not None and held is not None:
-        _write_page(report, held, load.name, source)
+
+
+def drift_table(drifts: Sequence[DriftSpan]) -> Table:
+    """Return one row per service and class that drifted."""
+    table = Table(title="The mix of requests drifted")
+    for heading in ("Service", "At cutoffs", "From (UTC)", "Until (UTC)", "What was told last"):
+        table.add_column(heading, justify="right" if heading == "At cutoffs" else "left")
+    for span in drifts:
+        table.add_row(
+            escape(span.service),
+            f"{span.moments} of {span.looked_at}",
+            f"{pd.Timestamp(span.first_seconds, unit='s'):%d %b %H:%M}",
+            f"{pd.Timestamp(span.last_seconds, unit='s'):%d %b %H:%M}",
+            span.sentence,
+        )
+    return table
+
+
+def document_of(contest: Contest, drifts: Sequence[DriftSpan], target: str) -> dict[str, Any]:
+    """Return what the page says, for machines; what is not known is null."""
+    asked = [contest.services[row] for row in sorted(set(contest.row.tolist()))]
+    accounts = [account_of(contest, name) for name in asked]
+    return {
+        "target": target,
+        "horizon_steps": contest.actual.shape[1],
+        "cutoffs": len(contest.row),
+        "services": {a.service: _figures(a) for a in accounts if a is not None},
+        "mix_drifts": [
+            {
+                "service": span.service,
+                "class": dict(zip(("isl_tokens", "osl_tokens"), span.lengths, strict=True)),
+                "what": span.what,
+                "cutoffs": span.moments,
+                "cutoffs_looked_at": span.looked_at,
+                "first_seconds": span.first_seconds,
+                "last_seconds": span.last_seconds,
+                "sentence": span.sentence,
+            }
+            for span in drifts
+        ],
+    }
+
+
+def _figures(account: ServiceAccount) -> dict[str, Any]:
+    return {
+        "cutoffs": account.cutoffs,
+        "mean_load": account.mean_load,
+        "pinball_loss_ratio": account.loss_ratio,
+        "times_last_value": account.to_last_value.value,
+        "times_best_rule": account.to_best_rule.value,
+        "best_rule": account.best_rule,
+        "coverage_ratio": dict(zip(map(str, QUANTILES), account.coverage.tolist(), strict=True)),
+        "contestants": dict(account.contestants),
+        "served_by": dict(account.served_by),
+    }
 
 
 def _series(load: Path, identity: Identity) -> LoadSeries:
@@ -125,8 +198,8 @@ def _run(
     holidays: Holidays | None,
     *,
     contest: bool,
-) -> "tuple[pd.DataFrame, Backtest | None]":
-    """Return the forecasts; in a contest every contestant forecasts too, and the page's content is made."""
+) -> tuple[pd.DataFrame, Held | None]:
+    """Return the forecasts; in a contest every contestant forecasts too."""
     from training.backtest import backtest as run_backtest
     from training.contest import contest as run_contest
 
@@ -149,21 +222,24 @@ def _run(
             progress=report,
             holidays=holidays,
         )
-    from autoscaler.pages.backtest import Backtest
-
-    return forecasts, Backtest(held, series, target, importances)
+    return forecasts, (held, importances)
 
 
-def _write_page(path: Path, held: "Backtest", name: str, source: Path) -> None:
-    from autoscaler.pages.backtest import render
+def _write_page(
+    path: Path,
+    series: LoadSeries,
+    target: str,
+    held: Held,
+    drifts: Sequence[DriftSpan],
+    *,
+    name: str,
+) -> None:
+    from autoscaler.pages.backtest import Backtest, render  # wants bokeh: the extra `report`
 
-    try:
-        page = render(held, name=name)
-    except ValueError as error:
-        raise FrameError(f"{source}: {error}") from error
+    page = render(Backtest(held[0], series, target, held[1], drifts), name=name)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
-    log.info("%s: the report, %d cutoffs", path, len(held.contest.row))
+    log.info("%s: the report, %d cutoffs", path, len(held[0].row))
 
 
 def _read_cutoffs(path: Path) -> pd.DataFrame:

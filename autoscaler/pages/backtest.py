@@ -30,6 +30,7 @@ from autoscaler.pages.feature_words import contestant_words, meaning
 from autoscaler.pages.page import render_page
 from models.forecast_account import Contest, Ratio, ServiceAccount, account_of
 from models.frames import LOAD_NUMBERS, LoadSeries
+from models.mix_drift import DriftSpan
 from models.quantiles import FloatArray
 
 MOST_DRAWN = 60  # services with plots: the page stays of a size that a browser opens
@@ -48,6 +49,14 @@ HEADER = (
     "Within P99",
     "Loss",
     "Served by",
+)
+DRIFT_HEADER = (
+    "Service",
+    "Class: tokens in, out",
+    "At cutoffs",
+    "From",
+    "Until",
+    "What was told last",
 )
 DEFINITIONS = (
     (
@@ -104,6 +113,7 @@ class Backtest:
     series: LoadSeries
     target: str
     importances: Mapping[str, float]
+    drifts: Sequence[DriftSpan] = ()  # of classes of traffic, at the same cutoffs
 
 
 def render(backtest: Backtest, *, name: str) -> str:
@@ -134,6 +144,8 @@ def render(backtest: Backtest, *, name: str) -> str:
         whole=_items("whole", whole),
         services=[_part(k, a, backtest) for k, a in enumerate(drawn)],
         left_out=len(accounts) - len(drawn),
+        drift_header=DRIFT_HEADER,
+        drifts=[_drift_row(span) for span in backtest.drifts],
         features=_features(backtest.importances),
         definitions=DEFINITIONS,
     )
@@ -208,6 +220,18 @@ def _row(account: ServiceAccount) -> dict[str, Any]:
             HEADER.index("× best simple rule"): _mark(account.to_best_rule),
         },
     }
+
+
+def _drift_row(span: DriftSpan) -> tuple[str, ...]:
+    since, until = (pd.Timestamp(x, unit="s") for x in (span.first_seconds, span.last_seconds))
+    return (
+        span.service,
+        f"{span.lengths[0]:,.0f}, {span.lengths[1]:,.0f}",
+        f"{span.moments:,} of {span.looked_at:,}",
+        f"{since:%d %B %H:%M}",
+        f"{until:%d %B %H:%M}",
+        span.sentence,
+    )
 
 
 def _mark(ratio: Ratio) -> str:
