@@ -63,7 +63,7 @@ def speed(model: LoadModel, services: int) -> None:
     grid = Grid(STEP_SECONDS)
 
     def gather() -> Seen:
-        return Seen.of(look_back(values, 0.0, grid, origins, model.leads_steps), grid)
+        return model.seen(names, look_back(values, 0.0, grid, origins, model.leads_steps))
 
     seen = gather()
 
@@ -88,7 +88,8 @@ def cost(model: LoadModel) -> None:
     truth = values[origins[0][:, None], origins[1][:, None] + EVERY_LEAD]
     grid, found = Grid(STEP_SECONDS), {}
     for name, leads in (("every step", EVERY_LEAD), ("grid", model.leads_steps)):
-        seen = Seen.of(look_back(values, 0.0, grid, origins, leads), grid)
+        names = [f"fit/{i}" for i in origins[0]]
+        seen = model.seen(names, look_back(values, 0.0, grid, origins, leads))
         u = trees.predict(seen.matrix).reshape(truth.shape[0], leads.size, -1)
         made = LoadForecast((), 0.0, STEP_SECONDS, leads, seen.known.expand(u), ())
         found[name] = pinball_loss(truth, made.every_step(), QUANTILES) / truth.mean()

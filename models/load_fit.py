@@ -77,6 +77,7 @@ def fit_load(
         winner=verdict.winner,
         fitted=last,
         shift=verdict.shift,
+        smoothing=data.smoothing,
     )
     known = np.isfinite(data.values).sum(axis=1)
     return LoadModel(

@@ -33,7 +33,7 @@ LINEAR, LGBM, LOCAL, BLEND = "linear", "lightgbm", "local", "blend"
 CONTESTANTS = (*RULES, LINEAR, LGBM, LOCAL)
 CANDIDATES = (*CONTESTANTS, BLEND)
 LEVEL = RULES.index("level")
-FORMAT = 3
+FORMAT = 4
 CHUNK_ROWS = 1024  # origins gathered at a time: bounds memory
 
 
@@ -86,9 +86,9 @@ class Seen:
     matrix: NDArray[np.float32]  # (R * L, F), for the trees
 
     @classmethod
-    def of(cls, known: Known, grid: Grid) -> "Seen":
-        """Compute rules and features from what is known."""
-        centres = rule_centres(known, grid)
+    def of(cls, known: Known, grid: Grid, share: FloatArray) -> "Seen":
+        """Compute rules and features from what is known; `share` (R,) as for `rule_centres`."""
+        centres = rule_centres(known, grid, share)
         return cls(known, centres, line_columns(known, centres), feature_matrix(known, grid))
 
 
@@ -102,6 +102,7 @@ class Learned:
     winner: IntArray  # (S + 1,), index into CANDIDATES
     fitted: Fitted
     shift: Conformal
+    smoothing: FloatArray  # (S + 1,), share of each step by which exponential smoothing follows
 
 
 class LoadModel:
@@ -237,7 +238,11 @@ class LoadModel:
         `services` names the service of each origin; `values` (S, T) begins at `start_seconds`.
         """
         known = look_back(values, start_seconds, self._grid, origins, self.leads_steps)
-        return known, self.quantiles(services, Seen.of(known, self._grid))
+        return known, self.quantiles(services, self.seen(services, known))
+
+    def seen(self, services: Sequence[str], known: Known) -> Seen:
+        """Return all that the contestants read, of the service of each origin."""
+        return Seen.of(known, self._grid, self._learned.smoothing[self._rows(services)])
 
     def quantiles(self, services: Sequence[str], seen: Seen) -> FloatArray:
         """Return the calibrated quantiles in scales (R, L, Q) of the service of each origin."""
@@ -264,6 +269,7 @@ class LoadModel:
             "weights": learned.weights,
             "winner": learned.winner,
             "shift": learned.shift.shift,
+            "smoothing": learned.smoothing,
         }
         if learned.fitted.linear is not None:
             arrays |= {"slope": learned.fitted.linear.slope, "offset": learned.fitted.linear.offset}
@@ -311,6 +317,7 @@ class LoadModel:
             winner=arrays["winner"],
             fitted=Fitted(linear, lgbm, local),
             shift=Conformal(arrays["shift"]),
+            smoothing=arrays["smoothing"],
         )
         return cls(
             target=about["target"],
@@ -401,7 +408,7 @@ def _check_bytes(files: Mapping[str, bytes], expected: Mapping[str, str]) -> Non
 def _read_arrays(
     files: Mapping[str, bytes], services: int, linear: bool
 ) -> dict[str, NDArray[Any]]:
-    names = ["leads_steps", "rule_errors", "weights", "winner", "shift"]
+    names = ["leads_steps", "rule_errors", "weights", "winner", "shift", "smoothing"]
     names += ["slope", "offset"] if linear else []
     if "load.npz" not in files:
         raise ValueError("load model: file 'load.npz' is missing")
@@ -417,6 +424,7 @@ def _read_arrays(
         "weights": (rows, len(CONTESTANTS)),
         "winner": (rows,),
         "shift": (rows, leads, levels),
+        "smoothing": (rows,),
     }
     if linear:
         shapes |= {"slope": (levels, len(RULES) + LINE_EXTRAS), "offset": (levels,)}

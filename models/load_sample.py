@@ -16,6 +16,7 @@ from models.holiday_calendar import Holidays
 from models.load_model import CHUNK_ROWS, CONTESTANTS, Fitted, Seen
 from models.quantiles import QUANTILES, FloatArray
 from models.simple_rules import RULES
+from models.smoothing import fit_shares
 from models.tracking import SMALLEST
 
 # Seven leads would be twice as fast, but cost the demo a thousandth of its attainment.
@@ -47,6 +48,7 @@ class Data:
     grid: Grid
     leads_steps: IntArray  # (L,)
     split: int  # first held-out step
+    smoothing: FloatArray  # (S + 1,), models.smoothing.fit_shares of the steps before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,9 @@ def prepare(
     steps = values.shape[1]
     held_out = min(HELD_OUT_DAYS * grid.day_steps, max(1, int(steps * HELD_OUT_RATIO)))
     start = series.start_seconds + (skip + first) * series.step_seconds
-    return Data(series.services, values, start, grid, leads, steps - held_out)
+    split = steps - held_out
+    smoothing = fit_shares(values[:, :split], grid.day_steps)
+    return Data(series.services, values, start, grid, leads, split, smoothing)
 
 
 def training_rows(data: Data, until: int) -> Rows | None:
@@ -175,7 +179,7 @@ def _gather(
         actual = (apart / known.track.scale[:, np.newaxis]).ravel()
         actual = np.clip(actual, -MAX_SCALES, MAX_SCALES)
         keep = np.isfinite(actual)
-        seen = Seen.of(known, data.grid)
+        seen = Seen.of(known, data.grid, data.smoothing[here[0]])
         matrices.append(seen.matrix[keep])
         columns.append(seen.lines[keep])
         targets.append(actual[keep])
@@ -238,7 +242,7 @@ def sample(data: Data, steps: IntArray, *, until: int, fitted: Fitted | None) ->
         here = row[part], at[part]
         known = look_back(data.values, data.start_seconds, data.grid, here, data.leads_steps)
         actual[part] = known.u(truth(data.values, here, known.leads_steps, until))
-        seen = Seen.of(known, data.grid)
+        seen = Seen.of(known, data.grid, data.smoothing[here[0]])
         centres[part] = seen.centres
         if fitted is not None:
             own[part] = fitted.quantiles(seen, here[0])

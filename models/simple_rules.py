@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from models.empirical import known_quantiles
 from models.features import Grid, Known, yesterday_times_level
 from models.quantiles import QUANTILES, FloatArray
-from models.tracking import ratio, row_sums
+from models.smoothing import smoothed
 
 RULES = (
     "last-value",
@@ -33,21 +33,19 @@ SHORT_STEPS = 3
 MIN_ERRORS = 20  # fewer errors say nothing about a quantile
 PRIOR_ERRORS = 30.0  # the fleet's errors weigh as much as so many of the service's own
 DEFAULT_SPREAD = 2.0  # standard deviation in scales where no service has a history
-SMOOTHING_HALF_LIFE_STEPS = 1.5
-SMOOTHING_STEPS = 24  # older steps weigh nothing
 NORMAL_QUANTILES = (-1.2816, 0.0, 0.8416, 1.2816, 1.6449, 2.3263)  # of QUANTILES, standard normal
 
 
-def rule_centres(known: Known, grid: Grid) -> FloatArray:
+def rule_centres(known: Known, grid: Grid, share: FloatArray) -> FloatArray:
     """Return each rule's centre in scales from the level now, shape (R, K, len(RULES)).
 
-    NaN where a rule knows nothing (no yesterday, say).
+    `share` (R,) is what smoothing follows a step by. NaN where a rule knows nothing (no yesterday, say).
     """
     day, week = known.yesterday, known.last_week
     shape, last, level = known.leads_steps.shape, known.last[:, np.newaxis], known.base
     ratio_day = yesterday_times_level(known, day)
     rise = day.smooth - day.now[:, np.newaxis]
-    smooth = _smoothed(known.recent)[:, np.newaxis]
+    smooth = smoothed(known.recent, share)[:, np.newaxis]
     centres = {
         "last-value": last,
         "level-short": _else(known.level(SHORT_STEPS), level)[:, np.newaxis],
@@ -102,12 +100,3 @@ def _fill_leads(pool: FloatArray) -> FloatArray:
 
 def _else(x: FloatArray, otherwise: FloatArray) -> FloatArray:
     return np.where(np.isfinite(x), x, otherwise)
-
-
-def _smoothed(recent: FloatArray) -> FloatArray:
-    """Exponentially weighted mean of the known among the newest steps, (R,)."""
-    tail = recent[:, -SMOOTHING_STEPS:][:, ::-1]
-    weight = 0.5 ** (np.arange(tail.shape[1]) / SMOOTHING_HALF_LIFE_STEPS)
-    seen = np.isfinite(tail)
-    smooth: FloatArray = ratio(row_sums(np.where(seen, tail, 0.0), weight), row_sums(seen, weight))
-    return smooth

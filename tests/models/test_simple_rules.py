@@ -1,5 +1,4 @@
 import numpy as np
-import pandas as pd
 import pytest
 
 from models.features import Grid, look_back
@@ -10,8 +9,6 @@ from models.simple_rules import (
     NORMAL_QUANTILES,
     PRIOR_ERRORS,
     RULES,
-    SMOOTHING_HALF_LIFE_STEPS,
-    _smoothed,
     error_quantiles,
     rule_centres,
     share_errors,
@@ -23,7 +20,7 @@ MEDIAN = QUANTILES.index(0.5)
 
 def centres(values: np.ndarray, step: int) -> dict[str, float]:
     known = look_back(values, 0.0, HOUR, (np.array([0]), np.array([step])), np.array([2]))
-    z = rule_centres(known, HOUR)
+    z = rule_centres(known, HOUR, np.array([0.5]))
     return dict(zip(RULES, known.expand(z)[0, 0], strict=True))
 
 
@@ -34,6 +31,7 @@ def test_rules_by_hand() -> None:
     got = centres(values, 100)
     assert got["last-value"] == pytest.approx(30.0)
     assert got["level"] == pytest.approx(20.0)
+    assert got["smoothing"] == pytest.approx(0.5 * 30 + 0.25 * 20 + 0.25 * 10)
     assert got["yesterday"] == pytest.approx(40.0)
     # level a day ago: steps 74..76 are 10 -> 40 * 20 / 10 = 80
     assert got["yesterday-ratio"] == pytest.approx(80.0)
@@ -79,15 +77,3 @@ def test_shared_errors_lean_on_the_fleet() -> None:
     np.testing.assert_allclose(pool[:, 0, MEDIAN], [2.0, 2.0])
     np.testing.assert_allclose(shared[:, 0, 0, MEDIAN], [1.5, 2.5, 2.0])
     np.testing.assert_allclose(shared[:, 1, 0, MEDIAN], 2.0)
-
-
-def test_smoothing_is_the_librarys() -> None:
-    """pandas' exponentially weighted mean with the same half-life, gaps skipped, is the oracle."""
-    rng = np.random.default_rng(4)
-    recent = rng.gamma(4.0, 25.0, (5, 60))
-    recent[:, [10, 40, 57]] = np.nan
-    recent[4, -1] = np.nan
-    weighted = pd.DataFrame(recent.T).ewm(
-        halflife=SMOOTHING_HALF_LIFE_STEPS, adjust=True, ignore_na=False
-    )
-    np.testing.assert_allclose(_smoothed(recent), weighted.mean().iloc[-1], rtol=1e-4)
