@@ -68,13 +68,17 @@ def join_group(f: Replicas, q: Ledger, r: int, i: int) -> None:
 
 
 @njit(nogil=True)
-def share_prompt(f: Replicas, q: Ledger, r: int, i: int) -> None:
-    """Give the group what request i computed of its prefix, unless another one did meanwhile."""
+def share_prompt(f: Replicas, q: Ledger, r: int, i: int, tokens: int) -> None:
+    """Give the group what request i computed of its prefix, unless another one did meanwhile.
+
+    tokens: of its prompt that are computed when the step ends. As in vLLM a block can be found as soon
+    as the step that fills it is scheduled, though the prompt goes on.
+    """
     s, request = f.state[r], q.request[i]
     request.kept = 0
     if request.group == NONE:
         return
-    c, whole = f.cached[r, request.group], request.prefix // s.block
+    c, whole = f.cached[r, request.group], min(request.prefix, tokens) // s.block
     if whole > request.shared and c.owned == request.shared:
         if request.shared == 0:
             c.users += 1

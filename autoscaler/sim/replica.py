@@ -148,13 +148,13 @@ def _compute_prompt(
     if blocks > s.free:
         return 0
     take(s, blocks)
+    if s.caching == 1:
+        share_prompt(f, q, r, i, done + chunk)
     if done + chunk < needed:
         s.chunked = i
         s.chunk_done = done + chunk
         return chunk
     s.chunked = NONE
-    if s.caching == 1:
-        share_prompt(f, q, r, i)
     f.members[r, s.joined] = i  # its first token comes with this step, then one a step
     f.end_step[r, s.joined] = s.steps + request.output - request.generated
     s.joined += 1

@@ -1,6 +1,6 @@
 """Fleets against the slow reference: percentiles within 5 % on loads with everything that can happen."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ SMALL = {"max_num_seqs": 32, "kv_capacity_tokens": 8000, "max_num_batched_tokens
 
 
 def mixed_load(
-    rate_rps: float, *, groups: int = 0, n: int = 600, seed: int = 4, sigma: float = 1.0
+    rate_rps: float, *, seed: int, groups: int = 0, n: int = 600, sigma: float = 1.0
 ) -> Requests:
     """Lognormal lengths; with `groups`, each begins with 512 tokens that its group shares."""
     rng = np.random.default_rng(seed)
@@ -87,68 +87,141 @@ def caching(**changes: Any) -> EngineProfile:
     return replace(AHEAD, prefix_caching=True, **changes)
 
 
-CASES: dict[str, Callable[[], Case]] = {
-    "asynchronous": lambda: Case(mixed_load(4.0), AHEAD),
-    "preempted": lambda: Case(mixed_load(2.0), replace(PROFILE, **SMALL)),
-    "preempted-asynchronous": lambda: Case(mixed_load(2.0), replace(AHEAD, **SMALL)),
-    "preempted-cached": lambda: Case(mixed_load(2.0), caching(**SMALL)),
-    "fleet": lambda: Case(mixed_load(12.0), AHEAD, 3),
-    "round-robin": lambda: Case(mixed_load(12.0), AHEAD, 3, routing="round-robin"),
-    "power-of-two": lambda: Case(mixed_load(16.0), AHEAD, 4, routing="power-of-two"),
-    "power-of-two-preempted": lambda: Case(
-        mixed_load(6.0), replace(AHEAD, **SMALL), 3, routing="power-of-two"
+CASES: dict[str, Callable[[int], Case]] = {
+    "asynchronous": lambda seed: Case(mixed_load(4.0, seed=seed), AHEAD),
+    "preempted": lambda seed: Case(mixed_load(2.0, seed=seed), replace(PROFILE, **SMALL)),
+    "preempted-asynchronous": lambda seed: Case(
+        mixed_load(2.0, seed=seed), replace(AHEAD, **SMALL)
     ),
-    "least-load-preempted": lambda: Case(mixed_load(6.0), replace(AHEAD, **SMALL), 3),
-    "round-robin-preempted": lambda: Case(
-        mixed_load(6.0), replace(PROFILE, **SMALL), 3, routing="round-robin"
+    "preempted-cached": lambda seed: Case(mixed_load(2.0, seed=seed), caching(**SMALL)),
+    "fleet": lambda seed: Case(mixed_load(12.0, seed=seed), AHEAD, 3),
+    "round-robin": lambda seed: Case(mixed_load(12.0, seed=seed), AHEAD, 3, routing="round-robin"),
+    "power-of-two": lambda seed: Case(
+        mixed_load(16.0, seed=seed), AHEAD, 4, routing="power-of-two"
     ),
-    "power-of-two-roles": lambda: Case(mixed_load(8.0), PROFILE, 2, 3, routing="power-of-two"),
-    "prefix-aware-preempted": lambda: Case(
+    "power-of-two-preempted": lambda seed: Case(
+        mixed_load(6.0, seed=seed), replace(AHEAD, **SMALL), 3, routing="power-of-two"
+    ),
+    "least-load-preempted": lambda seed: Case(
+        mixed_load(6.0, seed=seed), replace(AHEAD, **SMALL), 3
+    ),
+    "round-robin-preempted": lambda seed: Case(
+        mixed_load(6.0, seed=seed), replace(PROFILE, **SMALL), 3, routing="round-robin"
+    ),
+    "power-of-two-roles": lambda seed: Case(
+        mixed_load(8.0, seed=seed), PROFILE, 2, 3, routing="power-of-two"
+    ),
+    "prefix-aware-preempted": lambda seed: Case(
         # (overloaded: just below, one other choice decides whether a queue forms at all)
-        mixed_load(8.0, groups=12, n=1500, sigma=0.4),
+        mixed_load(8.0, seed=seed, groups=12, n=700, sigma=0.4),
         caching(**SMALL, async_scheduling=False),
         3,
         routing="prefix-aware",
     ),
-    "prefix": lambda: Case(mixed_load(3.0, groups=5), caching()),
-    "prefix-evicted": lambda: Case(mixed_load(1.0, groups=20), caching(**SMALL)),
-    "prefix-aware": lambda: Case(
-        mixed_load(6.0, groups=12),
+    "prefix": lambda seed: Case(mixed_load(3.0, seed=seed, groups=5), caching()),
+    "prefix-evicted": lambda seed: Case(mixed_load(1.0, seed=seed, groups=20), caching(**SMALL)),
+    "prefix-aware": lambda seed: Case(
+        mixed_load(6.0, seed=seed, groups=12),
         # (asynchronous, the oracle knows a prefix a step earlier: other replicas, other luck)
         caching(kv_capacity_tokens=40_000, async_scheduling=False),
         3,
         routing="prefix-aware",
     ),
-    "roles": lambda: Case(mixed_load(6.0), PROFILE, 1, 2),
-    "roles-preempted": lambda: Case(mixed_load(3.0), replace(AHEAD, **SMALL), 1, 2),
-    "spot": lambda: Case(mixed_load(6.0), AHEAD, 2, interrupted=[(20.3, 24.1), (85.2, 85.9)]),
+    "roles": lambda seed: Case(mixed_load(6.0, seed=seed), PROFILE, 1, 2),
+    "roles-preempted": lambda seed: Case(mixed_load(3.0, seed=seed), replace(AHEAD, **SMALL), 1, 2),
+    "spot": lambda seed: Case(
+        mixed_load(6.0, seed=seed), AHEAD, 2, interrupted=[(20.3, 24.1), (85.2, 85.9)]
+    ),
 }
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_percentiles_agree_with_the_slow_reference(name: str) -> None:
-    case = CASES[name]()
-    slow, jobs = case.slow()
-    sim = case.fast()
-    done = sim.outcomes()
-    assert done.end_seconds.notna().all()
-    many = done.output_tokens >= 8
-    ours = {
-        "ttft": done.first_seconds - done.arrive_seconds,
-        "tpot": ((done.end_seconds - done.first_seconds) / (done.output_tokens - 1))[many],
-    }
-    theirs = {
-        "ttft": [j.first - j.arrive for j in jobs],
-        "tpot": [(j.end - j.first) / (j.output_tokens - 1) for j in jobs if j.output_tokens >= 8],
-    }
+# One block freed a step later sends a request to another replica, and its followers: draws differ by up to
+# 25 %, with either sign. The percentiles of so many draws together differ by 1 % at most.
+CHAOTIC = {
+    "least-load-preempted": 64,
+    "power-of-two-preempted": 64,
+    "prefix-aware-preempted": 32,
+}
+CALM_SEEDS = (4, 11, 12)
+
+
+@dataclass
+class Measured:
+    """TTFT and TPOT of one engine's requests, in seconds, and its preemptions."""
+
+    ttft: list[float] = field(default_factory=list)
+    tpot: list[float] = field(default_factory=list)
+    preemptions: int = 0
+
+    def add_slow(self, case: Case) -> None:
+        slow, jobs = case.slow()
+        self.ttft += [j.first - j.arrive for j in jobs]
+        self.tpot += [
+            (j.end - j.first) / (j.output_tokens - 1) for j in jobs if j.output_tokens >= 8
+        ]
+        self.preemptions += sum(r.preemptions for r in slow.alive)
+
+    def add_fast(self, case: Case) -> None:
+        sim = case.fast()
+        done = sim.outcomes()
+        assert done.end_seconds.notna().all()
+        self.ttft += (done.first_seconds - done.arrive_seconds).tolist()
+        many = done[done.output_tokens >= 8]
+        self.tpot += ((many.end_seconds - many.first_seconds) / (many.output_tokens - 1)).tolist()
+        self.preemptions += sim.preemptions
+
+
+def both_engines(name: str, seeds: Iterable[int]) -> tuple[Measured, Measured]:
+    """Serve the same draws of a case's load with both engines; all draws of each together."""
+    ours, theirs = Measured(), Measured()
+    for seed in seeds:
+        case = CASES[name](seed)
+        theirs.add_slow(case)
+        ours.add_fast(case)
+    return ours, theirs
+
+
+def assert_agree(ours: Measured, theirs: Measured) -> None:
     at = [0.5, 0.95, 0.99]
-    for what, values in ours.items():
-        exact = np.quantile(theirs[what], at)
-        np.testing.assert_allclose(np.quantile(values, at), exact, rtol=WITHIN, err_msg=what)
-    preemptions = sum(r.preemptions for r in slow.alive)
+    for what in ("ttft", "tpot"):
+        exact = np.quantile(getattr(theirs, what), at)
+        mine = np.quantile(getattr(ours, what), at)
+        np.testing.assert_allclose(mine, exact, rtol=WITHIN, err_msg=what)
+
+
+@pytest.mark.parametrize("seed", CALM_SEEDS)
+@pytest.mark.parametrize("name", [n for n in CASES if n not in CHAOTIC])
+def test_percentiles_agree_with_the_slow_reference(name: str, seed: int) -> None:
+    ours, theirs = both_engines(name, [seed])
+    assert_agree(ours, theirs)
     if "preempted" in name:  # the case has what it is meant to have
-        assert preemptions > 10
-        assert sim.preemptions == pytest.approx(preemptions, rel=0.15)
+        assert theirs.preemptions > 10
+        assert ours.preemptions == pytest.approx(theirs.preemptions, rel=0.15)
+
+
+@pytest.mark.parametrize("name", CHAOTIC)
+def test_percentiles_of_many_draws_agree_where_one_is_luck(name: str) -> None:
+    draws = CHAOTIC[name]
+    ours, theirs = both_engines(name, range(100, 100 + draws))
+    assert_agree(ours, theirs)
+    assert theirs.preemptions > 10 * draws
+    assert ours.preemptions == pytest.approx(theirs.preemptions, rel=0.03)
+
+
+def test_a_prefix_draws_requests_while_its_prompt_is_still_computed() -> None:
+    load = Requests(
+        np.array([0.0, 0.2]),
+        np.array([1500, 1500]),
+        np.array([4, 4]),
+        prefix_group=np.array([0, 0]),
+        prefix_tokens=np.array([1024, 1024]),
+    )
+    # (three chunks of 512: the second request comes in the second one)
+    case = Case(load, caching(max_num_batched_tokens=512), 2, routing="prefix-aware")
+    _, jobs = case.slow()
+    done = case.fast().outcomes()
+    assert done.hit_tokens.tolist() == [0, 1024]
+    np.testing.assert_allclose(done.end_seconds, [j.end for j in jobs], rtol=1e-9)
 
 
 def test_the_two_choices_are_any_two_replicas_alike_often() -> None:
