@@ -31,6 +31,7 @@ FIRST_WEIGHT = 0.7  # of trees, global and own together, before anything is know
 MOST_OWN_RATIO = 0.5  # of the trees' weight: a service's own history is short, the fleet's is not
 NOT_BLENDED = (
     "yesterday",
+    "last-week",
 )  # right for days, then off by whole levels: the ratio and the rise are not
 FLEET_SERVICES = 200  # whose losses choose the fleet's weights
 FLEET_ROWS = 150  # of each

@@ -49,6 +49,7 @@ CONTESTANTS = {
     "level-hour": "it stays as the mean of the last hour",
     "yesterday": "it is as it was yesterday at this time",
     "yesterday-ratio": "as yesterday at this time, times how today compares with yesterday so far",
+    "last-week": "it is as it was a week ago at this time",
     "last-week-ratio": "as a week ago at this time, times how today compares with then so far",
     "level-and-yesterday": "halfway between the newest step and yesterday-ratio",
     "last-value-and-rise": "the newest step, and half of how the load went on from here yesterday",

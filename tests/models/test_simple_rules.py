@@ -42,9 +42,19 @@ def test_rules_by_hand() -> None:
     )
 
 
+def test_last_week_by_hand() -> None:
+    values = np.full((1, 200), 10.0)
+    values[0, 190 + 2 - 7 * 24] = 25.0  # a week before the step that is two hours ahead
+    got = centres(values, 190)
+    assert got["last-week"] == pytest.approx(25.0)
+    # with its neighbours (10 + 25 + 10) / 3, times the level now over then, 10 / 10
+    assert got["last-week-ratio"] == pytest.approx(15.0)
+
+
 def test_a_rule_without_its_season_is_nan() -> None:
     got = centres(np.full((1, 20), 5.0), 19)
     assert np.isnan(got["yesterday"])
+    assert np.isnan(got["last-week"])
     assert np.isnan(got["last-week-ratio"])
     assert got["level"] == pytest.approx(5.0)
 
