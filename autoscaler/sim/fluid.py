@@ -95,7 +95,7 @@ class FluidFleet:
         ]
         self._arrived, self._admitted, self._ended = 0, 0.0, 0.0
         self._ready = [float(v.initial_replicas) for v in variants]
-        self._curve: tuple[list[float], FloatArray] = ([], np.zeros(len(_SCALE)))
+        self._curves: dict[tuple[float, ...], FloatArray] = {}  # by ready replicas
         self._log: list[_Served] = []
 
     @property
@@ -134,7 +134,7 @@ class FluidFleet:
         ready = [(a + b) / 2 for a, b in zip(self._ready, now_ready, strict=True)]
         self._ready = now_ready
         before = self._arrived
-        self._arrived = int(np.searchsorted(self._arrive, self.now_seconds))
+        self._arrived = int(self._arrive.searchsorted(self.now_seconds))
         arrivals = self._arrived - before
         isl, osl = (
             (t[self._arrived] - t[before]) / arrivals if arrivals else NAN for t in self._tokens
@@ -164,9 +164,9 @@ class FluidFleet:
 
     def _flow(self, seconds: float, arrivals: int, can_rps: float, ready: list[float]) -> float:
         """Let the fluid flow for an interval; returns the utilization that it had on average."""
-        if ready != self._curve[0]:
-            self._curve = list(ready), self._in_flight(ready)
-        curve = self._curve[1]
+        curve = self._curves.get(tuple(ready))
+        if curve is None:
+            curve = self._curves[tuple(ready)] = self._in_flight(ready)
         if can_rps <= 0 or curve[-1] <= 0:
             return 0.0
         stay = float(curve[1]) / (

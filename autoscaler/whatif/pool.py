@@ -22,7 +22,10 @@ from autoscaler.whatif.cache import digest
 from autoscaler.whatif.case import Case
 from autoscaler.whatif.rivals import Setting, make_rival
 from autoscaler.whatif.run import Driven, Foreserve, drive
+from autoscaler.whatif.turns import Turns
 
+# Who goes first: Foreserve's run is by far the longest, and waits for the training.
+TRAINING, FORESERVE, RIVAL = range(3)
 MAX_WORKERS = 8  # a comparison has no more runs at a time
 Train = Callable[[Path, Path], None]  # (telemetry folder, models folder); importable by name
 ARRAYS = ("arrive_seconds", "input_tokens", "output_tokens")
@@ -70,29 +73,29 @@ class Pool:
 
     def __init__(self, workers: int | None = None) -> None:
         """`workers`: None for one per core."""
-        self._executor = ProcessPoolExecutor(
-            max_workers=min(workers or os.cpu_count() or 1, MAX_WORKERS),
-            # a fork would copy the threads' locks of numba and LightGBM
-            mp_context=multiprocessing.get_context("spawn"),
-        )
+        count = min(workers or os.cpu_count() or 1, MAX_WORKERS)
+        # a fork would copy the threads' locks of numba and LightGBM
+        context = multiprocessing.get_context("spawn")
+        executor = ProcessPoolExecutor(max_workers=count, mp_context=context)
+        self._turns = Turns(executor, count)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        self._turns.close()
 
     def rival(self, held: Held, setting: Setting) -> "Future[Driven]":
         """Run a rival with a setting."""
-        return self._executor.submit(_run_rival, held, setting)
+        return self._turns.submit(RIVAL, _run_rival, held, setting)
 
     def foreserve(self, held: Held, models: Path, history: Path | None) -> "Future[Driven]":
         """Run Foreserve with the models in a registry, seeded with a load history."""
-        return self._executor.submit(_run_foreserve, held, models, history)
+        return self._turns.submit(FORESERVE, _run_foreserve, held, models, history)
 
     def train(self, train: Train, telemetry: Path, models: Path) -> "Future[None]":
         """Train models from a telemetry folder."""
-        return self._executor.submit(train, telemetry, models)
+        return self._turns.submit(TRAINING, train, telemetry, models)
 
 
 def foreserve_run(case: Case, models: Path, history: Path | None) -> Driven:
