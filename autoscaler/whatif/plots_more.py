@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from bokeh.models import (
+    BasicTicker,
     ColumnDataSource,
     CustomJSTickFormatter,
     DataRange1d,
@@ -49,6 +50,7 @@ CAUSE_WORDS = {
     "limits_usd": "limits",
     "lead_time_usd": "lead time",
 }
+FEW_TICKS = 4  # more run into each other on a phone: a price is seven characters wide
 MANY_HOURS = 72  # beyond, regret is by day
 SECONDS_CODE = "return tick < 1 ? Math.round(tick * 1000) + ' ms' : tick + ' s'"
 
@@ -101,6 +103,7 @@ def frontier(comparison: Comparison, colours: Mapping[str, str]) -> figure:
         plot.add_tools(HoverTool(renderers=[dots], tooltips=tips, visible=False))
     allowed = 1 - comparison.attainment
     plot.add_glyph(HSpan(y=allowed, line_color=TARGET, line_dash="dashed", line_width=1.5))
+    plot.xaxis.ticker = BasicTicker(desired_num_ticks=FEW_TICKS)
     plot.xaxis.formatter = NumeralTickFormatter(format="$0,0")
     plot.yaxis.formatter = CustomJSTickFormatter(code="return +(tick * 100).toPrecision(2) + ' %'")
     return dressed(plot)
