@@ -78,7 +78,7 @@ class Grid:
     @property
     def window_steps(self) -> int:
         """Steps before an origin that are looked at one by one."""
-        return int(np.clip(self.day_steps, 60, MAX_WINDOW_STEPS))
+        return min(max(self.day_steps, 60), MAX_WINDOW_STEPS)
 
     @property
     def history_steps(self) -> int:
@@ -108,7 +108,7 @@ class Span:
         """Return scaled values (R, ...) in the target's unit, from 0 to `most`."""
         shape = (-1,) + (1,) * (u.ndim - 1)
         x = self.centre.reshape(shape) + u * self.scale.reshape(shape)
-        return np.clip(x, 0.0, self.most.reshape(shape))
+        return np.minimum(np.maximum(x, 0.0), self.most.reshape(shape))
 
     def rows(self, part: slice) -> "Span":
         """Return some of the origins."""
@@ -224,7 +224,7 @@ def look_back(
 def yesterday_times_level(known: Known, season: Season) -> FloatArray:
     """Return the same time of an earlier day, times the ratio of the levels now and then, (R, K)."""
     grown = known.base / np.maximum(season.level, SMALLEST)
-    grown = np.clip(grown, 1 / MAX_LEVEL_RATIO, MAX_LEVEL_RATIO)
+    grown = np.minimum(np.maximum(grown, 1 / MAX_LEVEL_RATIO), MAX_LEVEL_RATIO)
     return season.smooth * grown[:, np.newaxis]
 
 
@@ -240,9 +240,11 @@ def feature_matrix(known: Known, grid: Grid) -> NDArray[np.float32]:
     shape = known.leads_steps.shape
     columns = list(_columns(known, grid).values())
     out = np.empty((shape[0], shape[1], len(columns)), dtype=np.float32)
-    for i, column in enumerate(columns):
-        wide = column if column.ndim == 2 else column[:, np.newaxis]
-        out[:, :, i] = np.clip(wide, -MAX_FEATURE, MAX_FEATURE)
+    with np.errstate(over="ignore"):  # beyond a float32: infinite, and cut down to MAX_FEATURE
+        for i, column in enumerate(columns):
+            out[:, :, i] = column if column.ndim == 2 else column[:, np.newaxis]
+    np.maximum(out, -MAX_FEATURE, out=out)
+    np.minimum(out, MAX_FEATURE, out=out)
     return out.reshape(-1, len(columns))
 
 
@@ -348,7 +350,7 @@ class _Source:
         return step - grid.holidays.like_day(seconds, back, nearest) * grid.day_steps
 
     def take(self, step: IntArray) -> FloatArray:
-        """Values at steps (R, K)."""
+        """Values at steps (..., R, K)."""
         floor = np.maximum(self.oldest, 0)[:, np.newaxis]
         inside = (step >= floor) & (step <= self.at[:, np.newaxis])
         got = self.values[self.row[:, np.newaxis], np.where(inside, step, 0)].astype(np.float64)
@@ -372,12 +374,10 @@ def _season(source: _Source, leads: IntArray, grid: Grid, days: int) -> Season:
     origin = source.same_time(now, grid, days)  # (R, 1)
     there = source.same_time(now + leads, grid, turns * days, least)
     centre = np.concatenate([there, origin], axis=1)
-    total, count = np.zeros(centre.shape), np.zeros(centre.shape)
-    for shift in range(-grid.smooth_steps, grid.smooth_steps + 1):
-        near = source.take(centre + shift)
-        total += np.where(np.isfinite(near), near, 0.0)
-        count += np.isfinite(near)
-    smooth = ratio(total, count)
+    shift = np.arange(-grid.smooth_steps, grid.smooth_steps + 1)[:, np.newaxis, np.newaxis]
+    near = source.take(centre + shift)  # (shifts, R, K + 1)
+    known = np.isfinite(near)
+    smooth = ratio(np.where(known, near, 0.0).sum(axis=0), known.sum(axis=0, dtype=np.float64))
     then = origin + np.arange(-grid.level_steps + 1, 1)
     level = known_mean(source.take(then))
     return Season(source.take(centre[:, :-1]), smooth[:, :-1], smooth[:, -1], level)

@@ -182,7 +182,7 @@ def _queue_length(
 
 def ttft_share(t: Tails, seconds: FloatArray) -> FloatArray:
     """Share of requests with TTFT <= `seconds`, in [0, 1]."""
-    room = np.clip(seconds - t.start_seconds, TINY, HUGE)
+    room = np.minimum(np.maximum(seconds - t.start_seconds, TINY), HUGE)
     own = ndtr(np.log(room / np.maximum(t.prompt_median_seconds, TINY)) / t.prompt_sigma)
     slack = np.maximum(room - t.prompt_median_seconds, 0.0)
     waits = t.queue_chance * _fading(slack / np.maximum(t.queue_seconds, TINY))
@@ -198,7 +198,7 @@ def _fading(times: FloatArray) -> FloatArray:
 
 def tpot_share(t: Tails, seconds: FloatArray) -> FloatArray:
     """Share of requests with TPOT <= `seconds`, in [0, 1]."""
-    room = np.clip(seconds - t.tpot_floor_seconds, 0.0, HUGE)
+    room = np.minimum(np.maximum(seconds - t.tpot_floor_seconds, 0.0), HUGE)
     shape = np.maximum(t.tpot_shape, 1e-6)
     ratio = np.cbrt(room / np.maximum(t.tpot_excess_seconds, TINY))
     share: FloatArray = ndtr(3.0 * np.sqrt(shape) * (ratio - 1.0 + 1.0 / (9.0 * shape)))

@@ -94,7 +94,7 @@ def _miss(now: FloatArray, then: FloatArray) -> FloatArray:
     return np.where(enough, known_mean(apart), np.nan)
 
 
-@njit(nogil=True)
+@njit(cache=True, nogil=True)  # calls no other kernel: its own file is all it depends on
 def _level_misses(recent: FloatArray, at: IntArray, leads: IntArray) -> FloatArray:
     """Mean distance (R, K) of steps `at` from the level a lead before, or from a line if that is less."""
     out = np.full(leads.shape, np.nan)

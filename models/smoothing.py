@@ -12,6 +12,7 @@ import warnings
 from typing import Final
 
 import numpy as np
+from numba import njit
 
 from models.quantiles import FloatArray
 
@@ -46,11 +47,20 @@ def smoothed(recent: FloatArray, share: FloatArray) -> FloatArray:
 
     It begins with the first known step of the window; NaN where none is known.
     """
-    level = np.full(recent.shape[0], np.nan)
-    for step in np.ascontiguousarray(recent[:, -WINDOW_STEPS:].T):
-        moved = np.where(np.isfinite(level), level + share * (step - level), step)
-        level = np.where(np.isfinite(step), moved, level)
-    return level
+    levels: FloatArray = _levels(recent[:, -WINDOW_STEPS:], share)
+    return levels
+
+
+@njit(cache=True, nogil=True)
+def _levels(recent: FloatArray, share: FloatArray) -> FloatArray:
+    levels = np.full(recent.shape[0], np.nan)
+    for r in range(recent.shape[0]):
+        level = np.nan
+        for step in recent[r]:
+            if np.isfinite(step):
+                level = level + share[r] * (step - level) if np.isfinite(level) else step
+        levels[r] = level
+    return levels
 
 
 def _fitted_share(steps: FloatArray) -> float:

@@ -92,14 +92,15 @@ class Coefficients:
 
     def columns(self) -> FloatArray:
         """Return shape (F, ...): a row per field, in the order of the fields."""
-        return np.stack([getattr(self, f.name) for f in fields(self)])
+        return np.stack([getattr(self, name) for name in NAMES])
 
     def expand(self) -> Self:
         """Return the same with a last axis of length 1, to broadcast against (N, K) demand."""
-        return type(self).from_columns(self.columns()[..., None])
+        return type(self)(*[getattr(self, name)[..., None] for name in NAMES])
 
 
-N_COEFFICIENTS = len(fields(Coefficients))
+NAMES = tuple(f.name for f in fields(Coefficients))
+N_COEFFICIENTS = len(NAMES)
 
 
 @dataclass(frozen=True, slots=True)
