@@ -6,7 +6,9 @@ Runs `foreserve demo` (80 s on two cores), and shows what it printed and the top
 """
 
 import argparse
+import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
 COLUMNS = 120
+TERMINAL_PIXELS = 1160  # wide
 REPORT_PIXELS = (1200, 1500)
 COLOURS = 192  # a palette: pictures of a page need no more, and stay small
 FLAGS = (
@@ -41,8 +44,7 @@ def main() -> None:
     asked.out.mkdir(parents=True, exist_ok=True)
     printed = run_demo(asked.demo)
     with tempfile.TemporaryDirectory() as scratch:
-        page, lines = terminal_page(printed, Path(scratch))
-        size = (1160, 19 * lines + 50)
+        page, size = terminal_page(printed, Path(scratch))
         picture(chromium, page, size, asked.out / "terminal.png")
     picture(chromium, asked.demo / "report.html", REPORT_PIXELS, asked.out / "report.png")
 
@@ -63,8 +65,8 @@ def run_demo(out: Path) -> str:
     ).stdout
 
 
-def terminal_page(printed: str, folder: Path) -> tuple[Path, int]:
-    """Return a page that looks like the terminal, and how many lines it has."""
+def terminal_page(printed: str, folder: Path) -> tuple[Path, tuple[int, int]]:
+    """Return a page that looks like the terminal, and its width and height in pixels."""
     with (folder / "nothing").open("w") as nothing:
         console = Console(record=True, width=COLUMNS, file=nothing)
         console.print(Text.from_ansi(f"$ make demo\n{printed.strip()}"))
@@ -74,7 +76,8 @@ def terminal_page(printed: str, folder: Path) -> tuple[Path, int]:
         style = "body{margin:0;background:#fff}svg{width:100%}@font-face{font-family:none}"
         svg = path.read_text(encoding="utf-8")
         page.write_text(f"<!doctype html><style>{style}</style>{svg}", encoding="utf-8")
-    return page, printed.strip().count("\n") + 2
+    width, height = map(float, re.findall(r'viewBox="0 0 (\S+) (\S+)"', svg)[0])
+    return page, (TERMINAL_PIXELS, math.ceil(TERMINAL_PIXELS * height / width))
 
 
 def picture(chromium: str, page: Path, size: tuple[int, int], out: Path) -> None:
