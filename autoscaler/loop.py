@@ -12,6 +12,7 @@ from autoscaler.core.outcome import (
     ServiceState,
     StartLead,
     State,
+    Told,
 )
 from autoscaler.core.tick import tick
 from autoscaler.core.types import Observation, Policies
@@ -126,7 +127,7 @@ class Controller:
         known = self.state.services.get(service, ServiceState())
         counts = {**known.desired, **current}
         holds = {name: ((now_seconds, n),) for name, n in counts.items()}
-        fresh = replace(known, desired=counts, changes=(), holds=holds, rises={}, promised=math.nan)
+        fresh = replace(known, desired=counts, changes=(), holds=holds, rises={}, told=Told())
         self.state = State({**self.state.services, service: fresh})
 
     def forget(self, services: Iterable[str]) -> None:

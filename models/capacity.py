@@ -16,6 +16,7 @@ from scipy.special import ndtr
 
 from models.latency_correction import Correction
 from models.latency_tails import (
+    OSL_SIGMA,
     Tails,
     tails,
     tpot_quantile,
@@ -33,7 +34,6 @@ QUANTILE_NAMES = tuple(f"{metric}_{level}" for metric in ("ttft", "tpot") for le
 WINDOW_SECONDS = 60.0  # over which percentiles are told, where no length is given
 CAUTION = 0.15  # of the load, for each unit of saturation beyond what was seen
 LENGTH_CAUTION = 0.1  # of the load, for each factor e that prompts or outputs are longer than seen
-OSL_SIGMA = 0.8  # spread (log) of output lengths, for end-to-end targets only
 RATE_BISECTIONS = 40
 TELLING = (
     7,

@@ -62,6 +62,7 @@ class Correction:
             slot_seconds=t.slot_seconds * first,
             tpot_floor_seconds=t.tpot_floor_seconds * token,
             tpot_excess_seconds=t.tpot_excess_seconds * token,
+            jump_median_seconds=t.jump_median_seconds * token,
         )
 
 

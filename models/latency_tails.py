@@ -10,7 +10,11 @@ heavy-traffic limit (Kingman 1962).
 TPOT = what a lone request sees + neighbours: a compound sum over neighbours, matched by its first two
 moments with a gamma distribution (Wilson and Hilferty's cube-root approximation, PNAS 1931; a shape
 far below one leaves most requests undisturbed, as seen). Near saturation its variance grows by
-1 / (1 - load), the negative-binomial limit of a birth-death batch whose departures slow down.
+1 / (1 - load), the negative-binomial limit of a birth-death batch whose departures slow down. Far out
+one long prompt does it alone: an answer of few tokens that a prompt of thousands stands in the way of. Sums
+of heavy-tailed times exceed a bound as their largest does (the single big jump: Foss, Korshunov, Zachary,
+An Introduction to Heavy-Tailed and Subexponential Distributions, 2011); the share within a target counts
+such jumps, percentiles up to p99 hardly see them and do without.
 
 Every piece is stochastically increasing in the load and decreasing in the replicas, so that the
 share within a target is monotone. A queue that is overloaded for a limited time has a finite mean:
@@ -29,6 +33,7 @@ FloatArray = NDArray[np.float64]
 TINY = 1e-12
 HUGE = 1e12  # seconds: a target of infinity, in arithmetic
 FADED = 600.0  # exp(-600) is nothing beside any chance, and still a normal number
+OSL_SIGMA = 0.8  # spread (log) of output lengths
 BISECTIONS = 20  # of the logarithm of TTFT: a bracket of e^9 shrinks to 1e-5
 
 
@@ -46,6 +51,9 @@ class Tails:
     tpot_floor_seconds: FloatArray
     tpot_excess_seconds: FloatArray  # mean above the floor
     tpot_shape: FloatArray  # of the gamma distribution
+    jump_count: FloatArray  # other prompts that come in the way of an answer, on average
+    jump_median_seconds: FloatArray  # what such a prompt adds to the answer's TPOT
+    jump_sigma: FloatArray  # of its logarithm
     saturated: NDArray[np.bool_]
 
 
@@ -74,6 +82,7 @@ def tails(
         rate_rps = rate_rps * c.burst_ratio
     queue_chance, queue_seconds = _prompt_queue(c, work, batch, rate_rps, replicas, horizon_seconds)
     slot_chance, slot_seconds = _slot_queue(c, work, batch, rate_rps, replicas, horizon_seconds)
+    jump_count, jump_median = _jumps(c, work, batch, rate_rps)
     return Tails(
         start_seconds=start,
         prompt_median_seconds=own / np.sqrt(spread),
@@ -85,11 +94,28 @@ def tails(
         tpot_floor_seconds=work.alone_seconds,
         tpot_excess_seconds=work.neighbour_seconds * o,
         tpot_shape=shape,
+        jump_count=jump_count,
+        jump_median_seconds=jump_median,
+        jump_sigma=np.sqrt(c.isl_sigma**2 + OSL_SIGMA**2),
         saturated=rate_rps * work.saturation_seconds >= FULL_LOAD,
     )
 
 
 FULL_LOAD = 0.999  # of saturation: the theory's wait is beyond any target there
+
+
+def _jumps(
+    c: Coefficients, work: Work, batch: Batch, rate_rps: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return (mean number of prompts that come in an answer's way, median of what each adds to its TPOT).
+
+    Prompts and answers are lognormal. Long answers meet more prompts and feel each less: in the mean over
+    answers, weighted by their length, ln(length) has mean m + sigma^2.
+    """
+    count = rate_rps * work.osl_tokens * batch.tpot_seconds
+    prompt = work.prompt_seconds * np.exp(-0.5 * c.isl_sigma**2)
+    answer = work.osl_tokens * np.exp(0.5 * OSL_SIGMA**2)
+    return count, prompt / answer
 
 
 def _tpot_shape(
@@ -197,12 +223,15 @@ def _fading(times: FloatArray) -> FloatArray:
 
 
 def tpot_share(t: Tails, seconds: FloatArray) -> FloatArray:
-    """Share of requests with TPOT <= `seconds`, in [0, 1]."""
+    """Share of requests with TPOT <= `seconds`, in [0, 1]: undisturbed as a body, and by no long prompt."""
     room = np.minimum(np.maximum(seconds - t.tpot_floor_seconds, 0.0), HUGE)
     shape = np.maximum(t.tpot_shape, 1e-6)
     ratio = np.cbrt(room / np.maximum(t.tpot_excess_seconds, TINY))
     share: FloatArray = ndtr(3.0 * np.sqrt(shape) * (ratio - 1.0 + 1.0 / (9.0 * shape)))
-    return np.where(seconds < t.tpot_floor_seconds, 0.0, share)
+    left = np.maximum(room - t.tpot_excess_seconds, TINY)
+    far = ndtr(np.log(np.maximum(t.jump_median_seconds, TINY) / left) / t.jump_sigma)
+    undisturbed = 1.0 - np.minimum(t.jump_count * far, 1.0)
+    return np.where(seconds < t.tpot_floor_seconds, 0.0, share * undisturbed)
 
 
 def ttft_quantile(t: Tails, quantile: FloatArray) -> FloatArray:
@@ -227,7 +256,7 @@ def _log_ratio(chance: FloatArray, miss: FloatArray) -> FloatArray:
 
 
 def tpot_quantile(t: Tails, quantile: FloatArray) -> FloatArray:
-    """TPOT in seconds at `quantile` in (0, 1); shapes broadcast."""
+    """TPOT in seconds at `quantile` in (0, 1), of the body of the distribution; shapes broadcast."""
     shape = np.maximum(t.tpot_shape, 1e-6)
     z = ndtri(np.clip(quantile, 1e-6, 1.0 - 1e-6))
     root = np.maximum(1.0 - 1.0 / (9.0 * shape) + z / (3.0 * np.sqrt(shape)), 0.0)

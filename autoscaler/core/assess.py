@@ -175,7 +175,10 @@ def assess(
             state.budget, policy.attainment, policy.window_hours, rate
         ),
         attainment_target=budget.attainment_target(
-            attained, policy.attainment, budget.miss_bias(state.budget, policy.attainment, rate)
+            attained,
+            policy.attainment,
+            budget.miss_bias(state.budget, policy.attainment, rate),
+            budget.plan_slack(state.budget, policy.attainment, rate),
         ),
         windows=windows,
         idle=_idle(policy, observed, current, demand, rate, horizon),
@@ -222,20 +225,12 @@ def _remember(
     sample = Sample(now, observation.interval_seconds, observed.arrival_rate_rps, waiting)
     samples = tuple(s for s in state.samples if s.end_seconds > now - RECENT_SECONDS)
     finished, attained = budget.observed_attainment(observed, policy.targets)
-    followed = all(observed.variants[n].desired == state.desired.get(n) for n in observed.variants)
     return replace(
         state,
         last_telemetry_seconds=now,
         samples=(*samples, sample),
         budget=budget.record(
-            state.budget,
-            now,
-            policy.window_hours,
-            finished,
-            attained,
-            state.promised
-            if followed
-            else math.nan,  # of a fleet that others set, nothing was promised
+            state.budget, now, policy.window_hours, finished, attained, state.told
         ),
     )
 

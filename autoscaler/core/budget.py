@@ -15,19 +15,23 @@ import itertools
 import math
 from collections.abc import Sequence
 
-from autoscaler.core.outcome import BudgetHour
+from autoscaler.core.outcome import BudgetHour, Told
 from autoscaler.core.types import ServiceObservation
 from models.slo import SloTargets
 
-GAIN = 2.0
+GAIN = 1.0
 RESERVE = 0.25  # of the allowed misses, not planned for: what misses most, no forecast sees
-LEANEST = 1.25  # at most this many times the allowed share of misses is planned for
+LEANEST = 1.0  # at most this many times the allowed share of misses is planned for
 SAFEST = 0.25  # at least this part of it: certainty costs without end
 LEAST_BIAS = 0.5  # of expected misses that come true: less is luck, and luck turns
-MOST_BIAS = 1.5
+MOST_BIAS = 4.0
+LEAST_SLACK = 0.3  # of the misses aimed at that a plan expects: more rests on few plans
+MOST_AIMED = 4.0  # times the misses that the SLO allows: beyond, an aim says nothing
 HOURS_OF_GRACE = 6.0  # requests at the recent rate that count as served as planned
+HOURS_OF_DOUBT = 2.0  # and that count as just as foretold
 SECONDS_PER_HOUR = 3600.0
 LEVELS = (0.5, 0.95, 0.99)  # of the percentiles that are measured
+NOTHING = Told()
 
 
 def record(
@@ -36,23 +40,27 @@ def record(
     window_hours: float,
     finished: float,
     attained_ratio: float,
-    promised_ratio: float = math.nan,
+    told: Told = NOTHING,
 ) -> tuple[BudgetHour, ...]:
     """Return the window's hours with one interval's finished requests added.
 
-    `promised_ratio`: the attainment that the plan in force expected; NaN where it expected nothing.
+    `told`: what the tick before said of them.
     """
     hour = int(now_seconds // SECONDS_PER_HOUR)
     kept = [h for h in hours if h.hour > hour - window_hours]
     if not (math.isfinite(finished) and math.isfinite(attained_ratio)) or finished <= 0:
         return tuple(kept)
     missed = finished * (1.0 - attained_ratio)
-    foretold = finished * (1.0 - promised_ratio) if math.isfinite(promised_ratio) else missed
+    new = [finished, missed]
+    expected = 1.0 - told.expected
+    new.append(finished * expected if math.isfinite(expected) else missed)
+    planned = finished if math.isfinite(told.aimed + told.promised) else 0.0
+    new += [planned * (1.0 - x) if planned else 0.0 for x in (told.aimed, told.promised)]
     if kept and kept[-1].hour == hour:
         last = kept.pop()
-        foretold += _foretold(last)
-        finished, missed = last.finished + finished, last.missed + missed
-    return (*kept, BudgetHour(hour, finished, missed, foretold))
+        before = (last.finished, last.missed, _foretold(last), last.aimed, last.promised)
+        new = [x + (0.0 if math.isnan(y) else y) for x, y in zip(new, before, strict=True)]
+    return (*kept, BudgetHour(hour, *new))
 
 
 def attained_ratio(hours: Sequence[BudgetHour], attainment: float, recent_rate_rps: float) -> float:
@@ -64,19 +72,37 @@ def attained_ratio(hours: Sequence[BudgetHour], attainment: float, recent_rate_r
 
 
 def miss_bias(hours: Sequence[BudgetHour], attainment: float, recent_rate_rps: float) -> float:
-    """Return how many requests miss for each that the plans expected to, the grace counted as one to one.
+    """Return how many requests miss for each that the latency model expects to, at the loads that came.
 
-    From LEAST_BIAS to MOST_BIAS. Less far above 1: where more missed than was expected, the budget itself
-    is short, and that already makes the next plan safer.
+    Its doubt counts as one to one; from LEAST_BIAS to MOST_BIAS.
     """
-    grace = _grace_requests(hours, recent_rate_rps) * (1.0 - attainment)
-    missed = sum(h.missed for h in hours) + grace
-    foretold = sum(_foretold(h) for h in hours) + grace
+    doubt = _doubted_misses(hours, attainment, recent_rate_rps)
+    missed = sum(h.missed for h in hours) + doubt
+    foretold = sum(_foretold(h) for h in hours) + doubt
     return min(max(missed / foretold, LEAST_BIAS), MOST_BIAS)
+
+
+def plan_slack(hours: Sequence[BudgetHour], attainment: float, recent_rate_rps: float) -> float:
+    """Return how many misses plans expect for each that they aimed at, from LEAST_SLACK to 1.
+
+    Replicas are whole, and those that may be needed again soon are kept: plans are safer than their aim.
+    """
+    doubt = _doubted_misses(hours, attainment, recent_rate_rps)
+    told = [(h.aimed, h.promised) for h in hours if math.isfinite(h.aimed + h.promised)]
+    aimed = sum(a for a, _ in told) + doubt
+    promised = sum(p for _, p in told) + doubt
+    return min(max(promised / aimed, LEAST_SLACK), 1.0)
 
 
 def _foretold(hour: BudgetHour) -> float:
     return hour.missed if math.isnan(hour.foretold) else hour.foretold
+
+
+def _doubted_misses(
+    hours: Sequence[BudgetHour], attainment: float, recent_rate_rps: float
+) -> float:
+    requests = _grace_requests(hours, recent_rate_rps) * HOURS_OF_DOUBT / HOURS_OF_GRACE
+    return requests * (1.0 - attainment)
 
 
 def _grace_requests(hours: Sequence[BudgetHour], recent_rate_rps: float) -> float:
@@ -109,16 +135,18 @@ def planned_misses(attainment: float) -> float:
     return (1.0 - RESERVE) * (1.0 - attainment)
 
 
-def attainment_target(attained: float, attainment: float, bias: float = 1.0) -> float:
+def attainment_target(
+    attained: float, attainment: float, bias: float = 1.0, slack: float = 1.0
+) -> float:
     """Return what the next plan should aim at, given what the window attained.
 
-    Of the misses that a plan expects, `bias` come true (miss_bias): it may expect that many more.
-    RESERVE is kept back.
+    Of the misses that a plan aims at it expects `slack` (plan_slack), and of those `bias` come true
+    (miss_bias): it may aim at that many more. RESERVE is kept back.
     """
     allowed = planned_misses(attainment)
     miss = allowed + GAIN * (allowed - (1.0 - attained))
     wanted = min(max(miss, SAFEST * allowed), LEANEST * allowed)
-    return 1.0 - min(wanted / bias, 0.5)
+    return 1.0 - min(wanted / (bias * slack), MOST_AIMED * (1.0 - attainment), 0.5)
 
 
 def observed_attainment(

@@ -1,5 +1,6 @@
 """Reality overrules: stabilization, rate limits, schedules, the reactive signals. Small pure steps."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -8,6 +9,9 @@ from zoneinfo import ZoneInfo
 from autoscaler.core.types import Policy, ScalingRules, ScheduleWindow, ServiceObservation, Variant
 
 SETTLE_SECONDS = 240.0  # how long a little more must be needed
+TURNS_SECONDS = 1800.0
+CALMING = 2.0
+MAX_CALM_SECONDS = 600.0
 LITTLE = 0.1  # of what runs, but at least one replica of LITTLE_FROM or more
 LITTLE_FROM = 2
 MAX_PERIOD_SECONDS = 1800.0  # the longest rate-limit period that a policy may name
@@ -33,6 +37,20 @@ def stabilized(
     kept = [(t, n) for t, n in past or ((now_seconds, current),) if t > begin and n > value]
     highest = max([n for _, n in kept], default=value)
     return (*kept, (now_seconds, value)), highest
+
+
+def calmed(window_seconds: float, changes: Changes, variant: str, now_seconds: float) -> float:
+    """Return the scale-down window of a variant that may swing: longer after each turn of the last while.
+
+    A turn is a fall after a rise or a rise after a fall, within TURNS_SECONDS. The window grows by a factor
+    of CALMING with each, to no more than MAX_CALM_SECONDS; a longer one that the policy asks for stays.
+    """
+    since = now_seconds - TURNS_SECONDS
+    before = [n[variant] for t, n in changes if t <= since and variant in n]
+    counts = before[-1:] + [n[variant] for t, n in changes if t > since and variant in n]
+    steps = [b - a for a, b in itertools.pairwise(counts) if a != b]
+    turns = sum((a > 0) != (b > 0) for a, b in itertools.pairwise(steps))
+    return max(window_seconds, min(window_seconds * CALMING**turns, MAX_CALM_SECONDS))
 
 
 def lasting(

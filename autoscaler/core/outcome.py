@@ -64,12 +64,27 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class BudgetHour:
-    """Requests that ended in one hour, and those of them that missed an objective."""
+    """Requests that ended in one hour, and those of them that missed an objective.
+
+    What was foretold, NaN where nothing was: misses that the latency model expects of the load measured on
+    what was ready; misses that the plans' aims allowed; misses that the plans, as rounded and held, expected.
+    """
 
     hour: int  # hours since the epoch
     finished: float
     missed: float
-    foretold: float = math.nan  # misses that the plans in force expected; NaN: as many as came
+    foretold: float = math.nan
+    aimed: float = math.nan
+    promised: float = math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What one tick said of a service's attainment: shares of requests within the SLO, NaN if unknown."""
+
+    expected: float = math.nan  # of the load measured, on what is ready
+    aimed: float = math.nan  # by the plan
+    promised: float = math.nan  # of the plan, as rounded and held
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +107,7 @@ class ServiceState:
     holds: Mapping[str, tuple[tuple[float, int], ...]] = field(default_factory=dict)
     rises: Mapping[str, tuple[tuple[float, int], ...]] = field(default_factory=dict)
     budget: tuple[BudgetHour, ...] = ()
-    promised: float = math.nan  # attainment that the last decision expected
+    told: Told = Told()  # by the last tick
     drifts: Mapping[str, PaceDrift] = field(default_factory=dict)  # per variant
 
 

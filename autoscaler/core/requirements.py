@@ -106,7 +106,9 @@ def _damped(situation: Situation, name: str, raw: _Raw, floor: int, now_seconds:
     future = max(future, raw.reactive, floor)
     hold = max(raw.hold, raw.reactive, floor, future)
     asked = 0 if situation.idle and not floor else hold
-    down = behavior.scale_down.stabilization_window_seconds
+    down = guard.calmed(
+        behavior.scale_down.stabilization_window_seconds, state.changes, name, now_seconds
+    )
     past = state.holds.get(name, ())
     holds, steady = guard.stabilized(past, now_seconds, asked, down, current)
     return _Damped(future, steady, max(raw.present, raw.reactive), holds, rises)

@@ -7,6 +7,7 @@ plan        least cost over all services, variants, accelerators, quotas and bud
 report      decisions with their numbers and a reason
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -14,8 +15,16 @@ from autoscaler.core import guard
 from autoscaler.core.assess import Situation, assess, look_ahead
 from autoscaler.core.choose import Choice, choose_pinned, choose_planned
 from autoscaler.core.drift import follow_drift
+from autoscaler.core.hindsight import expected_now
 from autoscaler.core.needs import Plan
-from autoscaler.core.outcome import Decisions, Forecasts, ServiceDecision, ServiceState, State
+from autoscaler.core.outcome import (
+    Decisions,
+    Forecasts,
+    ServiceDecision,
+    ServiceState,
+    State,
+    Told,
+)
 from autoscaler.core.planner import plan_replicas
 from autoscaler.core.prices import Prices, Spare, limits_left
 from autoscaler.core.report import report
@@ -55,8 +64,11 @@ def tick(
     for name, requirements in required.items():
         choices[name] = choose_planned(situations[name], requirements, plan.services[name])
     decisions = report(situations, choices, sizes, prices)
+    expected = expected_now(situations, sizes)
     states = {
-        name: _after(situation, required.get(name), decisions[name], now)
+        name: _after(
+            situation, required.get(name), decisions[name], expected.get(name, math.nan), now
+        )
         for name, situation in situations.items()
     }
     return State(states), Decisions(now, decisions, plan.status)
@@ -104,7 +116,11 @@ def _pinned(
 
 
 def _after(
-    situation: Situation, required: Requirements | None, decision: ServiceDecision, now: float
+    situation: Situation,
+    required: Requirements | None,
+    decision: ServiceDecision,
+    expected: float,
+    now: float,
 ) -> ServiceState:
     state = situation.state
     desired = dict(decision.variants)
@@ -122,5 +138,5 @@ def _after(
         changes=changes,
         holds=holds,
         rises=rises,
-        promised=decision.predicted_attainment_ratio,
+        told=Told(expected, decision.attainment_target_ratio, decision.predicted_attainment_ratio),
     )

@@ -6,7 +6,7 @@ import pytest
 from builders import seen
 
 from autoscaler.core import budget
-from autoscaler.core.outcome import BudgetHour
+from autoscaler.core.outcome import BudgetHour, Told
 from autoscaler.core.types import ServiceObservation
 from models.slo import SloTargets
 
@@ -46,37 +46,51 @@ def test_attained_mixes_what_was_seen_with_the_grace() -> None:
     assert budget.attained_ratio(hours, 0.99, 1.0) == pytest.approx(1 - 594 / 36_000)
 
 
-def test_a_surplus_plans_leaner_and_a_deficit_safer() -> None:
+def test_a_deficit_plans_safer_and_luck_is_not_spent() -> None:
     # three quarters of the 1 % that may miss are planned for
     assert budget.attainment_target(0.9925, 0.99) == pytest.approx(0.9925)
-    assert budget.attainment_target(0.991, 0.99) == pytest.approx(0.9955)  # 0.0075 - 2 x 0.0015
+    assert budget.attainment_target(0.991, 0.99) == pytest.approx(0.994)  # 0.0075 - 0.0015
     assert budget.attainment_target(0.5, 0.99) == pytest.approx(0.998125)  # a quarter of 0.75 %
-    assert budget.attainment_target(0.993, 0.99) == pytest.approx(0.9915)  # 0.0075 + 2 x 0.0005
-    assert budget.attainment_target(1.0, 0.99) == pytest.approx(0.990625)  # at most 1.25 x 0.75 %
+    assert budget.attainment_target(1.0, 0.99) == pytest.approx(0.9925)  # luck is not spent
 
 
-def test_promises_that_were_too_dark_may_be_darker_next_time() -> None:
-    # grace: 1 req/s x 6 h = 21,600, 216 of them missed as expected; seen: 14,400, 288 expected, 72 missed
-    hours = budget.record((), 3600.0, 24.0, 14_400.0, 0.995, 0.98)
+def test_a_model_that_is_too_dark_or_too_bright_is_read_as_such() -> None:
+    # doubt: 1 req/s x 2 h = 7,200, 72 of them missed as expected; seen: 14,400, 288 expected, 72 missed
+    hours = budget.record((), 3600.0, 24.0, 14_400.0, 0.995, Told(expected=0.98))
     assert hours[0].foretold == pytest.approx(288.0)
     bias = budget.miss_bias(hours, 0.99, 1.0)
-    assert bias == pytest.approx((72 + 216) / (288 + 216))
-    assert budget.attainment_target(0.9925, 0.99, bias) == pytest.approx(1 - 0.0075 / bias)
-    assert budget.attainment_target(1.0, 0.99, 0.5) == pytest.approx(1 - 1.25 * 0.0075 * 2)
-    # more missed than expected: the budget says so, not the bias
-    assert budget.miss_bias(budget.record((), 3600.0, 24.0, 1e6, 0.5, 0.99), 0.99, 1.0) == 1.5
-    assert budget.miss_bias(budget.record((), 3600.0, 24.0, 1e9, 1.0, 0.5), 0.99, 1.0) == 0.5
+    assert bias == 0.5  # (72 + 72) / (288 + 72) is 0.4: so few is luck
+    assert budget.attainment_target(0.9925, 0.99, 0.5) == pytest.approx(1 - 0.0075 / 0.5)
+    missed = budget.record((), 3600.0, 24.0, 14_400.0, 0.98, Told(expected=0.995))
+    assert budget.miss_bias(missed, 0.99, 1.0) == pytest.approx((288 + 72) / (72 + 72))
+    assert budget.attainment_target(0.9925, 0.99, 2.5) == pytest.approx(1 - 0.0075 / 2.5)
+    assert budget.miss_bias(budget.record((), 3600.0, 24.0, 1e6, 0.5, Told(0.99)), 0.99, 1.0) == 4.0
 
 
-def test_without_a_promise_as_many_were_expected_as_missed() -> None:
+def test_without_an_expectation_as_many_were_expected_as_missed() -> None:
     hours = budget.record((), 3600.0, 24.0, 1000.0, 0.9)  # 100 missed
     assert budget.miss_bias(hours, 0.99, 1.0) == pytest.approx(1.0)
-    hours = budget.record(hours, 3601.0, 24.0, 1000.0, 1.0, 0.8)  # 200 more expected, none missed
+    hours = budget.record(hours, 3601.0, 24.0, 1000.0, 1.0, Told(expected=0.8))  # 200 more expected
     assert [hours[0].missed, hours[0].foretold] == pytest.approx([100.0, 300.0])
     old = (
         BudgetHour(1, 1000.0, 100.0),
     )  # written by a version that did not keep what was expected
     assert budget.miss_bias(old, 0.99, 1.0) == pytest.approx(1.0)
+    assert budget.plan_slack(old, 0.99, 1.0) == pytest.approx(1.0)
+
+
+def test_plans_that_are_safer_than_their_aim_may_aim_leaner() -> None:
+    # doubt: 7,200 requests, 72 misses; seen: 14,400 requests, 144 misses aimed at, 36 expected
+    hours = budget.record((), 3600.0, 24.0, 14_400.0, 1.0, Told(aimed=0.99, promised=0.9975))
+    slack = budget.plan_slack(hours, 0.99, 1.0)
+    assert slack == pytest.approx((36 + 72) / (144 + 72))
+    assert budget.attainment_target(0.9925, 0.99, 1.0, slack) == pytest.approx(1 - 0.0075 / slack)
+    # a plan that cannot be had is no reason to aim higher, and an aim stays one
+    short = budget.record((), 3600.0, 24.0, 1e6, 1.0, Told(aimed=0.99, promised=0.5))
+    assert budget.plan_slack(short, 0.99, 1.0) == 1.0
+    safe = budget.record((), 3600.0, 24.0, 1e9, 1.0, Told(aimed=0.99, promised=1.0))
+    assert budget.plan_slack(safe, 0.99, 1.0) == budget.LEAST_SLACK
+    assert budget.attainment_target(0.9925, 0.99, 0.5, 0.3) == pytest.approx(1 - 0.04)
 
 
 def test_measured_shares_are_weighted_by_requests() -> None:

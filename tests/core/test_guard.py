@@ -22,6 +22,22 @@ def test_stabilization_keeps_the_maximum_of_its_window() -> None:
     assert n == 2
 
 
+def test_a_fleet_that_turned_scales_down_later() -> None:
+    up, down = (100.0, {"a": 4}), (200.0, {"a": 3})
+    steady = ((-math.inf, {"a": 2}), up)
+    assert guard.calmed(60.0, steady, "a", 300.0) == 60.0
+    once = (*steady, down)
+    assert guard.calmed(60.0, once, "a", 300.0) == 60.0 * guard.CALMING
+    twice = (*once, (400.0, {"a": 6}))
+    assert guard.calmed(60.0, twice, "a", 500.0) == 60.0 * guard.CALMING**2
+    often = twice + tuple((500.0 + i, {"a": 5 + i % 2}) for i in range(9))
+    assert guard.calmed(60.0, often, "a", 600.0) == guard.MAX_CALM_SECONDS
+    assert guard.calmed(900.0, often, "a", 600.0) == 900.0  # what the policy asks for stays
+    assert guard.calmed(60.0, once, "a", 200.0 + guard.TURNS_SECONDS) == 60.0  # long ago
+    assert guard.calmed(60.0, once, "b", 300.0) == 60.0
+    assert guard.calmed(0.0, often, "a", 600.0) == 0.0  # none was asked for
+
+
 @pytest.mark.parametrize(
     ("limits", "current", "expected"),
     [

@@ -123,7 +123,7 @@ def test_pooling_pays() -> None:
     c = engine()
     alone = replica_capacity_rps(c, *CHAT, goals(), np.array([0.99]))
     together = replica_capacity_rps(c, *CHAT, goals(), np.array([0.99]), replicas=8.0)
-    assert together[0] > 1.15 * alone[0]
+    assert together[0] > 1.1 * alone[0]  # queues pool; a long prompt beside an answer does not
 
 
 def test_unseen_load_is_sized_to_the_safe_side_modestly() -> None:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -5,6 +7,7 @@ from hypothesis import strategies as st
 from latency_world import engine
 
 from models.latency_tails import (
+    OSL_SIGMA,
     tails,
     tpot_quantile,
     tpot_share,
@@ -105,7 +108,9 @@ def test_a_percentile_is_the_inverse_of_the_share(
     assert ttft_share(t, at * 0.999)[0] <= level + 1e-6
     token = tpot_quantile(t, np.array(level))
     assert token[0] >= t.tpot_floor_seconds[0]
-    assert tpot_share(t, token * 1.001)[0] >= level - 1e-6
+    body = replace(t, jump_count=np.zeros(1))  # percentiles do without single long prompts
+    assert tpot_share(body, token * 1.001)[0] >= level - 1e-6
+    assert tpot_share(t, token)[0] <= tpot_share(body, token)[0]
 
 
 @settings(max_examples=60, deadline=None)
@@ -136,3 +141,24 @@ def test_robust_fit_ignores_outliers() -> None:
 
     found = minimise(residuals, slopes, np.array([1.0, 0.1]), 0.01)
     assert found == pytest.approx([2.0, 0.7], rel=0.02)
+
+
+def test_jumps_count_the_answers_that_one_long_prompt_delays() -> None:
+    """The closed form against drawn lengths: an answer misses if one prompt adds more than there is room."""
+    c = engine()
+    rate, isl, osl = 0.5, 900.0, 120.0
+    work, batch = field(c, rate, 4.0, isl, osl)
+    t = tails(c, work, batch, np.array([rate]), np.array([4.0]))
+    seconds = 1.5 * (t.tpot_floor_seconds + t.tpot_excess_seconds)[0]
+    body = tpot_share(replace(t, jump_count=np.zeros(1)), np.array(seconds))[0]
+    said = 1.0 - tpot_share(t, np.array(seconds))[0] / body
+    rng = np.random.default_rng(1)
+    draws = 400_000
+    answers = osl * np.exp(OSL_SIGMA * rng.normal(size=draws) - OSL_SIGMA**2 / 2)
+    sigma = float(c.isl_sigma[0])
+    prompts = work.prompt_seconds[0] * np.exp(sigma * rng.normal(size=draws) - sigma**2 / 2)
+    room = seconds - (t.tpot_floor_seconds + t.tpot_excess_seconds)[0]
+    met = rate * answers * batch.tpot_seconds[0]  # prompts that come in an answer's way
+    drawn = float((met * (prompts > room * answers)).mean())
+    assert 1e-4 < said < 0.2
+    assert said == pytest.approx(drawn, rel=0.05)
