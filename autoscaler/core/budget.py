@@ -2,13 +2,13 @@
 
 The budget of a window is (1 - attainment) times the requests of the window. It is whole at the start:
 until a window's worth of requests has been seen, the missing part counts as served just as planned.
-The plan's own target follows what was attained: a surplus lets it run leaner, a deficit makes it safer,
-in proportion (GAIN), within limits. A RESERVE of the budget is for bursts that no forecast saw, so that
-99 % asked for means a little more than 99 %.
+The plan's own target follows what was attained: a deficit makes it safer, in proportion (GAIN), down to
+SAFEST; a surplus is luck, and is not spent. A RESERVE of the budget is for bursts that no forecast saw, so
+that 99 % asked for means a little more than 99 %.
 
-A plan that expects more misses than come is too safe for another reason: its models err to the safe
-side, or the load is calmer than forecast. The window also keeps what was expected; the ratio of the two
-(miss_bias) says how many more misses a plan may expect to get the misses that are allowed.
+What a plan aims at comes true only if the latency model is neither too dark nor too bright, and if plans
+are no safer than their aim. The window keeps what is needed to correct both: the misses that the model
+expected of the loads that came (miss_bias), and those that plans aimed at and promised (plan_slack).
 """
 
 import itertools
@@ -21,12 +21,12 @@ from models.slo import SloTargets
 
 GAIN = 1.0
 RESERVE = 0.25  # of the allowed misses, not planned for: what misses most, no forecast sees
-LEANEST = 1.0  # at most this many times the allowed share of misses is planned for
-SAFEST = 0.25  # at least this part of it: certainty costs without end
+SAFEST = (
+    0.25  # at least this part of the allowed misses is planned for: certainty costs without end
+)
 LEAST_BIAS = 0.7  # of expected misses that come true: less is luck, and luck turns
 MOST_BIAS = 4.0
 LEAST_SLACK = 0.6  # of the misses aimed at that a plan expects: more rests on few plans
-MOST_AIMED = 4.0  # times the misses that the SLO allows: beyond, an aim says nothing
 HOURS_OF_GRACE = 6.0  # requests at the recent rate that count as served as planned
 HOURS_OF_DOUBT = 2.0  # and that count as just as foretold
 SECONDS_PER_HOUR = 3600.0
@@ -145,8 +145,8 @@ def attainment_target(
     """
     allowed = planned_misses(attainment)
     miss = allowed + GAIN * (allowed - (1.0 - attained))
-    wanted = min(max(miss, SAFEST * allowed), LEANEST * allowed)
-    return 1.0 - min(wanted / (bias * slack), MOST_AIMED * (1.0 - attainment), 0.5)
+    wanted = min(max(miss, SAFEST * allowed), allowed)
+    return 1.0 - min(wanted / (bias * slack), 0.5)
 
 
 def observed_attainment(
