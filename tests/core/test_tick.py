@@ -200,7 +200,7 @@ def test_prefill_and_decode_each_carry_the_whole_load() -> None:
     _, decisions = tick(world, known, State(), observation(rate=40.0, p=seen(1), d=seen(1)))
     both = decisions.services[SERVICE]
     assert both.required_replicas == sum(both.variants.values())
-    assert both.predicted_attainment_ratio >= 0.975  # LEANEST: as planned
+    assert both.predicted_attainment_ratio >= 0.975  # as planned
     assert both.predicted_ttft_p95_seconds < 1.0  # of prefill replicas at 40 req/s, not at 20
     assert both.predicted_tpot_p95_seconds < 0.08
     # half the prefill replicas: the report sees what is short, although decode is not
