@@ -85,7 +85,7 @@ def test_a_killed_process_leaves_all_whole_lines(tmp_path: Path) -> None:
     log.close()
     file.write_bytes(whole[:-200])  # the machine died
     assert ticks_in(tmp_path) == [0, 1, 2, 3]
-    file.write_bytes(whole[:500] + b"\0" * 50 + whole[550:])
+    file.write_bytes(whole[:600] + b"\0" * 50 + whole[650:])
     with pytest.raises(LogError, match=r"decisions-.*"):
         ticks_in(tmp_path)
 
