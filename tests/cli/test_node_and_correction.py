@@ -123,8 +123,8 @@ def test_capacity_beside_long_prompts_is_told_with_the_correction(
         return float(json.loads((tmp_path / "c").read_text())["replica_capacity_rps"])
 
     # p99 of the maker's formula is 0.03 / (1 - 0.5 x) s, x a fifth of the rate: 0.045 at x = 2 / 3; beside
-    # long prompts 0.039 / (1 - 0.5 x): x = 0.2667. The formula knows no answer that a single long prompt delays, the
-    # model does: its capacity errs to the safe side, the more the longer prompts are
+    # long prompts 0.039 / (1 - 0.5 x): x = 0.2667. The formula knows no answer that a single long prompt
+    # delays, the model does: its capacity errs to the safe side, the more the longer prompts are
     for isl, true in ((900, 5.0 * 2.0 / 3.0), (1500, 5.0 * 0.2667)):
         corrected, plain = abs(rps("m", isl) / true - 1), abs(rps("plain", isl) / true - 1)
         assert corrected < (0.06 if isl == 900 else 0.13)
