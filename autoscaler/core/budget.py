@@ -44,23 +44,31 @@ def record(
 ) -> tuple[BudgetHour, ...]:
     """Return the window's hours with one interval's finished requests added.
 
-    `told`: what the tick before said of them.
+    `told`: what the tick before said of them. Until something was, an hour's `aimed` and `promised` are NaN.
     """
     hour = int(now_seconds // SECONDS_PER_HOUR)
     kept = [h for h in hours if h.hour > hour - window_hours]
     if not (math.isfinite(finished) and math.isfinite(attained_ratio)) or finished <= 0:
         return tuple(kept)
     missed = finished * (1.0 - attained_ratio)
-    new = [finished, missed]
-    expected = 1.0 - told.expected
-    new.append(finished * expected if math.isfinite(expected) else missed)
-    planned = finished if math.isfinite(told.aimed + told.promised) else 0.0
-    new += [planned * (1.0 - x) if planned else 0.0 for x in (told.aimed, told.promised)]
+    expected = finished * (1.0 - told.expected)
+    foretold = expected if math.isfinite(expected) else missed
+    aimed, promised = finished * (1.0 - told.aimed), finished * (1.0 - told.promised)
+    if not math.isfinite(aimed + promised):  # one without the other compares nothing
+        aimed = promised = math.nan
     if kept and kept[-1].hour == hour:
         last = kept.pop()
-        before = (last.finished, last.missed, _foretold(last), last.aimed, last.promised)
-        new = [x + (0.0 if math.isnan(y) else y) for x, y in zip(new, before, strict=True)]
-    return (*kept, BudgetHour(hour, *new))
+        finished, missed = finished + last.finished, missed + last.missed
+        foretold += _foretold(last)
+        aimed, promised = _told_sum(aimed, last.aimed), _told_sum(promised, last.promised)
+    return (*kept, BudgetHour(hour, finished, missed, foretold, aimed, promised))
+
+
+def _told_sum(misses: float, before: float) -> float:
+    """Return the sum of what was told; NaN only where neither was."""
+    if math.isnan(misses) or math.isnan(before):
+        return before if math.isnan(misses) else misses
+    return misses + before
 
 
 def attained_ratio(hours: Sequence[BudgetHour], attainment: float, recent_rate_rps: float) -> float:

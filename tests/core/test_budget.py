@@ -79,6 +79,19 @@ def test_without_an_expectation_as_many_were_expected_as_missed() -> None:
     assert budget.plan_slack(old, 0.99, 1.0) == pytest.approx(1.0)
 
 
+def test_an_hour_whose_plans_told_nothing_holds_nothing_told() -> None:
+    hours = budget.record((), 3600.0, 24.0, 100.0, 0.9)
+    hours = budget.record(hours, 3615.0, 24.0, 100.0, 0.9, Told(expected=0.99, aimed=0.99))
+    assert math.isnan(hours[0].aimed)  # an aim without a promise compares nothing
+    assert math.isnan(hours[0].promised)
+    said = Told(aimed=0.99, promised=0.995)
+    hours = budget.record(hours, 3630.0, 24.0, 1000.0, 1.0, said)  # 10 aimed at, 5 promised
+    hours = budget.record(hours, 3645.0, 24.0, 1000.0, 1.0, said)
+    hours = budget.record(hours, 3660.0, 24.0, 1000.0, 1.0)  # silent again: what was told stays
+    assert [hours[0].aimed, hours[0].promised] == pytest.approx([20.0, 10.0])
+    assert hours[0].finished == 3200.0
+
+
 def test_plans_that_are_safer_than_their_aim_may_aim_leaner() -> None:
     # doubt: 7,200 requests, 72 misses; seen: 14,400 requests, 144 misses aimed at, 72 expected
     hours = budget.record((), 3600.0, 24.0, 14_400.0, 1.0, Told(aimed=0.99, promised=0.995))
