@@ -1,5 +1,7 @@
 """The folder of the decision log: bounded, and readable after a kill."""
 
+import gzip
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 from autoscaler.core.outcome import Decisions, Outlook, ServiceState, State
 from autoscaler.core.types import Observation, Policies, ServiceObservation
-from autoscaler.edge import decision_folder
+from autoscaler.edge import decision_folder, decision_log
 from autoscaler.edge.decision_changes import Inputs, differences, with_change
 from autoscaler.edge.decision_folder import DecisionFolder, LoggedTick, files_of
 from autoscaler.edge.decision_log import LogError, read_log
@@ -87,30 +89,61 @@ def test_a_killed_process_leaves_all_whole_lines(tmp_path: Path) -> None:
     assert ticks_in(tmp_path) == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize(
-    "at",
-    [
-        100,
-        600,
-        pytest.param(
-            500,
-            marks=pytest.mark.xfail(
-                reason="zeros here read as the length of a block that never ends: nothing is told",
-                strict=True,
-            ),
-        ),
-    ],
-)
-def test_a_damaged_file_is_told(tmp_path: Path, at: int) -> None:
-    log = DecisionFolder(tmp_path, "p", LIMIT)
+def killed(folder: Path) -> tuple[Path, bytes]:
+    """Return the file that a process with five ticks leaves when it is killed, and what is in it."""
+    log = DecisionFolder(folder, "p", LIMIT)
     for second in range(5):
         log.write(tick(second))
-    (file,) = files_of(tmp_path)
-    whole = file.read_bytes()  # of a process that was killed
+    (file,) = files_of(folder)
+    whole = file.read_bytes()
     log.close()
+    return file, whole
+
+
+@pytest.mark.parametrize("at", [100, 500, 600])  # 500: read as the length of a block without an end
+def test_a_damaged_file_is_told(tmp_path: Path, at: int) -> None:
+    file, whole = killed(tmp_path)
     file.write_bytes(whole[:at] + b"\0" * 50 + whole[at + 50 :])
     with pytest.raises(LogError, match=r"decisions-.*"):
         ticks_in(tmp_path)
+
+
+@pytest.mark.parametrize("damage", [b"\0" * 50, b"\xff" * 50, b"x" * 5, b"\xff"])
+@pytest.mark.parametrize("block_bytes", [1 << 20, 7])  # 7: marks lie across blocks
+def test_damage_never_reads_as_an_earlier_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: bytes, block_bytes: int
+) -> None:
+    """All five ticks are read (a digit may be another: replay tells that), or it is told; never fewer."""
+    monkeypatch.setattr(decision_log, "BLOCK_BYTES", block_bytes)
+    file, whole = killed(tmp_path)
+    for at in range(10, len(whole) - len(damage), 37):
+        file.write_bytes(whole[:at] + damage + whole[at + len(damage) :])
+        try:
+            read = ticks_in(tmp_path)
+        except LogError as error:
+            assert "decisions-" in str(error)  # noqa: PT017 - either is right
+        else:
+            assert len(read) == 5, at
+
+
+def test_a_killed_process_may_stop_at_any_byte(tmp_path: Path) -> None:
+    file, whole = killed(tmp_path)
+    ends = [i + 4 for i in range(len(whole)) if whole.startswith(decision_log.FLUSHED, i)]
+    assert len(ends) == 6  # the header and five ticks
+    for length in range(ends[0], len(whole) + 1, 11):
+        file.write_bytes(whole[:length])
+        complete = sum(end <= length for end in ends[1:])
+        # up to four bytes of a flush's mark may lack: the line before it is whole all the same
+        assert len(ticks_in(tmp_path)) in (complete, complete + 1), length
+
+
+def test_a_compressed_copy_reads_to_its_end(tmp_path: Path) -> None:
+    file, whole = killed(tmp_path)
+    text = zlib.decompressobj(decision_log.GZIP_BITS).decompress(whole)
+    file.write_bytes(gzip.compress(text))
+    assert len(ticks_in(tmp_path)) == 5
+    file.write_bytes(gzip.compress(text.removesuffix(b"\n")))
+    assert len(ticks_in(tmp_path)) == 5
 
 
 def test_a_number_that_json_lacks_costs_one_tick_and_a_pause(tmp_path: Path) -> None:
