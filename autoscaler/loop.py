@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from autoscaler.core.accounting import Ledger
+from autoscaler.core.accounts import Account
 from autoscaler.core.leads import StartLeads, leads_now
 from autoscaler.core.outcome import (
     Decisions,
@@ -36,11 +38,15 @@ class StepError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One turn of the controller, with everything that a replay needs."""
+    """One turn of the controller, with everything that a replay needs.
+
+    `accounts`: of the hour that this step has closed, by service; empty in all other steps.
+    """
 
     observation: Observation
     forecasts: Forecasts
     decisions: Decisions
+    accounts: Mapping[str, Account] = field(default_factory=dict)
 
 
 class Controller:
@@ -52,6 +58,7 @@ class Controller:
         self.policies = policies
         self.models = models
         self.state = State()
+        self._ledger = Ledger()
         self._last_seconds = -math.inf
         self._forecaster = Forecaster(sorted(policies.services), models.load, models.mix)
         self._starts = start_leads(policies, models.lead_time)
@@ -80,7 +87,10 @@ class Controller:
         forecasts = Forecasts(outlooks, self.models.latency, starts)
         after, decisions = tick(self.policies, forecasts, self.state, observation)
         self.state = State({**self.state.services, **after.services})  # the undecided keep theirs
-        return Step(observation, forecasts, decisions)
+        accounts = self._ledger.take_in(
+            self.policies, forecasts, self.state, observation, decisions
+        )
+        return Step(observation, forecasts, decisions, accounts)
 
     def declare(self, policies: Policies, models: ServingModels | None = None) -> None:
         """Go on with these policies, and with these models if given; what is remembered stays.

@@ -2,16 +2,19 @@
 
     python benchmarks/bench_tick.py [--services 10 100 1000] [--ticks 20] [--corrected]
 
-Prints milliseconds per tick on one process: median and worst, forecasts given. To compare two
-commits, run both on the same machine one after the other, and read the growth, not the milliseconds.
+Prints milliseconds per tick on one process: median and worst, forecasts given; then what the accounts
+(docs/design/023) take beside it, a tick and, once an hour, to close one. To compare two commits, run both on
+the same machine one after the other, and read the growth, not the milliseconds.
 `--corrected`: every engine has a learned correction of its latency (models/latency_correction.py).
 """
 
 import argparse
 import time
+from dataclasses import replace
 
 import numpy as np
 
+from autoscaler.core.accounting import Ledger
 from autoscaler.core.outcome import Forecasts, Outlook, StartLead, State
 from autoscaler.core.tick import tick
 from autoscaler.core.types import (
@@ -103,16 +106,26 @@ def observe(names: list[str], at: float, rng: np.random.Generator) -> Observatio
     )
 
 
-def measure(services: int, ticks: int, *, corrected: bool) -> tuple[float, float]:
+def measure(services: int, ticks: int, *, corrected: bool) -> tuple[float, ...]:
+    """Return milliseconds: a tick's median and worst, the accounts' median, and to close an hour."""
     policies, forecasts = world(services, corrected=corrected)
     collect_seldom()  # as `decide` and `run` do
     rng, state, took = np.random.default_rng(0), State(), []
+    ledger, accounted = Ledger(), []
     for i in range(ticks + 1):
         observation = observe(list(policies.services), NOW + 15.0 * (i + 1), rng)
         start = time.perf_counter()
-        state, _ = tick(policies, forecasts, state, observation)
-        took.append(time.perf_counter() - start)
-    return float(np.median(took[1:])) * 1e3, max(took[1:]) * 1e3
+        state, decisions = tick(policies, forecasts, state, observation)
+        decided = time.perf_counter()
+        ledger.take_in(policies, forecasts, state, observation, decisions)
+        took.append(decided - start)
+        accounted.append(time.perf_counter() - decided)
+    start = time.perf_counter()
+    after = replace(observation, now_seconds=NOW + 3615.0)
+    ledger.take_in(policies, forecasts, state, after, decisions)
+    closed = time.perf_counter() - start
+    each = (np.median(took[1:]), max(took[1:]), np.median(accounted[1:]), closed)
+    return tuple(float(seconds) * 1e3 for seconds in each)
 
 
 def main() -> None:
@@ -121,10 +134,11 @@ def main() -> None:
     parser.add_argument("--ticks", type=int, default=20)
     parser.add_argument("--corrected", action="store_true")
     arguments = parser.parse_args()
-    print(f"{'services':>9}{'median ms':>12}{'worst ms':>11}")
+    heads = ("median ms", "worst ms", "accounts ms", "hour ms")
+    print(f"{'services':>9}" + "".join(f"{head:>13}" for head in heads))
     for services in arguments.services:
-        median, worst = measure(services, arguments.ticks, corrected=arguments.corrected)
-        print(f"{services:9d}{median:12.1f}{worst:11.1f}", flush=True)
+        each = measure(services, arguments.ticks, corrected=arguments.corrected)
+        print(f"{services:9d}" + "".join(f"{ms:13.1f}" for ms in each), flush=True)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from autoscaler.core.assess import Situation
-from autoscaler.core.needs import COVER_SLACK, Planned, VariantNeed
+from autoscaler.core.needs import COVER_SLACK, Planned, VariantNeed, in_mix
 from autoscaler.core.prices import Spare
 from autoscaler.core.requirements import Requirements
 from autoscaler.core.sizing import Sizes
@@ -20,6 +20,7 @@ class Choice:
     reason: Reason
     detail: str
     shortfall_ratio: float = 0.0
+    guarded: int = 0  # replicas of this mix that would have been chosen without quota and budget
 
 
 def choose_pinned(
@@ -58,7 +59,7 @@ def choose_pinned(
         Reason.STALE_TELEMETRY: f"{silence}: holding",
         Reason.FALLBACK: f"{silence}: fallback",
     }
-    return Choice(counts, reason, details[reason])
+    return Choice(counts, reason, details[reason], guarded=sum(counts.values()))
 
 
 def _raise_to(replicas: int, policy: Policy, counts: dict[str, int], spare: Spare) -> None:
@@ -76,7 +77,19 @@ def choose_planned(situation: Situation, requirements: Requirements, planned: Pl
     names = [v.name for v in requirements.need.variants]
     counts = dict(zip(names, planned.replicas, strict=True))
     reason, detail = _why(situation, requirements, planned)
-    return Choice(counts, reason, detail, max(0.0, planned.shortfall_ratio))
+    short = max(0.0, planned.shortfall_ratio)
+    return Choice(counts, reason, detail, short, _guarded(requirements, planned, reason))
+
+
+def _guarded(requirements: Requirements, planned: Planned, reason: Reason) -> int:
+    """Return the count of this mix that the guard let through, before accelerators or money ran out."""
+    chosen = sum(planned.replicas)
+    if reason not in (Reason.QUOTA, Reason.BUDGET):
+        return chosen
+    need = requirements.need
+    alone = [v.future for v in need.variants]
+    wanted = sum(in_mix([(i, planned.replicas[i]) for i in p], alone) for p in need.phases())
+    return max(chosen, wanted)
 
 
 def _why(situation: Situation, requirements: Requirements, planned: Planned) -> tuple[Reason, str]:

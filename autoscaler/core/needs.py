@@ -6,7 +6,7 @@ the Both role serves either phase).
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from autoscaler.core.types import Reason, Role
@@ -213,3 +213,17 @@ def why_short(need: ServiceNeed, replicas: tuple[int, ...], usage: Usage) -> Rea
         if reason in reasons:
             return reason
     return Reason.QUOTA  # nothing forbids one more, but together with the others it does not fit
+
+
+def in_mix(counts: Sequence[tuple[int, int]], alone: Sequence[int]) -> int:
+    """Return a phase's need in replicas of a mix of (index, count).
+
+    `alone` is the need per index as if its variant were the only one.
+    """
+    total, covered = 0, 0.0
+    for index, count in counts:
+        total += count
+        covered += count / max(1, alone[index])
+    if covered > 0:
+        return math.ceil(total / covered - COVER_SLACK)
+    return min([alone[index] for index, _ in counts])

@@ -142,6 +142,8 @@ class ServiceDecision:
     trusted: bool
     # in mode Keda: requests that a replica holds within the SLO, of variants whose speed is known
     replica_concurrency: Mapping[str, float] = field(default_factory=dict)
+    # of this mix, before quota and budget: for the accounts, not on the wire
+    guarded_replicas: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)

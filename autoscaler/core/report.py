@@ -10,7 +10,7 @@ from autoscaler.core.assess import Situation
 from autoscaler.core.choose import Choice
 from autoscaler.core.concurrency import concurrency_within_slo
 from autoscaler.core.drift import in_words
-from autoscaler.core.needs import COVER_SLACK
+from autoscaler.core.needs import COVER_SLACK, in_mix
 from autoscaler.core.outcome import FloatArray, ServiceDecision
 from autoscaler.core.prices import Prices
 from autoscaler.core.sizing import Evaluation, Sizes, evaluate
@@ -135,6 +135,7 @@ def _decision(
         cost_usd_per_hour=prices.cost_usd_per_hour(policy.variants, choice.counts),
         trusted=situation.outlook is not None and situation.outlook.trusted,
         replica_concurrency=held,
+        guarded_replicas=choice.guarded,
     )
 
 
@@ -171,7 +172,7 @@ def _horizon_quantiles(situation: Situation) -> tuple[FloatArray, FloatArray]:
 
 def _required(choice: Choice, parts: _Shares, sizes: Sizes) -> int:
     """Return the forecast's requirement, in replicas of the mix that was chosen, phase by phase."""
-    known = [_of_phase(lanes, sizes.future) for lanes in parts.known if lanes]
+    known = [in_mix(lanes, sizes.future) for lanes in parts.known if lanes]
     return sum(known) if known else sum(choice.counts.values())
 
 
@@ -184,16 +185,4 @@ def _needed(situation: Situation, parts: _Shares, sizes: Sizes) -> float:
         return 0.0
     if not all(parts.known):
         return math.nan
-    return float(sum([_of_phase(lanes, sizes.measured) for lanes in parts.known]))
-
-
-def _of_phase(lanes: Sequence[tuple[int, int]], alone: Sequence[int]) -> int:
-    """Return a phase's need in replicas of the chosen mix of (lane, count).
-
-    `alone` is the need per lane as if its variant were the only one.
-    """
-    total, covered = 0, 0.0
-    for lane, count in lanes:
-        total += count
-        covered += count / max(1, alone[lane])
-    return math.ceil(total / covered - 1e-9) if covered > 0 else min([alone[n] for n, _ in lanes])
+    return float(sum([in_mix(lanes, sizes.measured) for lanes in parts.known]))

@@ -1,0 +1,195 @@
+"""What fleets of given sizes would have attained, by the latency model, for all services at once.
+
+S services; N lanes (service, variant), those of one service beside each other; T minutes; Q fleets. Lengths
+are the hour's means: a load's mix moves less within an hour than its rate.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from autoscaler.core.drift import factors
+from autoscaler.core.outcome import FloatArray, Forecasts, PaceDrift, ServiceState, State
+from autoscaler.core.sizing import IntArray
+from autoscaler.core.types import Policies, Role
+from models import capacity
+from models.concurrency import replica_concurrency
+from models.latency_correction import Correction
+from models.latency_drift import at_pace
+from models.step_time import Coefficients, request_work
+
+LEAST_CONCURRENCY = 1.0  # requests: a replica holds one, however tight the SLO
+
+
+@dataclass(frozen=True, slots=True)
+class _Lanes:
+    """Lanes of one role, shape (n,) each."""
+
+    index: IntArray
+    coefficients: Coefficients
+    isl_tokens: FloatArray
+    osl_tokens: FloatArray
+    targets: capacity.TargetArrays
+    correction: Correction | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fleets:
+    """The engines of S services. `first` (S,): each one's first lane; `phases`: lanes (N,) that serve it."""
+
+    first: IntArray
+    service: IntArray  # (N,)
+    roles: tuple[_Lanes, ...]
+    prefills: FloatArray  # (N,) 1 or 0
+    decodes: FloatArray
+    split: FloatArray  # (S,) 1 where the phases are served apart
+    wanted: FloatArray  # (N,) the attainment asked for
+
+    @classmethod
+    def of(
+        cls,
+        services: Sequence[str],
+        policies: Policies,
+        forecasts: Forecasts,
+        state: State,
+        lengths: FloatArray,
+    ) -> Self:
+        """Return the engines as they are at the end of the hour; `lengths` (S, 2): tokens in and out."""
+        owners = [policies.services[name] for name in services]
+        lanes = [(s, v) for s, p in enumerate(owners) for v in p.variants]
+        service = np.array([s for s, _ in lanes], dtype=np.int64)
+        roles = np.array([v.role.value for _, v in lanes])
+        split = [float(any(v.role is not Role.BOTH for v in p.variants)) for p in owners]
+        made = []
+        for role in sorted(set(roles.tolist())):
+            index = np.flatnonzero(roles == role)
+            keys = [(services[lanes[i][0]], lanes[i][1].name) for i in index]
+            drifts = [_drift(state, *key) for key in keys]
+            isl, osl = lengths[service[index]].T
+            refs = [lanes[i][1].profile_ref for i in index]
+            made.append(
+                _Lanes(
+                    index,
+                    at_pace(forecasts.latency.coefficients(keys, refs), factors(drifts)),
+                    isl,
+                    osl,
+                    capacity.TargetArrays.of([owners[lanes[i][0]].targets for i in index], role),
+                    forecasts.latency.correction(keys, isl, osl),
+                )
+            )
+        return cls(
+            first=np.searchsorted(service, np.arange(len(services))),
+            service=service,
+            roles=tuple(made),
+            prefills=(roles != Role.DECODE.value).astype(np.float64),
+            decodes=(roles != Role.PREFILL.value).astype(np.float64),
+            split=np.array(split),
+            wanted=np.array([owners[s].attainment for s, _ in lanes]),
+        )
+
+    def by_lane(self, values: FloatArray) -> FloatArray:
+        """Return values (S, T) as (N, T)."""
+        return values[self.service]
+
+    def mix(self, decided: FloatArray) -> FloatArray:
+        """Return each lane's share (N, T) of its service's decided counts (N, T).
+
+        As it was last while none is decided or known; even where that never was.
+        """
+        total = self._sum(np.nan_to_num(decided))[self.service]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            share = np.where(total > 0, decided / total, np.nan)
+        known = np.isfinite(share)
+        at = np.maximum.accumulate(np.where(known, np.arange(share.shape[1]), -1), axis=1)
+        at = np.where(at < 0, np.argmax(known, axis=1)[:, np.newaxis], at)
+        even = 1.0 / np.bincount(self.service)[self.service]
+        found: FloatArray = np.take_along_axis(share, at, axis=1)
+        return np.where(np.isfinite(found), found, even[:, np.newaxis])
+
+    def hpa_target(self, mix: FloatArray) -> FloatArray:
+        """Return the requests (S,) that a replica of the mix holds within the SLO; NaN: none, or unknown."""
+        held = np.full(len(self.service), np.nan)
+        for b in self.roles:
+            held[b.index] = replica_concurrency(
+                b.coefficients,
+                b.isl_tokens,
+                b.osl_tokens,
+                b.targets,
+                self.wanted[b.index],
+                np.ones(len(b.index)),
+                b.correction,
+            )
+        held = np.where(held > 0, np.maximum(held, LEAST_CONCURRENCY), np.nan)
+        share = mix.mean(axis=1)
+        parts = np.where(share > 0, share * held, 0.0)
+        return self._sum(parts[:, np.newaxis])[:, 0]
+
+    def attained(self, rates: FloatArray, counts: FloatArray) -> FloatArray:
+        """Return the share of requests within the SLO (Q, S, T) at rates (S, T) with ready counts (Q, N, T).
+
+        A load divides over variants in proportion to what each count carries; every phase takes all of it.
+        """
+        carried = counts / self._saturation_seconds()[:, np.newaxis]
+        first, then = (
+            self._shares(carried * p[:, np.newaxis]) for p in (self.prefills, self.decodes)
+        )
+        load = self.by_lane(rates) * np.maximum(first, then)
+        got = self._lane_attained(load, counts)
+        parts = [self._sum(np.where(share > 0, share * got, 0.0)) for share in (first, then)]
+        split = self.split[:, np.newaxis] > 0
+        return np.where(split, parts[0] * parts[1], parts[0])
+
+    def _shares(self, carried: FloatArray) -> FloatArray:
+        """Return each lane's part of its service; 0 where nothing is carried, NaN where it is not known."""
+        total = self._sum(carried)[:, self.service]
+        return np.where(total == 0, 0.0, carried / np.where(total == 0, 1.0, total))
+
+    def _lane_attained(self, load: FloatArray, counts: FloatArray) -> FloatArray:
+        """Return what each lane attains, (Q, N, T).
+
+        A part of a replica, where a minute or a mix has one, is one at the load that it would have.
+        """
+        whole = np.maximum(counts, 1.0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            load = np.where(counts > 0, load * whole / counts, 0.0)
+        out = np.full(counts.shape, np.nan)
+        for b in self.roles:
+            shape = (len(counts), len(b.index), counts.shape[2])
+            rates, ready = (
+                np.moveaxis(x[:, b.index], 0, 1).reshape(len(b.index), -1) for x in (load, whole)
+            )
+            got = capacity.attainment(
+                b.coefficients.expand(),
+                rates,
+                ready,
+                b.isl_tokens[:, np.newaxis],
+                b.osl_tokens[:, np.newaxis],
+                b.targets.expand(),
+                correction=None if b.correction is None else b.correction.expand(),
+            )
+            out[:, b.index] = np.moveaxis(got.reshape(shape[1], shape[0], shape[2]), 1, 0)
+        return out
+
+    def _saturation_seconds(self) -> FloatArray:
+        """Return the seconds of a replica (N,) that one request takes at saturation."""
+        out = np.full(len(self.service), np.nan)
+        for b in self.roles:
+            work = request_work(
+                b.coefficients,
+                b.isl_tokens,
+                b.osl_tokens,
+                prefill=b.targets.role != capacity.DECODE,
+                decode=b.targets.role != capacity.PREFILL,
+            )
+            out[b.index] = work.saturation_seconds
+        return out
+
+    def _sum(self, values: FloatArray) -> FloatArray:
+        """Return sums (..., S, T) over the lanes of each service, of values (..., N, T)."""
+        return np.add.reduceat(values, self.first, axis=-2)
+
+
+def _drift(state: State, service: str, variant: str) -> PaceDrift:
+    return state.services.get(service, ServiceState()).drifts.get(variant, PaceDrift())
