@@ -131,13 +131,13 @@ class Fleets:
 
         A load divides over variants in proportion to what each count carries; every phase takes all of it.
         """
-        carried = counts / self._saturation_seconds()[:, np.newaxis]
+        carried = np.where(counts > 0, counts / self._saturation_seconds()[:, np.newaxis], 0.0)
         first, then = (
             self._shares(carried * p[:, np.newaxis]) for p in (self.prefills, self.decodes)
         )
         load = self.by_lane(rates) * np.maximum(first, then)
         got = self._lane_attained(load, counts)
-        parts = [self._sum(np.where(share > 0, share * got, 0.0)) for share in (first, then)]
+        parts = [self._sum(np.where(share == 0, 0.0, share * got)) for share in (first, then)]
         split = self.split[:, np.newaxis] > 0
         return np.where(split, parts[0] * parts[1], parts[0])
 

@@ -82,12 +82,13 @@ def close_hours(closing: Closing, hours: Mapping[str, OpenHour]) -> dict[str, Ac
     ordered = _orders(hour, closing, fleets.hpa_target(mix))
     missed = _missed(hour, fleets, mix, ordered, _leads(closing, known))
     spent = _spent(hour, ordered)
+    totals = np.stack([hour.total(n) for n in ("seconds", "requests", "finished", "missed")])
     for s, name in enumerate(known):
         accounts[name] = _account(
             start,
             {f: float(v[s]) for f, v in spent.items()},
             {f: float(v[s]) for f, v in missed.items()},
-            [float(hour.total(n)[s]) for n in ("seconds", "requests", "finished", "missed")],
+            totals[:, s].tolist(),
         )
     return accounts
 

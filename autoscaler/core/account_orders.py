@@ -57,7 +57,7 @@ def hpa(
     """Return the orders of an HPA without `behavior` on requests per replica, `target` (S,) of them.
 
     It begins with `begin` (S,) replicas and keeps within `least` and `most` (S,). Source of the arithmetic:
-    `autoscaler.core.hpa`. Its limit, twice the count at each of four looks a minute, binds no minute here.
+    `autoscaler.core.hpa`. Its limit, twice the count at each of four looks a minute, is left out.
     """
     counts, advice = np.maximum(begin, 1.0), np.empty_like(in_flight)
     orders = np.empty_like(in_flight)

@@ -31,6 +31,7 @@ HOURS_OF_GRACE = 6.0  # requests at the recent rate that count as served as plan
 HOURS_OF_DOUBT = 2.0  # and that count as just as foretold
 SECONDS_PER_HOUR = 3600.0
 LEVELS = (0.5, 0.95, 0.99)  # of the percentiles that are measured
+MOST_TOLD = 0.995  # share within a target that p99 meets: nothing is known beyond it
 NOTHING = Told()
 
 
@@ -191,12 +192,14 @@ def share_within(percentiles: tuple[float, float, float], target_seconds: float)
     """
     if math.isinf(target_seconds):
         return 1.0
+    if 0.0 < percentiles[-1] <= target_seconds:  # as it should be: the others tell no more
+        return MOST_TOLD
     known = [(s, q) for s, q in zip(percentiles, LEVELS, strict=True) if 0.0 < s < math.inf]
     if not known:
         return math.nan
     last_seconds, last = known[-1]
     if target_seconds >= last_seconds:
-        return 0.995 if last >= 0.99 else (1.0 + last) / 2
+        return MOST_TOLD if last >= 0.99 else (1.0 + last) / 2
     if target_seconds < known[0][0]:
         return 0.25
     for (s0, q0), (s1, q1) in itertools.pairwise(known):

@@ -8,7 +8,9 @@ from typing import Any
 from autoscaler.core.outcome import Decisions, ServiceDecision
 
 BY_VARIANT = ("variants", "replica_concurrency")
-WITHIN = ("guarded_replicas",)  # for the accounts alone: logs written before it replay to the same bytes
+WITHIN = (
+    "guarded_replicas",
+)  # for the accounts alone: logs written before it replay to the same bytes
 NAMES = tuple(f.name for f in fields(ServiceDecision) if f.name not in (*BY_VARIANT, *WITHIN))
 RATIO_DECIMALS = 9  # of what is computed; enough to replay, short enough to read
 
