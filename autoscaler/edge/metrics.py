@@ -3,11 +3,13 @@
 Nothing is global: every `OperatorMetrics` has a registry of its own. docs/operations.md lists every name.
 """
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
 
+from autoscaler.core.accounts import Account
 from autoscaler.core.outcome import Decisions
 from autoscaler.core.types import Observation, Policies
 from autoscaler.edge.service_metrics import ServiceMetrics
@@ -26,6 +28,10 @@ class StepLike(Protocol):
     @property
     def decisions(self) -> Decisions:
         """What was decided."""
+
+    @property
+    def accounts(self) -> Mapping[str, Account]:
+        """The accounts of the hour that it closed."""
 
 
 class OperatorMetrics:
@@ -66,7 +72,7 @@ class OperatorMetrics:
 
     def observe_step(self, step: StepLike, policies: Policies) -> None:
         """Take in a tick. `policies`: all that exist; a service that is not among them disappears."""
-        self._services.observe(step.observation, step.decisions, policies)
+        self._services.observe(step.observation, step.decisions, policies, step.accounts)
 
     def observe_phase(self, phase: str, seconds: float) -> None:
         """Count how long one of PHASES took."""

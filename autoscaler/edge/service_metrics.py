@@ -13,12 +13,13 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from autoscaler.core import budget
+from autoscaler.core.accounts import Account
 from autoscaler.core.assess import UPPER
 from autoscaler.core.outcome import Decisions, ServiceDecision
 from autoscaler.core.types import Observation, Policies, Policy, ServiceObservation
+from autoscaler.edge.account_metrics import account_families
 from autoscaler.edge.fleet_metrics import LastTick, fleet_families
 from autoscaler.edge.forecast_memory import ForecastMemory, PastForecast
-from autoscaler.edge.regret import Regret
 
 MEDIAN = 0.5
 QUANTILE_NAMES = {MEDIAN: f"{MEDIAN:g}", UPPER: f"{UPPER:g}"}
@@ -48,7 +49,7 @@ class _Service:
     decisions: dict[str, int] = field(default_factory=dict)  # by reason
     finished_requests: float = 0.0
     missed_requests: float = 0.0
-    regret: Regret = field(default_factory=Regret)
+    account: Account | None = None  # of the last closed hour
     forecasts: ForecastMemory = field(default_factory=ForecastMemory)
     past: PastForecast | None = None  # what was forecast for the last interval
     forecasts_checked: int = 0
@@ -64,17 +65,23 @@ class ServiceMetrics(Collector):
         self._known: dict[str, _Service] = {}
         self._last: LastTick | None = None
 
-    def observe(self, observation: Observation, decisions: Decisions, policies: Policies) -> None:
-        """Take in a tick. `policies`: all that exist; a service that is not among them disappears."""
+    def observe(
+        self,
+        observation: Observation,
+        decisions: Decisions,
+        policies: Policies,
+        accounts: Mapping[str, Account],
+    ) -> None:
+        """Take in a tick. `policies`: all that exist; a service that is not among them disappears.
+
+        `accounts`: those of the hour that it closed.
+        """
         with self._lock:
             self._now = observation.now_seconds
             known = {name: self._known.get(name, _Service()) for name in policies.services}
             for name, policy in policies.services.items():
-                decision, seen = decisions.services.get(name), observation.services.get(name)
-                _take_in(known[name], policy, observation, decision)
-                if decision is not None and seen is not None:
-                    interval = observation.interval_seconds
-                    known[name].regret.take_in(policy, policies.pools, seen, decision, interval)
+                _take_in(known[name], policy, observation, decisions.services.get(name))
+                known[name].account = accounts.get(name, known[name].account)
             self._known = known
             self._last = LastTick(policies, observation, decisions)
 
@@ -87,7 +94,7 @@ class ServiceMetrics(Collector):
                 *_decision_families(self._known),
                 *_telemetry_families(self._known, self._now),
                 *_forecast_families(self._known),
-                *_regret_families(self._known),
+                *account_families(_accounts(self._known)),
                 *fleet_families(self._last),
             ]
 
@@ -242,21 +249,8 @@ def _forecast_families(known: Mapping[str, _Service]) -> Iterator[Metric]:
         yield family
 
 
-def _regret_families(known: Mapping[str, _Service]) -> Iterator[Metric]:
-    for key, attribute, text in (
-        ("regret_usd", "usd", "Paid beyond what the load as measured needed, in hindsight."),
-        (
-            "shortfall_replica_seconds",
-            "shortfall_replica_seconds",
-            "Ready replicas that lacked for the load as measured, in hindsight, times seconds.",
-        ),
-    ):
-        family = CounterMetricFamily(f"foreserve_{key}", text, labels=["service"])
-        for name, s in known.items():
-            total = getattr(s.regret, attribute)
-            if not math.isnan(total):
-                family.add_metric([name], total)
-        yield family
+def _accounts(known: Mapping[str, _Service]) -> dict[str, Account]:
+    return {name: s.account for name, s in known.items() if s.account is not None}
 
 
 def _add_quantiles(family: GaugeMetricFamily, name: str, median: float, upper: float) -> None:

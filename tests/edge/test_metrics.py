@@ -1,6 +1,7 @@
 import math
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from threading import Event, Thread
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from autoscaler.core.accounts import Account
 from autoscaler.core.outcome import Decisions, ServiceDecision
 from autoscaler.core.types import Observation, Policies, Reason, ServiceObservation
 from autoscaler.edge.forecast_memory import MOST_REMEMBERED, ForecastMemory, PastForecast
@@ -24,6 +26,7 @@ INTERVAL = 15.0
 class FakeStep:
     observation: Observation
     decisions: Decisions
+    accounts: Mapping[str, Account] = field(default_factory=dict)
 
 
 def decision(**changes: Any) -> ServiceDecision:

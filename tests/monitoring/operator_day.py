@@ -6,13 +6,15 @@ For the last ten minutes nobody decides or leads, and the scaler hears nothing.
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from builders import NOW, forecasts, latency_model, outlook, policy, seen, variant
 from scaler_rig import Hands
 from scaler_rig import policy as policy_object
 
+from autoscaler.core.accounting import Ledger
+from autoscaler.core.accounts import Account
 from autoscaler.core.outcome import Decisions, Forecasts, StartLead, State
 from autoscaler.core.tick import tick
 from autoscaler.core.types import (
@@ -82,6 +84,7 @@ class Step:
 
     observation: Observation
     decisions: Decisions
+    accounts: Mapping[str, Account]
 
 
 @dataclass
@@ -96,6 +99,7 @@ class Day:
         self.plans = Plans(self.hands.clock())
         self.scaler = ScalerMetrics("0.1.0", self.plans)
         self.state = State()
+        self.ledger = Ledger()
         self.desired = dict.fromkeys(LOADS, 2)
         self.operators["foreserve-a"].set_leader(held=True)
         for operator in self.operators.values():
@@ -119,11 +123,13 @@ class Day:
     def _decide(self, step: int) -> None:
         now = NOW + step * INTERVAL
         observation = Observation(now, INTERVAL, dict(self._seen(step)), {"h100": 40, "scarce": 8})
-        self.state, decisions = tick(WORLD, _known(step), self.state, observation)
+        known = _known(step)
+        self.state, decisions = tick(WORLD, known, self.state, observation)
+        accounts = self.ledger.take_in(WORLD, known, self.state, observation, decisions)
         for name, decision in decisions.services.items():
             self.desired[name] = sum(decision.variants.values())
         for operator in self.operators.values():
-            operator.observe_step(Step(observation, decisions), WORLD)
+            operator.observe_step(Step(observation, decisions, accounts), WORLD)
             for phase, seconds in (("collect", 0.4), ("decide", 0.02), ("actuate", 0.1)):
                 operator.observe_phase(phase, seconds)
         leader = self.operators["foreserve-a"]
