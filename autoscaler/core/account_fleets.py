@@ -20,6 +20,7 @@ from models.latency_correction import Correction
 from models.latency_drift import at_pace
 from models.step_time import Coefficients, request_work
 
+LANES_AT_ONCE = 64  # their arrays stay in the processor's cache, and a thousand services in bounds
 LEAST_CONCURRENCY = 1.0  # requests: a replica holds one, however tight the SLO
 
 
@@ -33,6 +34,24 @@ class _Lanes:
     osl_tokens: FloatArray
     targets: capacity.TargetArrays
     correction: Correction | None
+
+    def attained(self, rows: IntArray, rates: FloatArray, replicas: FloatArray) -> FloatArray:
+        """Return the share within the SLO of some lanes (k,) at rates (k, M) with replicas (k, M)."""
+        goals, known = self.targets, self.correction
+        return capacity.attainment(
+            Coefficients.from_columns(self.coefficients.columns()[:, rows]).expand(),
+            rates,
+            replicas,
+            self.isl_tokens[rows, np.newaxis],
+            self.osl_tokens[rows, np.newaxis],
+            capacity.TargetArrays(
+                goals.ttft_seconds[rows],
+                goals.tpot_seconds[rows],
+                goals.e2e_seconds[rows],
+                goals.role,
+            ).expand(),
+            correction=None if known is None else known.rows(rows).expand(),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,20 +175,11 @@ class Fleets:
             load = np.where(counts > 0, load * whole / counts, 0.0)
         out = np.full(counts.shape, np.nan)
         for b in self.roles:
-            shape = (len(counts), len(b.index), counts.shape[2])
-            rates, ready = (
-                np.moveaxis(x[:, b.index], 0, 1).reshape(len(b.index), -1) for x in (load, whole)
-            )
-            got = capacity.attainment(
-                b.coefficients.expand(),
-                rates,
-                ready,
-                b.isl_tokens[:, np.newaxis],
-                b.osl_tokens[:, np.newaxis],
-                b.targets.expand(),
-                correction=None if b.correction is None else b.correction.expand(),
-            )
-            out[:, b.index] = np.moveaxis(got.reshape(shape[1], shape[0], shape[2]), 1, 0)
+            for begin in range(0, len(b.index), LANES_AT_ONCE):
+                rows = np.arange(begin, min(begin + LANES_AT_ONCE, len(b.index)))
+                index = b.index[rows]
+                got = b.attained(rows, _by_row(load[:, index]), _by_row(whole[:, index]))
+                out[:, index] = np.moveaxis(got.reshape(len(rows), len(counts), -1), 1, 0)
         return out
 
     def _saturation_seconds(self) -> FloatArray:
@@ -193,3 +203,8 @@ class Fleets:
 
 def _drift(state: State, service: str, variant: str) -> PaceDrift:
     return state.services.get(service, ServiceState()).drifts.get(variant, PaceDrift())
+
+
+def _by_row(values: FloatArray) -> FloatArray:
+    """Return (Q, n, T) as (n, Q * T)."""
+    return np.moveaxis(values, 0, 1).reshape(values.shape[1], -1)

@@ -24,17 +24,19 @@ LASTS = ("needed", "required", "guarded", "decided", "usd_per_hour", "in_flight"
 MINUTE = 0
 COLUMN = {name: at for at, name in enumerate(("minute", *SUMS, *LASTS))}
 WIDTH = len(COLUMN)  # without the variants
+SUM, LAST, READY = 1, 1 + len(SUMS), WIDTH  # where each part of a row begins
 
 
 class OpenHour:
     """Rows of one service, oldest first; of at most MOST_ROWS minutes."""
 
-    __slots__ = ("_rows", "_width", "variants")
+    __slots__ = ("_row", "_rows", "_width", "variants")
 
     def __init__(self, variants: tuple[str, ...]) -> None:
         self.variants = variants
         self._width = WIDTH + 2 * len(variants)
-        self._rows = array("d")
+        self._rows = array("d")  # closed ones
+        self._row: list[float] = []  # of the minute that is open
 
     def add(
         self,
@@ -45,27 +47,25 @@ class OpenHour:
         decided: Sequence[float],
     ) -> None:
         """Add one tick; `minute` since the epoch, never before the last one."""
-        rows, width = self._rows, self._width
-        at = len(rows) - width
-        if at < 0 or rows[at] != minute:
-            rows.extend((minute, *sums, *lasts, *ready_seconds, *decided))
+        row = self._row
+        if not row or row[MINUTE] != minute:
+            self._rows.extend(row)
+            self._row = [minute, *sums, *lasts, *ready_seconds, *decided]
             return
-        for i, value in enumerate(sums, start=at + 1):
-            rows[i] += value
-        for i, value in enumerate(lasts, start=at + 1 + len(SUMS)):
-            rows[i] = value
-        at += WIDTH
-        for i, value in enumerate(ready_seconds, start=at):
-            rows[i] += value
-        for i, value in enumerate(decided, start=at + len(ready_seconds)):
-            rows[i] = value
+        row[LAST:READY] = lasts
+        row[READY + len(decided) :] = decided
+        for i, value in enumerate(sums, start=SUM):
+            row[i] += value
+        for i, value in enumerate(ready_seconds, start=READY):
+            row[i] += value
 
     def forget_before(self, minute: int) -> None:
         """Drop the rows of earlier minutes."""
         table = self.table()
         kept = int(np.searchsorted(table[:, MINUTE], minute))
-        self._rows = array("d", table[kept:].tobytes())
+        self._rows, self._row = array("d", table[kept:].tobytes()), []
 
     def table(self) -> FloatArray:
         """Return the rows, shape (rows, WIDTH + two for each variant)."""
-        return np.frombuffer(self._rows.tobytes(), dtype=np.float64).reshape(-1, self._width)
+        rows = self._rows.tobytes() + array("d", self._row).tobytes()
+        return np.frombuffer(rows, dtype=np.float64).reshape(-1, self._width)
