@@ -8,6 +8,7 @@ from autoscaler.core.needs import COVER_SLACK, Planned, VariantNeed, in_mix
 from autoscaler.core.prices import Spare
 from autoscaler.core.requirements import Requirements
 from autoscaler.core.sizing import Sizes
+from autoscaler.core.spot import spot_in_words
 from autoscaler.core.types import Observation, Policy, Reason, Variant
 from models.phases import phases_of
 
@@ -77,6 +78,8 @@ def choose_planned(situation: Situation, requirements: Requirements, planned: Pl
     names = [v.name for v in requirements.need.variants]
     counts = dict(zip(names, planned.replicas, strict=True))
     reason, detail = _why(situation, requirements, planned)
+    if said := spot_in_words(requirements.need, planned.replicas):
+        detail = f"{detail}; {said}"
     short = max(0.0, planned.shortfall_ratio)
     return Choice(counts, reason, detail, short, _guarded(requirements, planned, reason))
 

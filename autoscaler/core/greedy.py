@@ -27,6 +27,9 @@ def greedy_plan(needs: tuple[ServiceNeed, ...], limits: Limits) -> Mapping[str, 
             if best is None:
                 break
             _add(need, best, counts, usage)
+    for need in ordered:  # what a minimum put on spot; after everybody's cover
+        while (best := _staying(need, counts, usage)) is not None:
+            _add(need, best, counts, usage)
     return {service: tuple(n) for service, n in counts.items()}
 
 
@@ -46,18 +49,40 @@ def _add(need: ServiceNeed, i: int, counts: dict[str, list[int]], usage: Usage) 
 def _best(need: ServiceNeed, counts: dict[str, list[int]], usage: Usage) -> int | None:
     """Return the variant whose next replica covers most per dollar, a running one before a start."""
     have = counts[need.service]
-    best, best_price = None, math.inf
     uncovered = [p for p in need.phases() if _share(need, have, p) < 1 - COVER_SLACK]
-    useful = {i for p in (uncovered or need.phases()) for i in p}
+    if uncovered:
+        staying = _staying(need, counts, usage)
+        useful = {i for p in uncovered for i in p}
+        return _cheapest(need, useful, counts, usage) if staying is None else staying
+    running = {i for i, v in enumerate(need.variants) if have[i] < v.current}
+    useful = {i for p in need.phases() for i in p}
+    return _cheapest(need, useful & running, counts, usage)  # only what runs can help to hold
+
+
+def _staying(need: ServiceNeed, counts: dict[str, list[int]], usage: Usage) -> int | None:
+    """Return what stays and can be added to a phase of which too much would rest on spot, if any."""
+    have = counts[need.service]
+    lacking: set[int] = set()
+    for phase in need.phases():
+        stays, _ = need.kinds(phase)
+        if _share(need, have, stays) < need.stay_floor(phase) - COVER_SLACK:
+            lacking.update(stays)
+    return _cheapest(need, lacking, counts, usage)
+
+
+def _cheapest(
+    need: ServiceNeed, useful: set[int], counts: dict[str, list[int]], usage: Usage
+) -> int | None:
+    """Return which of the useful variants' next replicas covers most per dollar; None if none may come."""
+    have = counts[need.service]
+    best, best_price = None, math.inf
     for i, variant in enumerate(need.variants):
         if i not in useful or have[i] >= variant.upper:
             continue
         if not _may_add(need, variant, counts, usage):
             continue
         start = variant.start_usd if have[i] >= variant.current else 0.0
-        if not uncovered and have[i] >= variant.current:
-            continue  # only what already runs can help to hold
-        price = (variant.usd_per_hour + start) * variant.future
+        price = (variant.usd_per_hour + variant.restart_usd_per_hour + start) * variant.future
         if price < best_price:
             best, best_price = i, price
     return best

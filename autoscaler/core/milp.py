@@ -1,11 +1,13 @@
 """All services at once, where limits bind: a mixed-integer programme solved by HiGHS.
 
-    min   sum  usd_v m_v + start_v (u_v + n_v - m_v)  +  sum  price_s (z1_s + 3 z2_s + 9 z3_s + e_s)
+    min   sum  (usd_v + restart_v) m_v + start_v (u_v + n_v - m_v)
+          + sum  price_s (z1_s + 3 z2_s + 9 z3_s + e_s)  +  sum  over_s b_s + share_s y_s
     s.t.  sum_v m_v / future_v + z1_s + z2_s + z3_s >= 1      every phase of every service
           sum_v k_v / hold_v >= min(1, sum_v current_v / hold_v) - e_s     keep what is needed
           sum_v r_v / present_v >= min(1, sum_v ready_v / present_v) - e_s  make before break
+          sum_(v stays) m_v / future_v + y_s >= floor_s     of a phase with spot; y_s <= floor_s b_s
           k_v <= n_v, k_v <= current_v;  r_v <= n_v, r_v <= ready_v;  u_v >= m_v - current_v
-          lower_v <= m_v <= n_v <= upper_v, integer; z each <= 1/3; the rest continuous
+          lower_v <= m_v <= n_v <= upper_v, integer; b_s 0 or 1; z each <= 1/3; the rest continuous
           accelerators per class and namespace, $/h per service and pool, all of n
 
 m_v lasts and covers the future; n_v runs and may keep more for a while (autoscaler.core.separable).
@@ -13,6 +15,9 @@ z_s is the share of service s that does not fit, in three parts of a third each,
 its coming load that running replicas would have served and that is given up. Their prices exceed what
 any plan could save, and each priority tier's exceed all the tiers below it together, up to TIERS tiers
 (beyond, the lowest share one): who degrades is the priorities' choice.
+
+y_s is the share of service s that rests on spot beyond its cap, b_s whether any does. Their prices exceed
+what spot saves (autoscaler.core.needs) and stay below those of a share that does not fit.
 
 Within a tier the worse off is served first, since each third is dearer than the one before. What runs
 and is needed is only taken from a service for an equal that lacks a third more: between two that are
@@ -22,6 +27,7 @@ Bounded by nodes and gap, not by the clock, so that the answer is the same on ev
 (HiGHS: Huangfu and Hall, Math. Prog. Comp. 10, 2018; through scipy.optimize.milp).
 """
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -31,7 +37,10 @@ from scipy.sparse import coo_array
 from autoscaler.core.needs import Limits, ServiceNeed
 
 MAX_NODES = 20_000
-GAP_RATIO = 1e-4
+GAP_RATIO = 3e-5
+SHORT_PRICE = (
+    30.0  # of a service that does not fit at all, in what it would cost: no plan saves as much
+)
 TIERS = 4
 TIER_STEP = 30.0
 KINDS = 5  # of variables per variant: n, u, k, r, m
@@ -41,7 +50,7 @@ SHORT_PRICES = (
     9.0,
 )  # of each third of a service that does not fit, in prices of its tier
 GIVEN_UP_PRICE = 1.0  # of running replicas that are needed, beside what is then short
-PER_SERVICE = len(SHORT_PRICES) + 1
+PER_SERVICE = len(SHORT_PRICES) + 3
 
 
 class _Rows:
@@ -70,7 +79,7 @@ class _Rows:
 
 
 class _Layout:
-    """Where each variable stands: n, u, k, r, m of every variant, then z and e of every service."""
+    """Where each variable stands: n, u, k, r, m of every variant, then z, e, y and b of every service."""
 
     def __init__(self, needs: tuple[ServiceNeed, ...]) -> None:
         self.first: dict[str, int] = {}
@@ -103,6 +112,12 @@ class _Layout:
 
     def e(self, service: str) -> int:
         return self._service[service] + len(SHORT_PRICES)
+
+    def y(self, service: str) -> int:
+        return self.e(service) + 1
+
+    def b(self, service: str) -> int:
+        return self.e(service) + 2
 
 
 def solve(
@@ -145,7 +160,8 @@ def _variables(
     for need, price in zip(needs, _prices(needs), strict=True):
         for i, v in enumerate(need.variants):
             n, m = layout.n(need.service, i), layout.m(need.service, i)
-            cost[n], cost[m] = v.start_usd, v.usd_per_hour - v.start_usd
+            cost[n] = v.start_usd
+            cost[m] = v.usd_per_hour + v.restart_usd_per_hour - v.start_usd
             for column in (n, m):
                 low[column], high[column], integral[column] = v.lower, v.upper, 1
             cost[layout.u(need.service, i)] = v.start_usd
@@ -155,6 +171,10 @@ def _variables(
             cost[column], high[column] = times * price, 1.0 / len(SHORT_PRICES)
         cost[layout.e(need.service)] = GIVEN_UP_PRICE * price
         high[layout.e(need.service)] = 1.0
+        y, b = layout.y(need.service), layout.b(need.service)
+        cost[b], cost[y] = need.excess_prices_usd()
+        high[y] = need.highest_stay_floor()
+        high[b], integral[b] = math.ceil(high[y]), 1
     return cost, low, high, integral
 
 
@@ -164,8 +184,11 @@ def _prices(needs: tuple[ServiceNeed, ...]) -> list[float]:
     rank = {p: max(0, i - max(0, len(tiers) - TIERS)) for i, p in enumerate(tiers)}
     prices = []
     for need in needs:
-        alone = max((v.usd_per_hour + v.start_usd) * v.future for v in need.variants)
-        prices.append(10.0 * max(alone, 1.0) * TIER_STEP ** rank[need.priority])
+        alone = max(
+            (v.usd_per_hour + v.restart_usd_per_hour + v.start_usd) * v.future
+            for v in need.variants
+        )
+        prices.append(SHORT_PRICE * max(alone, 1.0) * TIER_STEP ** rank[need.priority])
     return prices
 
 
@@ -180,6 +203,11 @@ def _service_rows(rows: _Rows, need: ServiceNeed, layout: _Layout) -> None:
         rows.add({**keep, **given_up}, need.hold_floor(phase, starting=True), np.inf)
         ready = {layout.r(name, i): 1.0 / need.variants[i].present for i in phase}
         rows.add({**ready, **given_up}, need.hold_floor(phase, starting=False), np.inf)
+        if (floor := need.stay_floor(phase)) > 0:
+            stays = {layout.m(name, i): 1.0 / need.variants[i].future for i in need.kinds(phase)[0]}
+            rows.add({**stays, layout.y(name): 1.0}, floor, np.inf)
+    if (most := need.highest_stay_floor()) > 0:
+        rows.add({layout.y(name): 1.0, layout.b(name): -most}, -np.inf, 0.0)
     for i, v in enumerate(need.variants):
         n, m = layout.n(name, i), layout.m(name, i)
         rows.add({m: 1.0, n: -1.0}, -np.inf, 0.0)

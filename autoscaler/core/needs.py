@@ -13,6 +13,10 @@ from autoscaler.core.types import Reason, Role
 from models.phases import phases_of
 
 COVER_SLACK = 1e-9  # float noise in sums of shares
+# Prices of resting on spot beyond the cap, in those of the replicas that would end it. To end an excess x
+# takes at most x * future + 1 of them. As little as decides: load unserved costs thirty times it (milp).
+EXCESS_AT_ALL = 1.1
+EXCESS_SHARE = 1.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,10 @@ class VariantNeed:
     future: int
     hold: int
     present: int
+    spot: bool = False  # may be taken back, and then together with the other replicas on spot
+    restart_usd_per_hour: float = (
+        0.0  # of one replica: what its expected interruptions cost in starts
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +56,9 @@ class ServiceNeed:
     budget_usd_per_hour: float
     variants: tuple[VariantNeed, ...]
     idle: bool = False  # nothing to serve and allowed to have no replica
+    max_spot_ratio: float = (
+        1.0  # of the future requirement, that may rest on spot; 1 where none can
+    )
 
     def phases(self) -> tuple[tuple[int, ...], ...]:
         """Index sets of the variants that must together cover each phase of a request."""
@@ -63,6 +74,51 @@ class ServiceNeed:
             have += v.current / v.hold if starting else v.ready / v.present
         return min(1.0, have)
 
+    def kinds(self, phase: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the variants of a phase that stay, and those on spot."""
+        stays = tuple(i for i in phase if not self.variants[i].spot)
+        return stays, tuple(i for i in phase if self.variants[i].spot)
+
+    def stay_floor(self, phase: tuple[int, ...]) -> float:
+        """Share of the future requirement that capacity which stays must cover, as far as it can.
+
+        0 where there is nothing to choose between: on spot alone, the cap leaves a service as it is.
+        """
+        stays, spots = self.kinds(phase)
+        if not spots:
+            return 0.0
+        most = sum(self.variants[i].upper / self.variants[i].future for i in stays)
+        return max(0.0, min(1.0 - self.max_spot_ratio, most))
+
+    def highest_stay_floor(self) -> float:
+        """Return the stay_floor of the phase that has the highest; 0: the cap asks for nothing."""
+        if self.max_spot_ratio >= 1:
+            return 0.0
+        return max([0.0, *(self.stay_floor(p) for p in self.phases())])
+
+    def spot_excess(self, lasting: tuple[int, ...]) -> float:
+        """Share of the future requirement that rests on spot beyond the cap; of the worst phase."""
+        excess = 0.0
+        if self.max_spot_ratio >= 1:
+            return excess  # nearly always, and this is asked of every plan that is tried
+        for phase in self.phases():
+            floor = self.stay_floor(phase)
+            if floor > 0:
+                stays, _ = self.kinds(phase)
+                covered = sum(lasting[i] / self.variants[i].future for i in stays)
+                excess = max(excess, floor - covered)
+        return excess if excess > COVER_SLACK else 0.0
+
+    def excess_prices_usd(self) -> tuple[float, float]:
+        """Return what any excess costs, and what an excess of 1 costs beside that.
+
+        Together more than the replicas that would end it: to be over the cap never pays, only lack excuses.
+        """
+        stays = [v for v in self.variants if not v.spot]
+        each = [v.usd_per_hour + v.restart_usd_per_hour + v.start_usd for v in stays]
+        alone = [usd * v.future for usd, v in zip(each, stays, strict=True)]
+        return EXCESS_AT_ALL * max(each, default=0.0), EXCESS_SHARE * max(alone, default=0.0)
+
     def covered(self, replicas: tuple[int, ...]) -> float:
         """Return the least covered phase's share of the future requirement, at most 1."""
         shares = (
@@ -77,11 +133,15 @@ class ServiceNeed:
     def objective_usd(self, lasting: tuple[int, ...], replicas: tuple[int, ...]) -> float:
         """Dollars of the next hour: what lasts, its starts, and what is kept until they serve.
 
-        A replica kept beyond the lasting plan is paid for as long as a start takes.
+        A replica kept beyond the lasting plan is paid for as long as a start takes. What rests on spot
+        beyond the cap has a price, too.
         """
         total = self.usd_per_hour(lasting)
         for m, n, v in zip(lasting, replicas, self.variants, strict=True):
-            total += (max(0, m - v.current) + n - m) * v.start_usd
+            total += (max(0, m - v.current) + n - m) * v.start_usd + m * v.restart_usd_per_hour
+        if excess := self.spot_excess(lasting):
+            at_all, share = self.excess_prices_usd()
+            total += at_all + share * excess
         return total
 
     def keeps(self, replicas: tuple[int, ...]) -> bool:
@@ -129,7 +189,9 @@ class Plan:
 
     services: Mapping[str, Planned]
     status: str  # separable | optimal | incumbent | greedy
-    gap_ratio: float = 0.0
+    gap_ratio: float = (
+        0.0  # of its cost, that a cheaper plan could save at most; NaN: no bound is known
+    )
 
 
 class Usage:

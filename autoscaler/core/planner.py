@@ -4,6 +4,7 @@ Three ways, one answer: each service alone (exact when nothing shared binds), th
 a greedy plan if the solver ends without one.
 """
 
+import math
 from collections.abc import Mapping
 
 from autoscaler.core.greedy import greedy_plan
@@ -20,7 +21,7 @@ def plan_replicas(needs: tuple[ServiceNeed, ...], limits: Limits) -> Plan:
         return _explained(needs, fitting, limits, "separable", 0.0)
     solved = solve(needs, limits)
     if solved is None:
-        return _explained(needs, greedy_plan(needs, limits), limits, "greedy", 1.0)
+        return _explained(needs, greedy_plan(needs, limits), limits, "greedy", math.nan)
     replicas, status, gap = solved
     return _explained(needs, replicas, limits, status, gap)
 

@@ -76,6 +76,7 @@ def need_of(
         max(policy.budget_usd_per_hour, least_usd) if prices.known(policy.variants) else math.inf,
         variants,
         idle=situation.idle and not any(remembered),
+        max_spot_ratio=policy.max_spot_ratio if any(v.spot for v in variants) else 1.0,
     )
     return Requirements(
         need=need,
@@ -134,13 +135,14 @@ def _variant_need(
         upper = min(upper, max(lower, current))
     start = forecasts.starts.get((situation.policy.service, v.name), UNKNOWN_START)
     usd = prices.replica_usd_per_hour(v)
+    start_usd = usd * start.typical_seconds / SECONDS_PER_HOUR
     return VariantNeed(
         name=v.name,
         role=v.role,
         accelerator_class=v.accelerator_class,
         accelerators=v.accelerators_per_replica,
         usd_per_hour=usd,
-        start_usd=usd * start.typical_seconds / SECONDS_PER_HOUR,
+        start_usd=start_usd,
         current=min(current, upper),  # what is beyond the maximum goes anyway
         ready=min(_ready(situation, v), upper),
         lower=lower,
@@ -148,6 +150,8 @@ def _variant_need(
         future=max(1, damped.future),
         hold=max(1, damped.hold),
         present=max(1, damped.present),
+        spot=prices.is_spot(v),
+        restart_usd_per_hour=prices.interruptions_per_hour(v) * start_usd,
     )
 
 

@@ -30,7 +30,7 @@ def cheapest(need: ServiceNeed) -> Counts | None:
     if len(need.variants) == 1:
         return _single(need)
     ranges = [range(v.lower, _useful_upper(v) + 1) for v in need.variants[:-1]]
-    if math.prod(len(r) for r in ranges) > MAX_COMBINATIONS:
+    if math.prod(len(r) for r in ranges) * (_most_for_the_cap(need) + 1) > MAX_COMBINATIONS:
         return None
     best_cost, best = math.inf, None
     for cost, _, _, lasting in sorted(_lasting_plans(need, ranges)):
@@ -66,14 +66,24 @@ def _lasting_plans(
     """Return (cost, starts, order of preference, counts) of every plan that covers the future."""
     plans = []
     for head in itertools.product(*ranges):
-        tail = _least_last(need, head)
-        if tail is None:
+        least = _least_last(need, head)
+        if least is None:
             continue
-        counts = (*head, tail)
-        starts = sum(max(0, n - v.current) for n, v in zip(counts, need.variants, strict=True))
-        cost = round(need.objective_usd(counts, counts), 9)
-        plans.append((cost, starts, tuple(-n for n in counts), counts))
+        for tail in range(least, max(least, _most_for_the_cap(need)) + 1):
+            counts = (*head, tail)
+            starts = sum(max(0, n - v.current) for n, v in zip(counts, need.variants, strict=True))
+            cost = round(need.objective_usd(counts, counts), 9)
+            plans.append((cost, starts, tuple(-n for n in counts), counts))
+            if need.spot_excess(counts) == 0:
+                break  # more would only cost more
     return plans
+
+
+def _most_for_the_cap(need: ServiceNeed) -> int:
+    """Return the most replicas of the last variant that the cap on spot may ask for; 0: none."""
+    v = need.variants[-1]
+    floor = 0.0 if v.spot else need.highest_stay_floor()
+    return min(v.upper, math.ceil(floor * v.future - COVER_SLACK))
 
 
 def _least_last(need: ServiceNeed, head: Counts) -> int | None:

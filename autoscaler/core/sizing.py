@@ -27,6 +27,7 @@ from models.step_time import Coefficients
 
 LEAST_SEARCH = 64  # a need is searched up to this or twice maxReplicas; beyond it, it is unmet
 IDLE_RPS = 1e-3  # a load that no queue notices
+WHOLE: Mapping[tuple[str, str], float] = {}  # every replica serves all the time
 CERTAIN: FloatArray = np.ones(1)  # the weight of a rate that is known
 CEILING_SLACK = 0.25  # of the allowed misses, below what an idle fleet attains
 HOPELESS = 0.5  # an idle fleet's share within an objective, below which replicas cannot help it
@@ -87,6 +88,7 @@ class Sizes:
     reactive: list[int]
     measured: list[int]  # by the load measured now, as if it stayed; -1 where none was measured
     future_rps: FloatArray  # (N, K), the demand points at the lead time
+    worth: FloatArray  # (N,), the share of the time that a replica serves: 1, on spot a little less
     able: list[bool]  # whether an idle fleet of it meets the SLO, or misses by less than LAME
 
     def lane(self, service: str, variant: str) -> int | None:
@@ -104,8 +106,16 @@ class Evaluation:
     tpot_p95_seconds: list[float]
 
 
-def size_all(situations: Sequence[Situation], forecasts: Forecasts) -> Sizes:
-    """Size every variant of every service that has a demand."""
+def size_all(
+    situations: Sequence[Situation],
+    forecasts: Forecasts,
+    worth: Mapping[tuple[str, str], float] = WHOLE,
+) -> Sizes:
+    """Size every variant of every service that has a demand.
+
+    `worth`, by (service, variant): the share of the time that a replica serves, where that is not always. The
+    others take its load meanwhile: so much more comes to each.
+    """
     keys = [(s.policy.service, v.name) for s in situations for v in s.policy.variants]
     roles = [v.role.value for s in situations for v in s.policy.variants]
     owners = [s for s in situations for _ in s.policy.variants]
@@ -127,12 +137,15 @@ def size_all(situations: Sequence[Situation], forecasts: Forecasts) -> Sizes:
     slack = CEILING_SLACK + (1.0 - CEILING_SLACK) * short
     target = np.minimum(wanted, reachable - slack * allowed)
 
+    serving = np.array([worth.get(key, 1.0) for key in keys])
     points = [_stack([getattr(d, name) for d in demands]) for name in ("future", "hold", "present")]
     now = np.array([(d.isl_tokens, d.osl_tokens) for d in demands]).reshape(-1, 2)
     later = np.array([(d.ahead_isl_tokens, d.ahead_osl_tokens) for d in demands]).reshape(-1, 2)
     mixes = np.stack([later, np.maximum(now, later), now])  # what runs may be needed for either
-    found = _required(steering, np.stack(points), mixes, (True, True, False), WEIGHTS, target, most)
-    rates = np.array([[d.reactive_rps for d in demands], [d.measured_rps for d in demands]])
+    loads = np.stack(points) / serving[:, np.newaxis]
+    found = _required(steering, loads, mixes, (True, True, False), WEIGHTS, target, most)
+    reactive_rps = np.array([d.reactive_rps for d in demands]) / serving
+    rates = np.array([reactive_rps, [d.measured_rps for d in demands]])
     certain = _required(
         steering, rates[..., None], np.stack([now, now]), (False, False), CERTAIN, target, most
     )
@@ -150,6 +163,7 @@ def size_all(situations: Sequence[Situation], forecasts: Forecasts) -> Sizes:
         reactive=reactive,
         measured=measured,
         future_rps=points[0],
+        worth=serving,
         able=(ceiling >= 1.0 - LAME * allowed).tolist(),
     )
 
@@ -162,14 +176,15 @@ def evaluate(sizes: Sizes, counts: FloatArray, share: FloatArray) -> Evaluation:
     used = sizes.known & (counts > 0)
     n = np.where(used, counts, 1.0)
     rates = np.maximum(IDLE_RPS, sizes.future_rps * share[:, np.newaxis])
+    loads = rates / sizes.worth[:, np.newaxis]  # as if only those counted that serve at the moment
     weights = WEIGHTS * rates
     out = np.full((4, len(used)), np.nan)
     for b in sizes.batches:
         at, w = b.index, weights[b.index]
-        got = b.attainment(rates[at], n[at])
+        got = b.attainment(loads[at], n[at])
         out[2, at], out[3, at] = capacity.predicted_p95(
             b.coefficients,
-            rates[at, MIDDLE],
+            loads[at, MIDDLE],
             n[at],
             b.isl_tokens,
             b.osl_tokens,

@@ -30,6 +30,7 @@ from autoscaler.core.prices import Prices, Spare, limits_left
 from autoscaler.core.report import report
 from autoscaler.core.requirements import Requirements, need_of
 from autoscaler.core.sizing import Sizes, size_all
+from autoscaler.core.spot import worth_ratios
 from autoscaler.core.types import Mode, Observation, Policies, Reason
 
 
@@ -52,7 +53,8 @@ def tick(
         )
         for name, policy in sorted(policies.services.items())
     }
-    sizes = size_all([s for s in situations.values() if s.demand is not None], forecasts)
+    worth = worth_ratios(policies, forecasts, prices, observation.interval_seconds)
+    sizes = size_all([s for s in situations.values() if s.demand is not None], forecasts, worth)
     choices = _pinned(policies, situations, sizes, prices, observation)
     required = {
         name: need_of(situation, sizes, forecasts, prices, now)

@@ -11,6 +11,14 @@ from enum import StrEnum
 
 from models.slo import SloTargets
 
+# Of one spot replica, where the class says nothing: 802 losses in 3,497 instance-hours (0.23 an hour) of the
+# seven V100 preemption traces of github.com/skypilot-org/spot-traces (AWS, 2023; Wu et al., Can't Be Late,
+# NSDI '24). Zones differ tenfold, 0.06 to 0.74: whoever knows his own writes interruptionsPerHour.
+SPOT_INTERRUPTIONS_PER_HOUR = 0.2
+# In the traces with four instances, 61 % of the losses come with another one within five minutes. With half
+# of the need on what stays, the worst minute is a queue until replicas have started, and not an outage.
+MAX_SPOT_RATIO = 0.5
+
 
 class Reason(StrEnum):
     """Why a service has the replica count it has: the step that had the last word."""
@@ -148,6 +156,7 @@ class Policy:
     fallback: Fallback
     schedule: tuple[ScheduleWindow, ...] = ()
     budget_usd_per_hour: float = math.inf
+    max_spot_ratio: float = MAX_SPOT_RATIO  # of what is needed, that may rest on spot
 
     @property
     def namespace(self) -> str:
@@ -164,6 +173,7 @@ class AcceleratorClass:
     quota_count: int | None  # None: no limit of its own
     capacity_type: CapacityType = CapacityType.ON_DEMAND
     resource_name: str = "nvidia.com/gpu"
+    interruptions_per_hour: float = 0.0  # of one replica that serves
 
 
 @dataclass(frozen=True, slots=True)

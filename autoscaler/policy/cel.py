@@ -149,5 +149,11 @@ RULES: dict[str, tuple[Rule, ...]] = {
             ".nodeSelector",
             reason="FieldValueRequired",
         ),
+        Rule(
+            "!has(self.interruptionsPerHour) || self.interruptionsPerHour == 0.0 || "
+            "self.capacityType == 'Spot'",
+            "interruptionsPerHour; allowed: 0, or none, where capacityType is not Spot",
+            ".interruptionsPerHour",
+        ),
     ),
 }

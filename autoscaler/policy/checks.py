@@ -166,9 +166,12 @@ def _weekly(place: Place, path: str, window: ScheduleWindowSpec) -> Iterator[Pro
 
 def _pool(place: Place, pool: AcceleratorPool) -> Iterator[Problem]:
     for i, c in enumerate(pool.spec.classes):
+        path = f"spec.classes[{i}]"
+        if c.capacity_type != "Spot" and c.interruptions_per_hour:
+            words = f"0, or none, where capacityType is {c.capacity_type}"
+            yield refused(place, f"{path}.interruptionsPerHour", c.interruptions_per_hour, words)
         if c.quota is None:
             continue
-        path = f"spec.classes[{i}]"
         values = {
             "count": c.quota.count,
             "fromNodes": c.quota.from_nodes,

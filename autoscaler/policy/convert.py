@@ -3,6 +3,7 @@
 import math
 
 from autoscaler.core.types import (
+    SPOT_INTERRUPTIONS_PER_HOUR,
     AcceleratorClass,
     Behavior,
     CapacityType,
@@ -19,6 +20,7 @@ from autoscaler.core.types import (
 )
 from autoscaler.policy.checks import epoch_seconds
 from autoscaler.policy.schema import (
+    AcceleratorClassSpec,
     AcceleratorPool,
     BehaviorSpec,
     Budget,
@@ -57,6 +59,7 @@ def to_policy(policy: ScalingPolicy) -> Policy:
         fallback=Fallback(spec.fallback.after_seconds, spec.fallback.replicas),
         schedule=tuple(_window(w) for w in spec.schedule),
         budget_usd_per_hour=_budget(spec.budget),
+        max_spot_ratio=spec.max_spot_ratio,
     )
 
 
@@ -71,12 +74,19 @@ def to_pool(pool: AcceleratorPool) -> Pool:
                 quota_count=c.quota.count if c.quota is not None else None,
                 capacity_type=CapacityType(c.capacity_type),
                 resource_name=c.resource_name,
+                interruptions_per_hour=_interruptions_per_hour(c),
             )
             for c in pool.spec.classes
         ),
         budget_usd_per_hour=_budget(pool.spec.budget),
         namespace_quotas=dict(pool.spec.namespace_quotas),
     )
+
+
+def _interruptions_per_hour(c: AcceleratorClassSpec) -> float:
+    if c.interruptions_per_hour is not None:
+        return c.interruptions_per_hour
+    return SPOT_INTERRUPTIONS_PER_HOUR if c.capacity_type == "Spot" else 0.0
 
 
 def _targets(slo: Slo) -> SloTargets:

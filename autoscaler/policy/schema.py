@@ -9,9 +9,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
+from autoscaler.core.types import MAX_SPOT_RATIO, SPOT_INTERRUPTIONS_PER_HOUR
+
 API_VERSION = "foreserve.dev/v1alpha1"
 MAX_LATENCY_TARGET_SECONDS = 86_400.0
 MAX_REPLICAS = 100_000
+MAX_INTERRUPTIONS_PER_HOUR = 60.0  # one a minute: more is a count of another span
 
 # Patterns without look-around: Python, Rust (pydantic) and Go (the API server) read them alike.
 NAME_PATTERN = r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
@@ -242,6 +245,12 @@ class ScalingPolicySpec(_Model):
     fallback: FallbackSpec = Field(
         default=FallbackSpec(), description="what happens when telemetry stays away"
     )
+    max_spot_ratio: float = Field(
+        default=MAX_SPOT_RATIO,
+        ge=0,
+        le=1,
+        description="share of the need that may rest on spot, where other capacity is to be had",
+    )
 
 
 class Quota(_Model):
@@ -283,6 +292,13 @@ class AcceleratorClassSpec(_Model):
     )
     capacity_type: Literal["OnDemand", "Spot", "Reserved"] = Field(
         default="OnDemand", description="how it is bought"
+    )
+    interruptions_per_hour: float | None = Field(
+        default=None,
+        ge=0,
+        le=MAX_INTERRUPTIONS_PER_HOUR,
+        description="times an hour that a replica which serves is taken back; "
+        f"none: {SPOT_INTERRUPTIONS_PER_HOUR:g} of Spot, 0 of others",
     )
     usd_per_hour: UsdPerHour = Field(description="US dollars per hour of one accelerator")
     quota: Quota | None = Field(

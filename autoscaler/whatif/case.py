@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from autoscaler.core.types import CapacityType, Policies, Policy, Variant
+from autoscaler.core.types import Policies, Policy, Variant
 from autoscaler.sim.engine import EngineProfile
 from autoscaler.sim.fleet import FleetVariant
 from autoscaler.sim.profiles import measured_profile
@@ -104,12 +104,10 @@ def build_case(
     policies: Policies,
     arrivals: Arrivals,
     engines: Mapping[tuple[str, str], EngineProfile],
-    *,
-    spot: Spot | None = None,
 ) -> Case:
     """Put a case together; `engines` by (service, variant), already drawn (`draw_engine`).
 
-    spot: how replicas on demand are taken back, as if a share of them were spot; None: never.
+    Replicas are taken back as often as their accelerator class says, and so as often as Foreserve plans with.
     """
     since, until = judged_window(scenario, arrivals)
     prices = {c.name: c.usd_per_hour for pool in policies.pools for c in pool.classes}
@@ -127,17 +125,11 @@ def build_case(
         )
         for name, requests in arrivals.services.items()
     }
-    if spot is not None:
-        on_demand = {
-            c.name
-            for pool in policies.pools
-            for c in pool.classes
-            if c.capacity_type is CapacityType.ON_DEMAND
-        }
-        services = {
-            name: _interrupted(service, policies.services[name], on_demand, spot)
-            for name, service in services.items()
-        }
+    rates = {c.name: c.interruptions_per_hour for pool in policies.pools for c in pool.classes}
+    services = {
+        name: _interrupted(service, policies.services[name], rates, scenario.spot.notice_seconds)
+        for name, service in services.items()
+    }
     mine = {name: policies.services[name] for name in services}
     return Case(
         services=services,
@@ -152,11 +144,13 @@ def build_case(
 
 
 def _interrupted(
-    service: ServiceCase, policy: Policy, on_demand: set[str], spot: Spot
+    service: ServiceCase, policy: Policy, rates: Mapping[str, float], notice_seconds: float
 ) -> ServiceCase:
-    classes = {v.name: v.accelerator_class for v in policy.variants}
+    """Return the service with what its classes' interruptions do to it; `rates` per hour, by class."""
+    mine = {v.name: rates.get(v.accelerator_class, 0.0) for v in policy.variants}
     variants = tuple(
-        replace(v, spot=spot) if classes[v.name] in on_demand else v for v in service.variants
+        replace(v, spot=Spot(mine[v.name], notice_seconds)) if mine[v.name] > 0 else v
+        for v in service.variants
     )
     return replace(service, variants=variants)
 

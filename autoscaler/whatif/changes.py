@@ -6,7 +6,7 @@ from typing import Any
 
 from autoscaler.core.types import AcceleratorClass, CapacityType, Policies, Policy, Pool
 from autoscaler.whatif.case import priced
-from autoscaler.whatif.scenario import Change, Scenario, ScenarioError, StartupSpec
+from autoscaler.whatif.scenario import Change, Scenario, ScenarioError, SpotSpec, StartupSpec
 
 
 def changed_scenario(scenario: Scenario, change: Change) -> Scenario:
@@ -31,7 +31,7 @@ def changed_policies(policies: Policies, change: Change, scenario: Scenario) -> 
     if change.quota is not None:
         policies = _limited(policies, change.quota)
     if change.spot_share:
-        policies = _spot(policies, change.spot_share, scenario.spot.price_ratio)
+        policies = _spot(policies, change.spot_share, scenario.spot)
     services = {name: _policy(policy, change) for name, policy in policies.services.items()}
     return replace(policies, services=services)
 
@@ -96,13 +96,17 @@ def _limited(policies: Policies, quota: Mapping[str, int]) -> Policies:
     return _each_class(policies, lambda c: replace(c, quota_count=quota.get(c.name, c.quota_count)))
 
 
-def _spot(policies: Policies, share: float, price_ratio: float) -> Policies:
-    """Price a share of what is on demand as spot; which replicas these are is drawn (case.py)."""
+def _spot(policies: Policies, share: float, spot: SpotSpec) -> Policies:
+    """Make a share of what is on demand spot: a mixture, any replica of which may be taken back."""
 
     def mixed(c: AcceleratorClass) -> AcceleratorClass:
         if c.capacity_type is not CapacityType.ON_DEMAND:
             return c
-        return replace(c, usd_per_hour=c.usd_per_hour * (1 - share + share * price_ratio))
+        return replace(
+            c,
+            usd_per_hour=c.usd_per_hour * (1 - share + share * spot.price_ratio),
+            interruptions_per_hour=share * spot.interruptions_per_hour,
+        )
 
     return _each_class(policies, mixed)
 

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
+from autoscaler.core.types import SPOT_INTERRUPTIONS_PER_HOUR
+
 AutoscalerName = Literal[
     "foreserve",
     "recorded",
@@ -92,10 +94,13 @@ class AutoscalerSpec(_Strict):
 
 
 class SpotSpec(_Strict):
-    """Capacity that is taken back: what it costs beside on demand, how often, how long before it is told."""
+    """Capacity that is taken back: what it costs beside on demand, how often, how long before it is told.
+
+    The first two are what a variation's spotShare means; classes of the policies that are Spot say their own.
+    """
 
     price_ratio: Annotated[float, Field(ge=0, le=1)] = 0.4
-    interruptions_per_hour: NotNegative = 0.05  # of one ready replica
+    interruptions_per_hour: NotNegative = SPOT_INTERRUPTIONS_PER_HOUR  # of one ready replica
     notice_seconds: NotNegative = 120.0  # AWS; Google and Azure give 30 s
 
 

@@ -28,7 +28,7 @@ def vary(
         factor = change.traffic_factor or 1.0
         if factor != 1.0:
             arrivals = _only(arrivals, read_arrivals(scenario, sorted(policies.services), factor))
-        case = build(shared, scenario, policies, arrivals, change.spot_share or 0.0)
+        case = build(shared, scenario, policies, arrivals)
     except (ScenarioError, SimulationError) as error:
         return Variation(change.label, _written(change), {}, (), gap=str(error))
     heat = enter(shared, case, specs)

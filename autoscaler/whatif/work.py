@@ -6,7 +6,6 @@ from pathlib import Path
 
 from autoscaler.core.types import Policies
 from autoscaler.edge.artifacts import load_models
-from autoscaler.sim.variants import Spot
 from autoscaler.whatif.arrivals import Arrivals
 from autoscaler.whatif.case import Case, build_case, drawn_engines, fitted_engines, measured_engines
 from autoscaler.whatif.learning import Learned, Learner
@@ -46,7 +45,6 @@ def build(
     scenario: Scenario,
     policies: Policies,
     arrivals: Arrivals,
-    spot_share: float = 0.0,
 ) -> Case:
     """Put a case together, its engines drawn around the profile or the fit."""
     if scenario.profile is not None:
@@ -54,15 +52,7 @@ def build(
     else:
         assert shared.learned is not None  # noqa: S101  (a trace without a profile is refused)
         engines = fitted_engines(load_models(shared.learned.models).latency, policies)
-    spot = scenario.spot
-    taken = Spot(spot_share * spot.interruptions_per_hour, spot.notice_seconds)
-    return build_case(
-        scenario,
-        policies,
-        arrivals,
-        drawn_engines(scenario, engines),
-        spot=taken if spot_share > 0 else None,
-    )
+    return build_case(scenario, policies, arrivals, drawn_engines(scenario, engines))
 
 
 def enter(

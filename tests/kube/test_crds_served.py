@@ -308,6 +308,12 @@ REJECTED = [
         "spec.classes[0].nodeSelector",
         "nodeSelector; required: a mapping of node labels, where quota is fromNodes",
     ),
+    (
+        ("AcceleratorClassSpec", 1),
+        edited(POOL, "spec.classes.0.interruptionsPerHour", 0.1),
+        "spec.classes[0].interruptionsPerHour",
+        "interruptionsPerHour; allowed: 0, or none, where capacityType is not Spot",
+    ),
 ]
 
 

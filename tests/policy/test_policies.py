@@ -139,7 +139,9 @@ def test_every_field_arrives() -> None:
             name="main",
             classes=(
                 AcceleratorClass("h100", 4.0, 32),
-                AcceleratorClass("l40s", 1.05, None, CapacityType.SPOT, "nvidia.com/mig-1g.10gb"),
+                AcceleratorClass(
+                    "l40s", 1.05, None, CapacityType.SPOT, "nvidia.com/mig-1g.10gb", 0.2
+                ),
                 AcceleratorClass("asc", 2.0, None, resource_name="huawei.com/Ascend910"),
             ),
             budget_usd_per_hour=500.0,

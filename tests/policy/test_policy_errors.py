@@ -66,6 +66,7 @@ REPLICAS = "an integer from 0 to 100000"
 NAME = "a name of up to 63 letters, digits, '-', '_' and '.'"
 ONE_FIELD = [
     ("spec.slo.attainment", 1.5, f"1.5 is not allowed; allowed: {NUMBER_01}"),
+    ("spec.maxSpotRatio", 1.5, "1.5 is not allowed; allowed: a number from 0 to 1"),
     ("spec.slo.attainment", 0, f"0 is not allowed; allowed: {NUMBER_01}"),
     ("spec.slo.attainment", "0.9", f'"0.9" is not allowed; allowed: {NUMBER_01}'),
     ("spec.slo.attainment", True, f"true is not allowed; allowed: {NUMBER_01}"),
@@ -326,6 +327,16 @@ POOL_FIELD = [
         "spec.classes.0.capacityType",
         "spot",
         '"spot" is not allowed; allowed: one of OnDemand, Spot, Reserved',
+    ),
+    (
+        "spec.classes.0.interruptionsPerHour",
+        0.1,
+        "0.1 is not allowed; allowed: 0, or none, where capacityType is OnDemand",
+    ),
+    (
+        "spec.classes.0.interruptionsPerHour",
+        -1,
+        "-1 is not allowed; allowed: a number from 0 to 60",
     ),
     (
         "spec.classes.0.quota",

@@ -83,7 +83,10 @@ def test_moving_to_another_class_takes_the_quota_along(scenario: Scenario) -> No
 def test_a_share_of_spot_is_cheaper_where_capacity_was_on_demand(scenario: Scenario) -> None:
     got = classes(changed(scenario, spotShare=0.5))
     assert got["old"].usd_per_hour == pytest.approx(4.0 * (0.5 + 0.5 * 0.4))
-    assert got["spot"].usd_per_hour == 2.0
+    assert got["old"].interruptions_per_hour == pytest.approx(
+        0.5 * 0.2
+    )  # a mixture, in plans as well
+    assert (got["spot"].usd_per_hour, got["spot"].interruptions_per_hour) == (2.0, 0.2)
 
 
 @pytest.mark.parametrize(
