@@ -31,6 +31,8 @@ class Decided:
     decision: Mapping[str, Any]
     before: int | None
     since_seconds: float
+    plan_status: str = ""  # of the tick's plan over all services
+    plan_gap_ratio: float | None = None
 
     @property
     def replicas(self) -> int:
@@ -57,7 +59,8 @@ def decided_at(
             break
         known = entry.changed(known)
         outlooks = outlooks if entry.outlooks is None else entry.outlooks
-        decision = json.loads(entry.line)["decision"]["services"].get(service)
+        tick = json.loads(entry.line)["decision"]
+        decision = tick["services"].get(service)
         if decision is None:
             continue
         before, since = None, entry.observation.now_seconds
@@ -67,7 +70,15 @@ def decided_at(
             since = found.since_seconds if same else since
         policy = known.policies.services.get(service)
         found = Decided(
-            service, policy, entry.observation, outlooks.get(service), decision, before, since
+            service,
+            policy,
+            entry.observation,
+            outlooks.get(service),
+            decision,
+            before,
+            since,
+            str(tick.get("plan_status", "")),
+            tick.get("plan_gap_ratio"),
         )
     return found
 
@@ -175,7 +186,18 @@ def _outcome(decided: Decided) -> str:
         parts.append(f"carries {_number(d['forecast_arrival_rate_rps'])} req/s")
     cost = d["cost_usd_per_hour"]
     parts.append("no price known" if cost is None else f"${cost:,.2f} an hour")
-    return "; ".join(parts)
+    return "; ".join(parts + _proof(decided))
+
+
+def _proof(decided: Decided) -> list[str]:
+    """Say how the plan was found where it is not proven to be the cheapest."""
+    gap = decided.plan_gap_ratio
+    if decided.plan_status == "greedy":
+        return ["planned by priority, since the solver found no plan"]
+    if decided.plan_status != "incumbent":
+        return []
+    most = "" if gap is None else f": at most {_ratio(gap)} of the cost of all plans could be saved"
+    return [f"the solver stopped at its bound{most}"]
 
 
 def _total(seen: ServiceObservation, name: str) -> float:

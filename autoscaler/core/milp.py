@@ -123,7 +123,10 @@ class _Layout:
 def solve(
     needs: tuple[ServiceNeed, ...], limits: Limits
 ) -> tuple[Mapping[str, tuple[int, ...]], str, float] | None:
-    """Return (replicas per service, "optimal" or "incumbent", gap), or None without any plan."""
+    """Return (replicas per service, "optimal" or "incumbent", gap), or None without any plan.
+
+    The gap is the share of the cost that a cheaper plan could save; NaN where the solver has no bound.
+    """
     layout = _Layout(needs)
     cost, low, high, integral = _variables(needs, layout)
     rows = _Rows()
@@ -146,8 +149,9 @@ def solve(
         )
         for need in needs
     }
-    gap = float(result.mip_gap) if result.mip_gap is not None else 0.0
-    return plan, "optimal" if result.status == 0 else "incumbent", gap
+    gap = math.nan if result.mip_gap is None else float(result.mip_gap)
+    status = "optimal" if result.status == 0 else "incumbent"
+    return plan, status, gap if math.isfinite(gap) else math.nan
 
 
 def _variables(

@@ -73,7 +73,7 @@ def tick(
         )
         for name, situation in situations.items()
     }
-    return State(states), Decisions(now, decisions, plan.status)
+    return State(states), Decisions(now, decisions, plan.status, plan.gap_ratio)
 
 
 def _planned(

@@ -12,6 +12,7 @@ WITHIN = (
     "guarded_replicas",
 )  # for the accounts alone: logs written before it replay to the same bytes
 NAMES = tuple(f.name for f in fields(ServiceDecision) if f.name not in (*BY_VARIANT, *WITHIN))
+PROVEN = ("separable", "optimal")  # no plan is cheaper, but for milp.GAP_RATIO
 RATIO_DECIMALS = 9  # of what is computed; enough to replay, short enough to read
 
 
@@ -21,7 +22,15 @@ def decisions_to_dict(decisions: Decisions) -> dict[str, Any]:
         "now_seconds": decisions.now_seconds,
         "services": {name: _service(d) for name, d in decisions.services.items()},
         "plan_status": decisions.plan_status,
+        **_gap(decisions),
     }
+
+
+def _gap(decisions: Decisions) -> dict[str, Any]:
+    """Return the gap of a plan that is not proven; a proven one has none to tell, and older logs replay."""
+    if decisions.plan_status in PROVEN:
+        return {}
+    return {"plan_gap_ratio": _plain(decisions.plan_gap_ratio)}
 
 
 def dump_line(content: dict[str, Any]) -> str:

@@ -44,6 +44,18 @@ def fleet_families(tick: LastTick | None) -> Iterator[Metric]:
     yield from _observed(tick)
     yield from _accelerators(tick)
     yield from _pool_money(tick)
+    yield _plan_gap(tick)
+
+
+def _plan_gap(tick: LastTick | None) -> Metric:
+    family = GaugeMetricFamily(
+        "foreserve_plan_gap_ratio",
+        "Of the last plan's cost, the share that a cheaper plan could save at most.",
+    )
+    gap = math.nan if tick is None else tick.decisions.plan_gap_ratio
+    if math.isfinite(gap):
+        family.add_metric([], gap)
+    return family
 
 
 def _asked(policies: Mapping[str, Policy]) -> Iterator[Metric]:

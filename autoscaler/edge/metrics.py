@@ -14,6 +14,7 @@ from autoscaler.core.outcome import Decisions
 from autoscaler.core.types import Observation, Policies
 from autoscaler.edge.service_metrics import ServiceMetrics
 
+PLAN_STATUSES = ("separable", "optimal", "incumbent", "greedy")
 PHASES = ("collect", "decide", "actuate")
 TICK_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0)
 
@@ -62,6 +63,9 @@ class OperatorMetrics:
             ["verb", "resource", "code"],
         )
         self._gauge("build_info", "The program's version.", ["version"]).labels(version).set(1)
+        self._plans = self._counter("plans", "Ticks by how their plan was found.", ["status"])
+        for status in PLAN_STATUSES:
+            self._plans.labels(status)
         self._leader.set(0)
 
     def _gauge(self, name: str, text: str, labels: tuple[str, ...] | list[str] = ()) -> Gauge:
@@ -73,6 +77,7 @@ class OperatorMetrics:
     def observe_step(self, step: StepLike, policies: Policies) -> None:
         """Take in a tick. `policies`: all that exist; a service that is not among them disappears."""
         self._services.observe(step.observation, step.decisions, policies, step.accounts)
+        self._plans.labels(step.decisions.plan_status).inc()
 
     def observe_phase(self, phase: str, seconds: float) -> None:
         """Count how long one of PHASES took."""

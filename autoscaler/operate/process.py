@@ -210,6 +210,7 @@ class Process:
                 "policies": len(turn.facts.roll.members),
                 "writes": len(turn.outcomes),
                 "plan_status": turn.step.decisions.plan_status,
+                "plan_gap_ratio": turn.step.decisions.plan_gap_ratio,
                 "leader": turn.led,
             }
         )

@@ -201,6 +201,32 @@ def logged(world: Path, log: Path) -> list[str]:
     return log.read_text().splitlines(keepends=True)
 
 
+@pytest.mark.parametrize(
+    ("plan", "said"),
+    [
+        ({"plan_status": "separable"}, "an hour"),
+        (
+            {"plan_status": "incumbent", "plan_gap_ratio": 0.0123},
+            "; the solver stopped at its bound: at most 1.2% of the cost of all plans could be saved",
+        ),
+        ({"plan_status": "incumbent", "plan_gap_ratio": None}, "; the solver stopped at its bound"),
+        (
+            {"plan_status": "greedy", "plan_gap_ratio": None},
+            "; planned by priority, since the solver found no plan",
+        ),
+    ],
+)
+def test_a_plan_that_is_not_proven_is_explained_as_such(
+    world: Path, tmp_path: Path, plan: dict[str, Any], said: str
+) -> None:
+    log = tmp_path / "decisions.jsonl"
+    *lines, last = logged(world, log)
+    tick = json.loads(last)
+    tick["decision"] |= plan
+    log.write_text("".join([*lines, json.dumps(tick) + "\n"]))
+    assert run("explain", SERVICE, "--log", log).stdout.splitlines()[-1].endswith(said)
+
+
 def test_a_log_that_is_none_is_one_sentence(world: Path, tmp_path: Path) -> None:
     log = tmp_path / "decisions.jsonl"
     lines = logged(world, log)

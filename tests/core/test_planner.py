@@ -2,11 +2,13 @@
 
 import itertools
 import math
+import random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autoscaler.core import milp
 from autoscaler.core.greedy import greedy_plan
 from autoscaler.core.milp import solve
 from autoscaler.core.needs import Limits, ServiceNeed, VariantNeed, usage_of
@@ -268,6 +270,56 @@ def test_greedy_is_always_within_limits_and_bounds(
     assert usage_of(needs, plan, limits).fits()
     for need in needs:
         assert all(n <= v.upper for n, v in zip(plan[need.service], need.variants, strict=True))
+
+
+def scarce(size: int = 12) -> tuple[tuple[ServiceNeed, ...], Limits]:
+    """Services of odd sizes that want more than there is: the first node of the search is not the last."""
+    rng = random.Random(1)  # noqa: S311 - a case, not a secret
+    needs = tuple(
+        service(
+            f"n/s{i}",
+            *(
+                need_variant(
+                    name,
+                    future=rng.randint(2, 13),
+                    accelerators=rng.randint(2, 7),
+                    usd_per_hour=round(rng.uniform(2, 5), 2),
+                    upper=20,
+                )
+                for name in "ab"
+            ),
+        )
+        for i in range(size)
+    )
+    return needs, Limits({"a": size * 9, "b": size * 8}, {}, {}, {})
+
+
+def test_a_solver_that_stops_early_tells_how_much_could_be_saved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    needs, limits = scarce()
+    proven = plan_replicas(needs, limits)
+    assert (proven.status, proven.gap_ratio <= milp.GAP_RATIO) == ("optimal", True)
+    monkeypatch.setattr(milp, "MAX_NODES", 1)
+    plan = plan_replicas(needs, limits)
+    assert plan.status == "incumbent"
+    assert milp.GAP_RATIO < plan.gap_ratio < 0.1
+    assert usage_of(needs, {k: p.replicas for k, p in plan.services.items()}, limits).fits()
+    assert plan_replicas(needs, limits) == plan  # the same bound, the same plan
+
+
+def test_a_solver_that_stops_without_a_plan_leaves_a_greedy_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    needs, limits = scarce()
+    monkeypatch.setattr(milp, "MAX_NODES", 0)
+    plan = plan_replicas(needs, limits)
+    assert plan.status == "greedy"
+    assert math.isnan(plan.gap_ratio)  # nothing is known of it, and that is not 0
+    replicas = {k: p.replicas for k, p in plan.services.items()}
+    assert replicas == greedy_plan(needs, limits)
+    assert usage_of(needs, replicas, limits).fits()
+    assert sum(map(sum, replicas.values())) > 0
 
 
 def test_the_solver_gives_the_same_plan_every_time() -> None:

@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from autoscaler.core.accounts import Account
 from autoscaler.core.outcome import Decisions, ServiceDecision
 from autoscaler.core.types import Observation, Policies, Reason, ServiceObservation
+from autoscaler.edge.decisions import decisions_to_dict
 from autoscaler.edge.forecast_memory import MOST_REMEMBERED, ForecastMemory, PastForecast
 from autoscaler.edge.metrics import OperatorMetrics
 
@@ -65,6 +66,29 @@ def step(
     observation = Observation(now, INTERVAL, {service: observed}, {})
     chosen = decision() if decided is None else decided
     return FakeStep(observation, Decisions(now, {service: chosen}, "optimal"))
+
+
+@pytest.mark.parametrize(
+    ("status", "gap_ratio", "told"),
+    [
+        ("separable", 0.0, {}),
+        ("optimal", 2e-5, {}),
+        ("incumbent", 0.0123, {"plan_gap_ratio": 0.0123}),
+        ("greedy", math.nan, {"plan_gap_ratio": None}),
+    ],
+)
+def test_a_plan_that_is_not_proven_tells_its_gap(
+    status: str, gap_ratio: float, told: dict[str, float | None]
+) -> None:
+    made = replace(step(), decisions=Decisions(NOW, {}, status, gap_ratio))
+    shown = decisions_to_dict(made.decisions)
+    assert {k: v for k, v in shown.items() if k == "plan_gap_ratio"} == told
+    metrics = OperatorMetrics("1")
+    metrics.observe_step(made, policies(policy()))
+    assert value(metrics, "plans_total", status=status) == 1
+    assert value(metrics, "plan_gap_ratio") == pytest.approx(gap_ratio, nan_ok=True)
+    others = {"separable", "optimal", "incumbent", "greedy"} - {status}
+    assert {value(metrics, "plans_total", status=s) for s in others} == {0}
 
 
 def samples(metrics: OperatorMetrics) -> Samples:
