@@ -1,4 +1,4 @@
-"""Why a service has the replicas it has: one logged decision in five lines, for people."""
+"""Why a service has the replicas it has: one logged decision in five lines, for people, and its last hour."""
 
 import json
 import math
@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from autoscaler.core.accounts import Account
 from autoscaler.core.outcome import Outlook
 from autoscaler.core.types import Observation, Policies, Policy, ServiceObservation
 from autoscaler.edge.decision_changes import NOTHING, Inputs
 from autoscaler.edge.decision_log import Entry
+from autoscaler.explain_hour import hour_in_words
 
 NEAR = 0.005  # of a ratio: not worth telling apart
 UNKNOWN = "unknown"
@@ -33,6 +35,7 @@ class Decided:
     since_seconds: float
     plan_status: str = ""  # of the tick's plan over all services
     plan_gap_ratio: float | None = None
+    account: Account | None = None  # of the last hour that was closed by then
 
     @property
     def replicas(self) -> int:
@@ -54,11 +57,13 @@ def decided_at(
     known = Inputs(policies, NOTHING.starts, NOTHING.state)
     outlooks: Mapping[str, Outlook] = {}
     found = earlier
+    account = None if earlier is None else earlier.account
     for entry in entries:
         if entry.observation.now_seconds > until_seconds:
             break
         known = entry.changed(known)
         outlooks = outlooks if entry.outlooks is None else entry.outlooks
+        account = entry.accounts.get(service, account)
         tick = json.loads(entry.line)["decision"]
         decision = tick["services"].get(service)
         if decision is None:
@@ -79,18 +84,24 @@ def decided_at(
             since,
             str(tick.get("plan_status", "")),
             tick.get("plan_gap_ratio"),
+            account,
         )
     return found
 
 
 def in_words(decided: Decided) -> list[str]:
-    """Return five lines: the count, the load, the fleet, what is needed, what comes of it."""
+    """Return five lines: the count, the load, the fleet, what is needed, what comes of it.
+
+    Two more on the last hour that was closed, where the log has one (autoscaler.explain_hour).
+    """
+    hour = [] if decided.account is None else hour_in_words(decided.account)
     return [
         _count(decided),
         f"  load    {_load(decided)}",
         f"  fleet   {_fleet(decided)}",
         f"  needed  {_needed(decided)}",
         f"  so      {_outcome(decided)}",
+        *(f"  {line}" for line in hour),
     ]
 
 

@@ -158,9 +158,9 @@ def test_the_log_keeps_the_mix_and_reads_logs_from_before_it(tmp_path: Path) -> 
     path = tmp_path / "log.jsonl"
     with path.open("w") as file:
         log = DecisionLog(file, Header("g-1", ()))
-        log.append(observation(h100=seen(1)), {SERVICE: rich}, Decisions(NOW, {}, "separable"))
+        log.append(observation(h100=seen(1)), {SERVICE: rich}, Decisions(NOW, {}, "separable"), {})
         plain = {SERVICE: outlook(8.0)}
-        log.append(observation(NOW + 60, h100=seen(1)), plain, Decisions(NOW, {}, "separable"))
+        log.append(observation(NOW + 60, h100=seen(1)), plain, Decisions(NOW, {}, "separable"), {})
     first, second = (e.outlooks for e in read_log(path)[1])
     assert first is not None
     assert second is not None

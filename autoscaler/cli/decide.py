@@ -79,7 +79,7 @@ def filter_lines(
             sink.flush()
             continue
         if decision_log is not None:
-            decision_log.append(observation, step.forecasts.outlooks, step.decisions)
+            decision_log.append(observation, step.forecasts.outlooks, step.decisions, step.accounts)
         sink.write(dump_line(decisions_to_dict(step.decisions)))
         sink.flush()
         for name in sorted(set(observation.services) - set(controller.policies.services) - unknown):

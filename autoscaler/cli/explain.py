@@ -8,13 +8,15 @@ from typing import Annotated
 import typer
 
 from autoscaler.cli.common import moment
+from autoscaler.edge.account_record import account_to_dict
 from autoscaler.edge.decision_folder import files_of
 from autoscaler.edge.decision_log import LogError, read_log
 from autoscaler.explain import Decided, decided_at, in_words
 from autoscaler.policy import parse_policies
 
 EXAMPLE = """
-Print in five lines why a service has the replicas it has: the decision in force at a time, from the log.
+Print in five lines why a service has the replicas it has: the decision in force at a time, from the log. Then
+what the last closed hour cost beside other plans, and why.
 
 **Examples**
 
@@ -57,6 +59,7 @@ def explain(
             "replicas": found.replicas,
             "replicas_before": found.before,
             "decision": found.decision,
+            "hour": None if found.account is None else account_to_dict(found.account),
             "lines": lines,
         }
         typer.echo(json.dumps(content, indent=1))

@@ -8,15 +8,23 @@ import contextlib
 import re
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
+from autoscaler.core.accounts import Account
 from autoscaler.core.outcome import Decisions, Outlook, State
 from autoscaler.core.types import Observation
 from autoscaler.edge.decision_changes import NOTHING, Inputs, differences
-from autoscaler.edge.decision_log import GZIP_BITS, Header, LogError, header_line, tick_line
+from autoscaler.edge.decision_log import (
+    GZIP_BITS,
+    Header,
+    LogError,
+    accounts_line,
+    header_line,
+    tick_line,
+)
 from autoscaler.edge.decisions import dump_line
 
 PATTERN = "decisions-*.jsonl.gz"
@@ -29,7 +37,10 @@ GZIP_LEVEL = 6
 
 @dataclass(frozen=True, slots=True)
 class LoggedTick:
-    """One tick: what it was given, what it answered, and the state that it left."""
+    """One tick: what it was given, what it answered, and the state that it left.
+
+    `accounts`: of the hour that it closed.
+    """
 
     generation: str
     given: Inputs
@@ -37,6 +48,7 @@ class LoggedTick:
     outlooks: Mapping[str, Outlook]
     decisions: Decisions
     after: State
+    accounts: Mapping[str, Account] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -133,9 +145,11 @@ class DecisionFolder:
 
 
 def _lines(file: _File, tick: LoggedTick) -> Iterator[str]:
-    """Yield what has changed since the file's last tick, then the tick."""
+    """Yield what has changed since the file's last tick, the hour that is over, then the tick."""
     for record in differences(file.known, tick.given):
         yield dump_line(record)
+    if tick.accounts:
+        yield accounts_line(tick.accounts)
     outlooks = tick.outlooks if tick.outlooks is not file.outlooks else None
     yield tick_line(tick.observation, outlooks, tick.decisions)
 

@@ -2,10 +2,12 @@
 
     {"kind":"header", "format_version", "generation", "documents": [[file, text], ...]}
     {"kind":"tick", "observation", "outlooks" (null: as in the tick before), "decision"}
+    {"kind":"accounts", "services": {name: account}}   before the tick that closed their hour
 
 The header names the models and holds the policies as they were written; a tick holds what the core
 was given. Nothing is rounded on the way in: what is logged is what was decided on. The operator's log
 has further records between the two (`decision_changes`), no documents, and is compressed (gzip).
+Accounts are for people: they enter no tick, and a replay passes them over.
 """
 
 import contextlib
@@ -13,19 +15,22 @@ import json
 import math
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 
+from autoscaler.core.accounts import Account
 from autoscaler.core.outcome import Decisions, Outlook
 from autoscaler.core.types import Observation
+from autoscaler.edge.account_record import account_from_dict, account_to_dict
 from autoscaler.edge.decision_changes import KINDS, Inputs, with_change
 from autoscaler.edge.decisions import decisions_to_dict, dump_line
 from autoscaler.edge.wire import observation_to_dict, parse_observation
 
 FORMAT_VERSION = 1
+ACCOUNTS = "accounts"
 GZIP = b"\x1f\x8b"
 GZIP_BITS = 31  # of zlib: with gzip's header
 BLOCK_BYTES = 1 << 20
@@ -50,7 +55,7 @@ class Header:
 class Entry:
     """One logged tick: the core's input, and the line as it stands in the log.
 
-    `changes`: records of `decision_changes` since the tick before, with their line numbers.
+    `changes`: records of `decision_changes` before it, with line numbers. `accounts`: of a closed hour.
     """
 
     number: int
@@ -58,6 +63,7 @@ class Entry:
     observation: Observation
     outlooks: Mapping[str, Outlook] | None
     changes: tuple[tuple[int, Mapping[str, Any]], ...] = ()
+    accounts: Mapping[str, Account] = field(default_factory=dict)
 
     def changed(self, known: Inputs) -> Inputs:
         """Return the inputs that this tick was given, `known` being those of the one before; LogError."""
@@ -80,11 +86,17 @@ class DecisionLog:
         file.flush()
 
     def append(
-        self, observation: Observation, outlooks: Mapping[str, Outlook], decisions: Decisions
+        self,
+        observation: Observation,
+        outlooks: Mapping[str, Outlook],
+        decisions: Decisions,
+        accounts: Mapping[str, Account],
     ) -> None:
-        """Write one tick."""
+        """Write one tick, and the accounts of the hour that it closed."""
         changed = outlooks is not self._last
         self._last = outlooks
+        if accounts:
+            self._file.write(accounts_line(accounts))
         self._file.write(tick_line(observation, outlooks if changed else None, decisions))
         self._file.flush()
 
@@ -114,6 +126,12 @@ def tick_line(
             "decision": decisions_to_dict(decisions),
         }
     )
+
+
+def accounts_line(accounts: Mapping[str, Account]) -> str:
+    """Return the log's line for the accounts of a closed hour."""
+    shown = {name: account_to_dict(account) for name, account in accounts.items()}
+    return dump_line({"kind": ACCOUNTS, "services": shown})
 
 
 def read_log(path: Path) -> tuple[Header, Iterator[Entry]]:
@@ -192,10 +210,14 @@ def _header(content: Mapping[str, Any], path: Path) -> Header:
 
 def _entries(lines: Iterable[str], path: Path) -> Iterator[Entry]:
     changes: list[tuple[int, Mapping[str, Any]]] = []
+    accounts: Mapping[str, Account] = {}
     for number, line in enumerate(lines, start=2):
         content = _object(line, path, number)
         if content.get("kind") in KINDS:
             changes.append((number, content))
+            continue
+        if content.get("kind") == ACCOUNTS:
+            accounts = _accounts(content, path, number)
             continue
         try:
             observation = parse_observation(json.dumps(content["observation"]), number)
@@ -205,8 +227,15 @@ def _entries(lines: Iterable[str], path: Path) -> Iterator[Entry]:
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise LogError(f"{path}: line {number}: not a logged tick ({error})") from error
-        yield Entry(number, line, observation, outlooks, tuple(changes))
-        changes = []
+        yield Entry(number, line, observation, outlooks, tuple(changes), accounts)
+        changes, accounts = [], {}
+
+
+def _accounts(content: Mapping[str, Any], path: Path, number: int) -> Mapping[str, Account]:
+    try:
+        return {name: account_from_dict(a) for name, a in content["services"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise LogError(f"{path}: line {number}: not a record of accounts ({error})") from error
 
 
 def _object(line: str, path: Path, number: int) -> dict[str, Any]:

@@ -31,6 +31,7 @@ class Recorder:
                 outlooks=step.forecasts.outlooks,
                 decisions=step.decisions,
                 after=controller.state,
+                accounts=step.accounts,
             )
         )
         self._metrics.count_write("decision-log", "failed" if problem else "ok")

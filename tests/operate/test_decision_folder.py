@@ -1,12 +1,15 @@
 """The folder of the decision log: bounded, and readable after a kill."""
 
 import gzip
+import math
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from autoscaler.core.accounts import PlanName, nothing_known
 from autoscaler.core.outcome import Decisions, Outlook, ServiceState, State
 from autoscaler.core.types import Observation, Policies, ServiceObservation
 from autoscaler.edge import decision_folder, decision_log
@@ -181,3 +184,23 @@ def test_differences_are_what_a_reader_lacks() -> None:
 def test_an_empty_folder_is_told(tmp_path: Path) -> None:
     with pytest.raises(LogError, match="no decisions-"):
         files_of(tmp_path)
+
+
+def test_a_closed_hour_stands_before_the_tick_that_closed_it(tmp_path: Path) -> None:
+    log = DecisionFolder(tmp_path, "p", LIMIT)
+    account = replace(nothing_known(BEGIN - 3600.0), measured_seconds=1200.0)
+    assert log.write(tick(0)) == ""
+    assert log.write(replace(tick(15), accounts={"a/b": account})) == ""
+    log.close()
+    (file,) = files_of(tmp_path)
+    first, second = read_log(file)[1]
+    assert first.accounts == {}
+    found = second.accounts["a/b"]
+    assert (found.start_seconds, found.measured_seconds) == (BEGIN - 3600.0, 1200.0)
+    assert math.isnan(found.plans[PlanName.HPA].usd)
+    text = gzip.decompress(file.read_bytes()).decode()
+    file.with_name("decisions-bad.jsonl.gz").write_bytes(
+        gzip.compress(text.replace('"hpa"', '"other"').encode())
+    )
+    with pytest.raises(LogError, match="not a record of accounts"):
+        list(read_log(file.with_name("decisions-bad.jsonl.gz"))[1])
