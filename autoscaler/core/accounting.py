@@ -29,7 +29,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self._hours: dict[str, OpenHour] = {}
-        self._hour = -1  # since the epoch
+        self._minute = -HOUR_MINUTES  # since the epoch
 
     def take_in(
         self,
@@ -45,12 +45,14 @@ class Ledger:
         """
         interval = observation.interval_seconds
         middle = observation.now_seconds - interval / 2
-        minute = int(middle // MINUTE_SECONDS)
-        hour = minute // HOUR_MINUTES
+        minute = max(int(middle // MINUTE_SECONDS), self._minute)  # a longer interval begins before
+        hour, before = minute // HOUR_MINUTES, self._minute // HOUR_MINUTES
+        self._minute = minute
         closed: dict[str, Account] = {}
-        if hour != self._hour:
-            closed = self._close(Closing(policies, forecasts, state, self._hour))
-            self._begin(hour)
+        if hour != before:
+            closed = self._close(Closing(policies, forecasts, state, before))
+            for open_hour in self._hours.values():
+                open_hour.forget_before(hour * HOUR_MINUTES - BEFORE_MINUTES)
         prices = Prices(policies.pools)
         for name, decision in decisions.services.items():
             policy = policies.services.get(name)
@@ -75,11 +77,6 @@ class Ledger:
             and open_hour.variants == tuple(v.name for v in services[name].variants)
         }
         return close_hours(closing, self._hours)
-
-    def _begin(self, hour: int) -> None:
-        self._hour = hour
-        for open_hour in self._hours.values():
-            open_hour.forget_before(hour * HOUR_MINUTES - BEFORE_MINUTES)
 
 
 def _row(

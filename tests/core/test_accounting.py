@@ -339,6 +339,10 @@ def test_gaps_are_held() -> None:
 # the ledger: from ticks
 
 
+def two(now: float) -> Observation:
+    return observation(now, rate=7.0, h100=seen(2))
+
+
 def walk(ledger: Ledger, ticks: int, *, start: float = NOW, of: Any = None) -> list[Account]:
     world, known = policies(policy()), forecasts({SERVICE: outlook(7.0)}, h100=LEAD)
     state, count, closed = State(), 2, []
@@ -366,6 +370,17 @@ def test_an_hour_closes_with_the_first_tick_of_the_next() -> None:
 def test_an_hour_that_begins_with_the_process_is_partial() -> None:
     (got,) = walk(Ledger(), 100, start=NOW + 2400.0)
     assert (got.measured_seconds, got.partial) == (1200.0, True)
+
+
+def test_an_interval_that_begins_before_the_hour_opens_no_hour_again() -> None:
+    ledger = Ledger()
+    walk(ledger, 241)
+    late = walk(
+        ledger, 1, start=NOW + 3615.0, of=lambda now: replace(two(now), interval_seconds=600)
+    )
+    assert late == []
+    minutes = ledger._hours[SERVICE].table()[:, 0]
+    assert (np.diff(minutes) > 0).all()
 
 
 def test_silence_is_not_measured() -> None:
