@@ -215,14 +215,13 @@ def _account(
 def as_measured(missed: float, expected: float, measured: float, finished: float) -> float:
     """Return how many of `finished` requests miss in truth where the model expects `missed`.
 
-    The odds of a miss are multiplied by as much as ours turned out to be: where it expected `expected`,
-    `measured` came. Equal numbers give equal numbers, more give more, and none exceeds `finished`.
+    Of ours it expected `expected`, and `measured` came. Where that is fewer, there are fewer in proportion.
+    Where it is more, what the model believes in time misses with the same chance as ours did: odds or ratios
+    would make much of nearly nothing where a model expects no misses. Equal numbers give equal ones, more
+    give more, and none exceeds `finished`.
     """
-    wrong = _odds(measured, finished) / _odds(expected, finished)
-    odds = wrong * _odds(missed, finished)
-    told = odds / (1.0 + odds) * (finished + 2 * HALF_REQUEST) - HALF_REQUEST
-    return told if math.isnan(told) else min(max(told, 0.0), finished)
-
-
-def _odds(missed: float, finished: float) -> float:
-    return (missed + HALF_REQUEST) / (finished - missed + HALF_REQUEST)
+    if math.isnan(missed + expected + measured):
+        return math.nan
+    if measured <= expected:
+        return missed * measured / expected if expected > 0 else missed
+    return missed + (finished - missed) * (measured - expected) / (finished - expected)

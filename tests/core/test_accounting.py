@@ -184,12 +184,18 @@ def test_misses_that_the_model_did_not_expect_are_its_own() -> None:
     [
         (50.0, 50.0, 80.0, 80.0),  # as ours
         (0.0, 0.0, 0.0, 0.0),
+        (500.0, 0.0, 0.0, 500.0),  # a model that was right of ours is believed
         (1000.0, 10.0, 40.0, 1000.0),  # all are all
-        (0.0, 20.0, 5.0, 0.0),  # never less than none
+        (1000.0, 1000.0, 1000.0, 1000.0),
+        (20.0, 40.0, 10.0, 5.0),  # a quarter came true
+        (0.0, 0.0, 100.0, 100.0),  # a tenth missed for no reason that the model knows
+        (500.0, 0.0, 100.0, 550.0),  # so it does of those it believed in time
+        (math.nan, 0.0, 1.0, math.nan),
     ],
 )
 def test_scaled_as_ours(missed: float, expected: float, measured: float, told: float) -> None:
-    assert as_measured(missed, expected, measured, 1000.0) == pytest.approx(told, abs=0.5)
+    got = as_measured(missed, expected, measured, 1000.0)
+    assert got == pytest.approx(told, nan_ok=True)
 
 
 def test_a_price_that_is_unknown_leaves_the_misses() -> None:
