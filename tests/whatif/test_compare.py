@@ -14,6 +14,7 @@ from conftest import measures
 from autoscaler.core.types import Observation, Reason
 from autoscaler.edge.policy_files import load_policies
 from autoscaler.sim.engine import EngineProfile
+from autoscaler.sim.variants import Spot
 from autoscaler.sim.workload import Requests
 from autoscaler.whatif.arrivals import Arrivals
 from autoscaler.whatif.capacity import replica_capacity
@@ -97,6 +98,27 @@ def case(policies: Path) -> Case:
     arrivals = Arrivals({"prod/code": steady(12.0, 3600.0)}, START, START + 3600.0)
     engines = {("prod/code", "h100"): PROFILE}
     return build_case(scenario_of(policies), load_policies([policies]), arrivals, engines)
+
+
+@pytest.mark.parametrize(
+    ("capacity", "taken"),
+    [
+        ("", None),
+        (", capacityType: Spot", Spot(0.2, 30.0)),
+        (", capacityType: Spot, interruptionsPerHour: 1.5", Spot(1.5, 30.0)),
+        (", capacityType: Spot, interruptionsPerHour: 0", None),
+    ],
+)
+def test_replicas_are_taken_back_as_often_as_plans_expect(
+    tmp_path: Path, capacity: str, taken: Spot | None
+) -> None:
+    path = tmp_path / "policies.yaml"
+    assert POLICIES.count("quota: {count: 32}") == 1
+    path.write_text(POLICIES.replace("quota: {count: 32}", f"quota: {{count: 32}}{capacity}"))
+    arrivals = Arrivals({"prod/code": steady(1.0, 3600.0)}, START, START + 3600.0)
+    scenario = scenario_of(path, spot={"noticeSeconds": 30})
+    made = build_case(scenario, load_policies([path]), arrivals, {("prod/code", "h100"): PROFILE})
+    assert [v.spot for v in made.services["prod/code"].variants] == [taken]
 
 
 class Scripted:
