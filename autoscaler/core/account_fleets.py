@@ -15,13 +15,12 @@ from autoscaler.core.outcome import FloatArray, Forecasts, PaceDrift, ServiceSta
 from autoscaler.core.sizing import IntArray
 from autoscaler.core.types import Policies, Role
 from models import capacity
-from models.concurrency import replica_concurrency
 from models.latency_correction import Correction
 from models.latency_drift import at_pace
 from models.step_time import Coefficients, request_work
 
 LANES_AT_ONCE = 64  # their arrays stay in the processor's cache, and a thousand services in bounds
-LEAST_CONCURRENCY = 1.0  # requests: a replica holds one, however tight the SLO
+BISECTIONS = 12  # of a replica's load: to a 4,000th of saturation
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,23 +126,31 @@ class Fleets:
         found: FloatArray = np.take_along_axis(share, at, axis=1)
         return np.where(np.isfinite(found), found, even[:, np.newaxis])
 
-    def hpa_target(self, mix: FloatArray) -> FloatArray:
-        """Return the requests (S,) that a replica of the mix holds within the SLO; NaN: none, or unknown."""
-        held = np.full(len(self.service), np.nan)
+    def replica_rps(self, mix: FloatArray, decided: FloatArray) -> FloatArray:
+        """Return the load (S,) that a replica of the mix (N, T) carries within the SLO; NaN: none, unknown.
+
+        Where as many share it as were decided (N, T), on average.
+        """
+        count = np.maximum(np.nan_to_num(decided).mean(axis=1), 1.0)
+        each = np.full(len(self.service), np.nan)
         for b in self.roles:
-            held[b.index] = replica_concurrency(
+            each[b.index] = capacity.replica_capacity_rps(
                 b.coefficients,
                 b.isl_tokens,
                 b.osl_tokens,
                 b.targets,
                 self.wanted[b.index],
-                np.ones(len(b.index)),
-                b.correction,
+                count[b.index],
+                correction=b.correction,
+                bisections=BISECTIONS,
             )
-        held = np.where(held > 0, np.maximum(held, LEAST_CONCURRENCY), np.nan)
         share = mix.mean(axis=1)
-        parts = np.where(share > 0, share * held, 0.0)
-        return self._sum(parts[:, np.newaxis])[:, 0]
+        parts = np.where(share > 0, share * each, 0.0)
+        first, then = (
+            self._sum((parts * p)[:, np.newaxis])[:, 0] for p in (self.prefills, self.decodes)
+        )
+        carried = np.where(self.split > 0, np.minimum(first, then), first)
+        return np.where(carried > 0, carried, np.nan)
 
     def attained(self, rates: FloatArray, counts: FloatArray) -> FloatArray:
         """Return the share of requests within the SLO (Q, S, T) at rates (S, T) with ready counts (Q, N, T).

@@ -79,7 +79,7 @@ def close_hours(closing: Closing, hours: Mapping[str, OpenHour]) -> dict[str, Ac
     hour = _on_a_grid(known, [tables[n] for n in known], first)
     fleets = Fleets.of(known, closing.policies, closing.forecasts, closing.state, _lengths(hour))
     mix = fleets.mix(hour.decided)
-    ordered = _orders(hour, closing, fleets.hpa_target(mix))
+    ordered = _orders(hour, closing, fleets.replica_rps(mix, hour.decided))
     missed = _missed(hour, fleets, mix, ordered, _leads(closing, known))
     spent = _spent(hour, ordered)
     totals = np.stack([hour.total(n) for n in ("seconds", "requests", "finished", "missed")])
@@ -128,16 +128,20 @@ def _leads(closing: Closing, services: Sequence[str]) -> orders.IntArray:
     return np.array(leads, dtype=np.int64)
 
 
-def _orders(hour: _Hour, closing: Closing, target: FloatArray) -> dict[str, FloatArray]:
-    """Return what each of FLEETS but the one that came has ordered, (S, T)."""
+def _orders(hour: _Hour, closing: Closing, replica_rps: FloatArray) -> dict[str, FloatArray]:
+    """Return what each of FLEETS but the one that came has ordered, (S, T).
+
+    A replica of the HPA is to hold as many requests as at `replica_rps` (S,), the most within the SLO.
+    """
     policies = [closing.policies.services[n] for n in hour.services]
     least = np.array([sum(v.min_replicas for v in p.variants) for p in policies], dtype=np.float64)
     most = np.array([sum(v.max_replicas for v in p.variants) for p in policies], dtype=np.float64)
     lead = _leads(closing, hour.services)
-    needed, required, guarded, decided, in_flight = (
-        orders.held(hour.column(name))
-        for name in ("needed", "required", "guarded", "decided", "in_flight")
+    needed, required, guarded, decided = (
+        orders.held(hour.column(name)) for name in ("needed", "required", "guarded", "decided")
     )
+    load = orders.held(hour.column("requests") / hour.column("seconds"))
+    wanted = np.where(load == 0, 0.0, load / replica_rps[:, np.newaxis])
     needed = np.maximum(needed, least[:, np.newaxis])
     return {
         "clairvoyant": orders.clairvoyant(needed, lead),
@@ -145,7 +149,7 @@ def _orders(hour: _Hour, closing: Closing, target: FloatArray) -> dict[str, Floa
         "forecast": orders.forecast(needed, required, lead),
         "guarded": guarded,
         "decided": decided,
-        "hpa": orders.hpa(in_flight, target, decided[:, 0], least, most),
+        "hpa": orders.hpa(wanted, decided[:, 0], least, most),
     }
 
 

@@ -20,7 +20,7 @@ SUMS = (
     *("seconds", "requests", "finished", "missed", "paid_usd"),
     *("told_requests", "input_tokens", "output_tokens"),  # of requests whose lengths are known
 )
-LASTS = ("needed", "required", "guarded", "decided", "usd_per_hour", "in_flight")
+LASTS = ("needed", "required", "guarded", "decided", "usd_per_hour")
 MINUTE = 0
 COLUMN = {name: at for at, name in enumerate(("minute", *SUMS, *LASTS))}
 WIDTH = len(COLUMN)  # without the variants

@@ -47,26 +47,19 @@ def forecast(needed: FloatArray, required: FloatArray, lead: IntArray) -> FloatA
     return np.maximum(needed, _over(np.maximum, required, lead, -1))
 
 
-def hpa(
-    in_flight: FloatArray,
-    target: FloatArray,
-    begin: FloatArray,
-    least: FloatArray,
-    most: FloatArray,
-) -> FloatArray:
-    """Return the orders of an HPA without `behavior` on requests per replica, `target` (S,) of them.
+def hpa(wanted: FloatArray, begin: FloatArray, least: FloatArray, most: FloatArray) -> FloatArray:
+    """Return the orders of an HPA without `behavior`, of which each replica is to hold its target.
 
-    It begins with `begin` (S,) replicas and keeps within `least` and `most` (S,). Source of the arithmetic:
-    `autoscaler.core.hpa`. Its limit, twice the count at each of four looks a minute, is left out.
+    `wanted` are the replicas, not rounded, that would. It begins with `begin` (S,) and keeps within `least`
+    and `most` (S,). Source of the arithmetic: `autoscaler.core.hpa`. Its limit, twice the count at each of
+    four looks a minute, is left out.
     """
-    counts, advice = np.maximum(begin, 1.0), np.empty_like(in_flight)
-    orders = np.empty_like(in_flight)
-    for t in range(in_flight.shape[1]):
-        now = in_flight[:, t]
-        wanted = np.where(now == 0, 0.0, now / target)
-        ratio = wanted / counts
+    counts, advice = np.maximum(begin, 1.0), np.empty_like(wanted)
+    orders = np.empty_like(wanted)
+    for t in range(wanted.shape[1]):
+        ratio = wanted[:, t] / counts
         inside = (ratio >= 1.0 - HPA_TOLERANCE) & (ratio <= 1.0 + HPA_TOLERANCE)
-        advice[:, t] = np.where(inside, counts, np.ceil(wanted))
+        advice[:, t] = np.where(inside, counts, np.ceil(wanted[:, t]))
         calm = advice[:, max(0, t - HPA_WINDOW_MINUTES) : t + 1].max(axis=1)
         counts = np.clip(calm, np.maximum(least, 1.0), np.maximum(most, 1.0))
         orders[:, t] = counts

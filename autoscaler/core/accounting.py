@@ -5,7 +5,7 @@ load needs. One of which something is unknown counts in no plan, neither ours no
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from autoscaler.core import budget
 from autoscaler.core.account_hour import Closing, close_hours
@@ -106,14 +106,7 @@ def _row(
     price = _usd_per_hour(policy, prices, decision, total)
     return (
         (interval, requests, finished, finished * (1.0 - attained), usd, told, *tokens),
-        (
-            needed,
-            decision.required_replicas,
-            decision.guarded_replicas,
-            total,
-            price,
-            sum(_in_flight(seen)),
-        ),
+        (needed, decision.required_replicas, decision.guarded_replicas, total, price),
         [v.ready * interval for v in there],
         decided,
     )
@@ -124,11 +117,3 @@ def _usd_per_hour(policy: Policy, prices: Prices, decision: ServiceDecision, dec
     if decided:
         return decision.cost_usd_per_hour / decided
     return prices.cost_usd_per_hour(policy.variants, {policy.variants[0].name: 1})
-
-
-def _in_flight(seen: ServiceObservation) -> Iterator[float]:
-    """Yield the requests of each variant; NaN where replicas serve and nobody knows what."""
-    for v in seen.variants.values():
-        requests = v.running + v.waiting
-        if v.ready > 0 or not math.isnan(requests):
-            yield requests

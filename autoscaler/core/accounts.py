@@ -13,7 +13,7 @@ class PlanName(StrEnum):
 
     FORESERVE = "foreserve"  # what came, as it was
     CLAIRVOYANT = "clairvoyant"  # knows the loads; its replicas take as long to start
-    HPA = "hpa"  # on running and waiting requests per replica
+    HPA = "hpa"  # on requests per replica
     LAST_VALUE = "last_value"  # the same sizing, of the load measured now
 
 

@@ -34,6 +34,7 @@ from autoscaler.core.outcome import StartLead, State
 from autoscaler.core.tick import tick
 from autoscaler.core.types import Observation, Policies, Role
 from models import capacity
+from models.slo import SloTargets
 
 USD = 4.0  # a replica and hour, of `builders.policies`
 HOUR = int(NOW // 3600)
@@ -56,7 +57,6 @@ def account(
     decided: Series | None = None,
     ready: Series | None = None,
     paid: Series | None = None,
-    in_flight: Series = 2.0,
     missed_ratio: float = 0.01,
     usd: float = USD,
     judged: bool = True,
@@ -70,7 +70,6 @@ def account(
     chosen = guard if decided is None else series(decided)
     there = chosen if ready is None else series(ready)
     cost = there if paid is None else series(paid)
-    flying = series(in_flight)
     hour = OpenHour(("h100",))
     for m in minutes:
         requests = float(load[m]) * 60.0
@@ -81,7 +80,7 @@ def account(
                 *(60.0, requests, ended, ended * missed_ratio, float(cost[m]) * usd / 60.0),
                 *(requests, requests * 1000.0, requests * 100.0),
             ),
-            (need[m], want[m], guard[m], chosen[m], usd, flying[m]),
+            (need[m], want[m], guard[m], chosen[m], usd),
             (float(there[m]) * 60.0,),
             (float(chosen[m]),),
         )
@@ -212,8 +211,18 @@ def test_misses_that_are_not_measured_are_unknown_and_what_the_model_says_of_cau
     assert math.isnan(got.attainment(PlanName.HPA))
 
 
-def test_an_hpa_whose_metric_is_unknown_is_unknown() -> None:
-    got = account(3.0, in_flight=math.nan)
+def test_an_hpa_follows_the_load_late_and_comes_down_later() -> None:
+    # 5.3 req/s and a replica within the SLO: 2 for 7 req/s, 6 for 30, and 6 for five minutes more
+    load = [7.0] * 20 + [30.0] * 20 + [7.0] * 20
+    got = account(6.0, rate=load)
+    minutes = 20 * 2 + 25 * 6 + 15 * 2
+    assert got.plans[PlanName.HPA].usd == pytest.approx(minutes * USD / 60)
+    assert got.plans[PlanName.HPA].missed_requests > 2 * 60 * 30 * 0.9  # two minutes late
+
+
+def test_an_slo_that_no_replica_meets_is_no_target_for_an_hpa() -> None:
+    tight = policy(variants=(variant(min_replicas=0),), targets=SloTargets(ttft_seconds=0.001))
+    got = account(3.0, world=policies(tight))
     assert math.isnan(got.plans[PlanName.HPA].usd)
     assert math.isfinite(got.plans[PlanName.LAST_VALUE].usd)
 
@@ -222,9 +231,7 @@ def test_an_engine_of_unknown_speed_is_unknown() -> None:
     hour = OpenHour(("h100",))
     counts = (3.0,) * 4
     tokens = (120.0, 120_000.0, 12_000.0)
-    hour.add(
-        HOUR * 60, (60.0, 120.0, 120.0, 1.0, 0.2, *tokens), (*counts, USD, 2.0), (180.0,), (3,)
-    )
+    hour.add(HOUR * 60, (60.0, 120.0, 120.0, 1.0, 0.2, *tokens), (*counts, USD), (180.0,), (3,))
     other = forecasts({}, latency_model(("prod/other", "h100")), h100=LEAD)
     got = close_hours(Closing(FREE, other, State(), HOUR), {SERVICE: hour})[SERVICE]
     assert math.isnan(got.plans[PlanName.CLAIRVOYANT].missed_requests)
@@ -239,7 +246,7 @@ def test_less_than_half_of_an_hour_is_said() -> None:
 
 
 def test_an_hour_without_requests_has_no_misses() -> None:
-    got = account(0.0, rate=0.0, in_flight=0.0, guarded=0.0)
+    got = account(0.0, rate=0.0, guarded=0.0)
     assert got.plans[PlanName.FORESERVE].usd == 0.0
     assert got.plans[PlanName.HPA].usd == pytest.approx(USD)  # an HPA keeps one
     assert got.plans[PlanName.CLAIRVOYANT].missed_requests == 0.0
@@ -247,7 +254,7 @@ def test_an_hour_without_requests_has_no_misses() -> None:
 
 def test_minimums_hold_for_every_plan() -> None:
     world = policies(policy(variants=(variant(min_replicas=2),)))
-    got = account(0.0, rate=0.0, in_flight=0.0, guarded=2.0, world=world)
+    got = account(0.0, rate=0.0, guarded=2.0, world=world)
     assert {a.usd for a in got.plans.values()} == {8.0}
 
 
@@ -320,9 +327,8 @@ def test_a_right_forecast_orders_what_the_clairvoyant_does(needed: Any, lead: An
 @given(arrays(np.float64, 40, elements=st.integers(64, 128).map(float)), st.integers(8, 16))
 def test_the_hpa_is_the_one_of_core_hpa(in_flight: Any, begin: int) -> None:
     # counts that one look reaches: a rise over two of them may end within the tolerance, one short
-    got = orders.hpa(
-        in_flight[np.newaxis], *(np.array([x]) for x in (8.0, float(begin), 1.0, 40.0))
-    )
+    wanted = in_flight[np.newaxis] / 8.0
+    got = orders.hpa(wanted, *(np.array([x]) for x in (float(begin), 1.0, 40.0)))
     current, past = begin, []
     for t, metric in enumerate(in_flight):
         for look in range(4):  # a minute
@@ -330,10 +336,10 @@ def test_the_hpa_is_the_one_of_core_hpa(in_flight: Any, begin: int) -> None:
             view = HpaView(
                 *(current, current, current, 1, 40), target=8.0, recommendations=recommended
             )
-            wanted = recommendation(view, round(metric * 1000))
-            current = landing(view, wanted)
+            advice = recommendation(view, round(metric * 1000))
+            current = landing(view, advice)
             if look == 0:
-                past = [*past, (t, wanted)]
+                past = [*past, (t, advice)]
         assert got[0, t] == current
 
 
@@ -402,7 +408,7 @@ def test_orders_of_the_hour_before_are_ready_in_this_one() -> None:
     for m in range(55, 65):  # the load steps up with the full hour
         need = 2.0 if m < 60 else 6.0
         load = (60.0, 60.0 * (7.0 if m < 60 else 30.0), 60.0, 0.0, need * USD / 60, *tokens)
-        hour.add(HOUR * 60 - 60 + m, load, (*(need,) * 4, USD, 2.0), (need * 60,), (need,))
+        hour.add(HOUR * 60 - 60 + m, load, (*(need,) * 4, USD), (need * 60,), (need,))
     got = close_hours(Closing(FREE, KNOWN, State(), HOUR), {SERVICE: hour})[SERVICE]
     assert got.measured_seconds == 300.0
     assert (
@@ -417,7 +423,7 @@ def test_what_is_kept_is_bounded() -> None:
     kept = ledger._hours[SERVICE]
     assert len(kept.table()) <= MOST_ROWS
     for i in range(1000):  # a minute's ticks are one row
-        hour.add(5, (1.0,) * 8, (float(i),) * 6, (1.0,), (1.0,))
+        hour.add(5, (1.0,) * 8, (float(i),) * 5, (1.0,), (1.0,))
     assert hour.table().shape[0] == 1
     assert hour.table()[0, 1] == 1000.0
     assert hour.table()[0, 9] == 999.0
