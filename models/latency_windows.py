@@ -27,7 +27,9 @@ LEVELS = np.array([0.5, 0.95, 0.99])
 MAX_WINDOWS = 6_000  # a day of 15 s windows; more are thinned evenly
 MAX_CELLS = 80
 MIN_KV_USAGE_RATIO = 0.002  # below, the gauge is mostly rounding
-LIMIT_SPREAD = 0.06  # a full batch does not vary by more, over windows
+LIMIT_SPREAD = 0.03  # a full batch does not vary by more, over windows
+LIMIT_WINDOWS = 10  # that must agree on how many sequences are a full batch
+LIMIT_SHARE = 0.25  # of those with a backlog: fewer are the top of what varies
 MIN_LIMIT_WINDOWS = 5
 CENSORED_WINDOWS = 3  # windows with the very same highest percentile, ...
 CENSORED_TIMES = 3.0  # ... this many times the usual one: the last bucket's bound
@@ -146,10 +148,11 @@ def limits_of(windows: Windows) -> Limits:
     full = windows.running[~windows.steady]
     full = full[np.isfinite(full) & (full > 1.0)]
     sequences = NO_LIMIT
-    if len(full) >= MIN_LIMIT_WINDOWS:
-        top = full[full >= np.median(full)]
-        if top.std() <= LIMIT_SPREAD * top.mean():
-            sequences = float(np.quantile(full, 0.9))
+    if len(full):
+        # a limit is where counts pile up; a backlog may also wait for prompt tokens, and those batches vary
+        top = full[full >= (1.0 - LIMIT_SPREAD) * full.max()]
+        if len(top) >= max(LIMIT_WINDOWS, LIMIT_SHARE * len(full)):
+            sequences = float(np.quantile(top, 0.9))
     context = windows.isl_tokens + 0.5 * windows.osl_tokens
     with np.errstate(divide="ignore", invalid="ignore"):
         tokens = windows.running * context / windows.kv_usage_ratio
