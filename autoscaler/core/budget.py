@@ -3,8 +3,8 @@
 The budget of a window is (1 - attainment) times the requests of the window. It is whole at the start:
 until a window's worth of requests has been seen, the missing part counts as served just as planned.
 The plan's own target follows what was attained: a deficit makes it safer, in proportion (GAIN), down to
-SAFEST; a surplus is luck, and is not spent. A RESERVE of the budget is for bursts that no forecast saw, so
-that 99 % asked for means a little more than 99 %.
+SAFEST; a surplus is luck, and is not spent. A RESERVE of the budget is not planned for, so that 99 %
+asked for means a little more than 99 %.
 
 What a plan aims at comes true only if the latency model is neither too dark nor too bright, and if plans
 are no safer than their aim. The window keeps what is needed to correct both: the misses that the model
@@ -20,7 +20,7 @@ from autoscaler.core.types import ServiceObservation
 from models.slo import SloTargets
 
 GAIN = 1.0
-RESERVE = 0.25  # of the allowed misses, not planned for: what misses most, no forecast sees
+RESERVE = 0.1  # of the allowed misses, not planned for
 SAFEST = (
     0.25  # at least this part of the allowed misses is planned for: certainty costs without end
 )

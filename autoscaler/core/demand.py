@@ -22,6 +22,11 @@ EDGES = np.array(
 )
 PROBABILITIES: FloatArray = (EDGES[:-1] + EDGES[1:]) / 2
 WEIGHTS: FloatArray = np.diff(EDGES)
+# A miss of an overload counts twice: the queue of a burst goes on to miss when the burst is over, and the
+# highest bursts lie above the straight line by which the tail ends (docs/design/002-sizing.md).
+OVERLOAD = 2.0
+OVERLOADED = 0.9  # the probability above which a cell stands for a burst
+MISSES: FloatArray = WEIGHTS * np.where(PROBABILITIES > OVERLOADED, OVERLOAD, 1.0)
 MIDDLE = int(np.argmin(np.abs(PROBABILITIES - 0.5)))  # the point nearest the median
 CAREFUL = int(
     np.argmin(np.abs(PROBABILITIES - 0.75))

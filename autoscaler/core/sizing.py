@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoscaler.core.assess import Demand, Situation
-from autoscaler.core.demand import MIDDLE, PROBABILITIES, WEIGHTS
+from autoscaler.core.demand import MIDDLE, MISSES, PROBABILITIES, WEIGHTS
 from autoscaler.core.drift import factors
 from autoscaler.core.outcome import FloatArray, Forecasts, PaceDrift
 from autoscaler.core.types import Policy, Variant
@@ -26,6 +26,7 @@ from models.latency_drift import at_pace
 from models.step_time import Coefficients
 
 LEAST_SEARCH = 64  # a need is searched up to this or twice maxReplicas; beyond it, it is unmet
+TINY_RPS = 1e-12
 IDLE_RPS = 1e-3  # a load that no queue notices
 WHOLE: Mapping[tuple[str, str], float] = {}  # every replica serves all the time
 CERTAIN: FloatArray = np.ones(1)  # the weight of a rate that is known
@@ -81,6 +82,7 @@ class Sizes:
     lanes: Mapping[tuple[str, str], int]
     batches: tuple[Batch, ...]
     attainment_target: FloatArray  # (N,)
+    idle_attainment: FloatArray  # (N,) what a fleet attains that has next to nothing to serve
     known: NDArray[np.bool_]  # (N,)
     future: list[int]
     hold: list[int]
@@ -143,11 +145,18 @@ def size_all(
     later = np.array([(d.ahead_isl_tokens, d.ahead_osl_tokens) for d in demands]).reshape(-1, 2)
     mixes = np.stack([later, np.maximum(now, later), now])  # what runs may be needed for either
     loads = np.stack(points) / serving[:, np.newaxis]
-    found = _required(steering, loads, mixes, (True, True, False), WEIGHTS, target, most)
+    aims = _overload_counted(loads, target, reachable)
+    found = _required(steering, loads, mixes, (True, True, False), MISSES, aims, most)
     reactive_rps = np.array([d.reactive_rps for d in demands]) / serving
     rates = np.array([reactive_rps, [d.measured_rps for d in demands]])
     certain = _required(
-        steering, rates[..., None], np.stack([now, now]), (False, False), CERTAIN, target, most
+        steering,
+        rates[..., None],
+        np.stack([now, now]),
+        (False, False),
+        CERTAIN,
+        np.stack([target, target]),
+        most,
     )
     known = found[0] >= 0
     future, hold, present = found.tolist()
@@ -156,6 +165,7 @@ def size_all(
         lanes={key: i for i, (key, ok) in enumerate(zip(keys, known, strict=True)) if ok},
         batches=batches,
         attainment_target=target,
+        idle_attainment=ceiling,
         known=known,
         future=future,
         hold=hold,
@@ -177,7 +187,7 @@ def evaluate(sizes: Sizes, counts: FloatArray, share: FloatArray) -> Evaluation:
     n = np.where(used, counts, 1.0)
     rates = np.maximum(IDLE_RPS, sizes.future_rps * share[:, np.newaxis])
     loads = rates / sizes.worth[:, np.newaxis]  # as if only those counted that serve at the moment
-    weights = WEIGHTS * rates
+    weights, misses = WEIGHTS * rates, MISSES * rates
     out = np.full((4, len(used)), np.nan)
     for b in sizes.batches:
         at, w = b.index, weights[b.index]
@@ -192,7 +202,10 @@ def evaluate(sizes: Sizes, counts: FloatArray, share: FloatArray) -> Evaluation:
             correction=b.correction,
         )
         out[0, at] = _carried(rates[at], got, sizes.attainment_target[at])
-        out[1, at] = (w * got).sum(axis=1) / w.sum(axis=1)
+        missed = (w * (1.0 - got)).sum(axis=1)
+        beyond = np.maximum(sizes.idle_attainment[at, np.newaxis] - got, 0.0)
+        missed += ((misses[at] - w) * beyond).sum(axis=1)
+        out[1, at] = 1.0 - np.minimum(missed / w.sum(axis=1), 1.0)
     return Evaluation(*np.where(used, out, np.nan).tolist())
 
 
@@ -212,6 +225,17 @@ def _carried(rates: FloatArray, attained: FloatArray, target: FloatArray) -> Flo
     between = slope * (falling[each, low] - target) + rates[each, low]
     carried: FloatArray = np.where(met > last, rates[:, -1], np.where(met, between, rates[:, 0]))
     return carried
+
+
+def _overload_counted(loads: FloatArray, target: FloatArray, reachable: FloatArray) -> FloatArray:
+    """Return (D, N) what `MISSES` must attain over loads (D, N, K) so that the expected share is `target`.
+
+    What even an idle fleet misses, 1 - reachable (N,), is no overload and counts once.
+    """
+    times = (loads @ MISSES) / np.maximum(loads @ WEIGHTS, TINY_RPS)
+    allowed = (1.0 - target) + np.maximum(times - 1.0, 0.0) * (1.0 - reachable)
+    aims: FloatArray = 1.0 - allowed / np.maximum(times, 1.0)
+    return aims
 
 
 def _search_limit(variant: Variant) -> int:
@@ -303,7 +327,7 @@ def _required(
                 np.tile(b.targets.e2e_seconds, times),
                 b.targets.role,
             ),
-            np.tile(target[b.index], times),
+            target[:, b.index].ravel(),
             np.tile(most[b.index], times),
             correction=_corrections([b.correction if x else b.now for x in ahead]),
         )

@@ -323,7 +323,7 @@ def test_without_a_latency_model_measured_latency_decides_else_concurrency() -> 
 
 def test_an_unmeasured_variant_displaces_nothing_because_it_is_cheap() -> None:
     lead = StartLead(120.0, 240.0)
-    known = forecasts({SERVICE: outlook(20.0)}, latency_model((SERVICE, "a")), a=lead, b=lead)
+    known = forecasts({SERVICE: outlook(18.0)}, latency_model((SERVICE, "a")), a=lead, b=lead)
     pool = Pool("p", (AcceleratorClass("a", 4.0, None), AcceleratorClass("b", 1.0, None)))
     variants = (variant("a"), variant("b", min_replicas=0))
     world = policies(policy(variants=variants), pools=(pool,))
@@ -414,7 +414,7 @@ def test_a_percentage_wakes_from_zero() -> None:
 
 def test_a_budget_without_prices_holds_nothing_back() -> None:
     world = policies(policy(budget_usd_per_hour=3.0), pools=())  # nobody says what an h100 costs
-    known = forecasts({SERVICE: outlook(20.0)})
+    known = forecasts({SERVICE: outlook(18.0)})
     _, n, reason = replicas(State(), observation(h100=seen(3)), world=world, known=known)
     assert (n, reason) == (5, Reason.FORECAST)
 
@@ -453,7 +453,7 @@ def test_an_slo_that_nothing_can_meet_does_not_take_the_fleet_away() -> None:
 
 
 def test_a_burnt_budget_is_won_back() -> None:
-    known = forecasts({SERVICE: outlook(12.0)})
+    known = forecasts({SERVICE: outlook(24.0)})
     good, bad = State(), State()
     for i in range(40):
         fine = seen(5, finished_requests=200.0)
