@@ -1,7 +1,7 @@
 """What goes wrong, tick by tick, with the decisions that follow worked by hand.
 
-The world: 18 req/s predicted and 20 measured, ticks every 15 s, a window of 300 s. By its speeds a replica of these tests
-carries 4 to 5 req/s, so 5 replicas are needed and 6 run.
+The world: 18 req/s predicted and 20 measured, ticks every 15 s, a window of 300 s. By its speeds a
+replica of these tests carries 4 to 5 req/s, so 5 replicas are needed and 6 run.
 """
 
 import math
