@@ -93,7 +93,13 @@ def _sure(ours: RunResult, rival: RunResult | None) -> Card:
 
 def _advice(comparison: Comparison, ours: RunResult, rival: RunResult | None) -> str:
     trial = "Apply these policies in Recommend mode, which scales nothing, and compare for a week."
+    luck = _within_luck(comparison, ours)
     if not comparison.met(ours):
+        if luck and rival is not None and saving(ours, rival).low > 0:
+            return (
+                f"Open. Foreserve costs less than {rival.label}, set with hindsight, and may have missed "
+                f"the SLO by chance. {luck} {trial}"
+            )
         if rival is not None and comparison.met(rival):
             return f"{rival.label} ({rival.setting}) met the SLO and Foreserve did not: keep to it. {trial}"
         return f"Nobody that could be run met the SLO: look at the SLO and at the limits first. {trial}"
@@ -101,10 +107,21 @@ def _advice(comparison: Comparison, ours: RunResult, rival: RunResult | None) ->
         return f"Foreserve met the SLO, and no rival did. {trial}"
     share: Estimate = saving(ours, rival)
     if share.excludes(0.0) and share.value > 0:
-        return f"Foreserve. {trial}"
+        return " ".join(part for part in ("Foreserve.", luck, trial) if part)
     if share.excludes(0.0):
         return f"{rival.label} ({rival.setting}) was cheaper, set with hindsight. {trial}"
     return f"Foreserve costs about as much as {rival.label} set with hindsight. {trial}"
+
+
+def _within_luck(comparison: Comparison, run: RunResult) -> str:
+    """Say that these hours cannot tell what was attained from what was asked for; nothing if they can."""
+    got = attainment(run)
+    if not got.is_known or got.excludes(comparison.attainment):
+        return ""
+    return (
+        f"{percent(run.measures.slo_attainment_ratio)} cannot be told from the "
+        f"{percent(comparison.attainment)} asked for (95 % interval: {span(got)}): more days or seeds can."
+    )
 
 
 def _hours(run: RunResult) -> float:

@@ -83,6 +83,33 @@ def test_a_missed_slo_is_no_success(comparison: Comparison, hpa_met: float, word
     assert words in got.advice
 
 
+@pytest.mark.parametrize(
+    ("mean", "swing", "words"),
+    [
+        (0.989, 0.009, "Open. Foreserve costs less"),  # half of the hours at 0.98, half at 0.998
+        (0.989, 0.0001, "keep to it"),  # short in every hour: no luck
+        (0.9905, 0.009, "Foreserve. 99.05 % cannot be told from the 99.00 % asked for"),
+        (0.995, 0.0001, "Foreserve. Apply"),
+    ],
+)
+def test_what_hours_cannot_tell_is_said(
+    comparison: Comparison, mean: float, swing: float, words: str
+) -> None:
+    ours = costing(comparison.runs[0], 75.0)
+    hours = ours.worlds[0].hours
+    share = mean + swing * np.where(np.random.default_rng(1).permutation(len(hours)) % 2, 1.0, -1.0)
+    hours = hours.assign(met=hours.ended * share)
+    got = dataclasses.replace(ours.measures, slo_attainment_ratio=mean)
+    ours = dataclasses.replace(
+        ours,
+        measures=got,
+        services=dict.fromkeys(ours.services, got),
+        worlds=(World(7, got, hours),),
+    )
+    advice = verdict(of(comparison, ours, costing(comparison.runs[2], 100.0))).advice
+    assert words in advice
+
+
 def test_today_is_beside_the_best_rival(comparison: Comparison) -> None:
     today = dataclasses.replace(comparison.runs[1], name="recorded")
     runs = (comparison.runs[0], today, comparison.runs[2])
