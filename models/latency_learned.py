@@ -180,7 +180,12 @@ def _held_out(rows: Residuals, mix: _Mix, held: Rows) -> float:
 
 
 def _gain(rows: Residuals, table: Table) -> float:
-    """Return by how much the correction makes the mean absolute log error smaller: a share of the time."""
+    """Return by how much the correction makes the mean absolute log error smaller: a share of the time.
+
+    0 without a window: where all loads are alike none is higher, and nothing is gained or harmed there.
+    """
+    if len(rows) == 0:
+        return 0.0
     pair = ("", "")
     line = Tables({pair: table}).of([pair] * len(rows), np.exp(rows.log_isl), np.exp(rows.log_osl))
     assert line is not None  # noqa: S101 - narrowing: every row has the pair

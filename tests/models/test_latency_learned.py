@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from latency_world import engine, telemetry
 from simulated_service import simulated
 
+from models import latency_learned
 from models.capacity import TargetArrays, attainment, predicted_latency, replica_capacity_rps
 from models.latency import LatencyModel, LatencyModelError
 from models.latency_correction import KNOTS, LIMIT, LOADS, SHAPE, Table, Tables, ordered
@@ -254,3 +255,8 @@ def test_more_load_is_never_faster_whatever_was_learned(case: dict[str, Any]) ->
     )
     most = replica_capacity_rps(c, *lengths, targets, np.full(4, 0.9), 2.0, correction=line)
     assert (most[1:] <= most[0] * (1 + 1e-6) + 1e-9).all()  # tighter targets, longer prompts
+
+
+def test_no_window_at_a_higher_load_gains_nothing() -> None:
+    nothing = latency_learned.Residuals(*(np.empty(0) for _ in range(4)))
+    assert latency_learned._gain(nothing, None) == 0.0  # type: ignore[arg-type]
