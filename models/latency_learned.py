@@ -12,6 +12,7 @@ And learned without the highest fifth of loads, it must do no harm there: plans 
 seen. The physics is that of all windows, the judged ones included: in doubt it wins.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -158,13 +159,14 @@ def _judged(rows: Residuals, mix: _Mix) -> tuple[Table | None, dict[str, Any]]:
     spread = gains.std(ddof=1) / np.sqrt(BLOCKS)
     sure = gains.mean() - student.ppf(CONFIDENCE, BLOCKS - 1) * spread
     upper = _held_out(rows, mix, rows.load > np.quantile(rows.load, UPPER))
-    taken = gains.mean() >= MIN_GAIN and sure > 0.0 and upper >= -NO_HARM
+    harmed = upper < -NO_HARM  # where there are such windows
+    taken = gains.mean() >= MIN_GAIN and sure > 0.0 and not harmed
     return table if taken else None, {
         "taken": bool(taken),
         "gain_as_fitted_ratio": round(as_fitted, 4),
         "gain_ratio": round(float(gains.mean()), 4),
         "sure_gain_ratio": round(float(sure), 4),
-        "gain_at_higher_loads_ratio": round(float(upper), 4),
+        "gain_at_higher_loads_ratio": None if math.isnan(upper) else round(upper, 4),
     }
 
 
@@ -182,10 +184,10 @@ def _held_out(rows: Residuals, mix: _Mix, held: Rows) -> float:
 def _gain(rows: Residuals, table: Table) -> float:
     """Return by how much the correction makes the mean absolute log error smaller: a share of the time.
 
-    0 without a window: where all loads are alike none is higher, and nothing is gained or harmed there.
+    NaN without a window: where all loads are alike, none is higher.
     """
     if len(rows) == 0:
-        return 0.0
+        return math.nan
     pair = ("", "")
     line = Tables({pair: table}).of([pair] * len(rows), np.exp(rows.log_isl), np.exp(rows.log_osl))
     assert line is not None  # noqa: S101 - narrowing: every row has the pair

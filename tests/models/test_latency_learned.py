@@ -257,6 +257,13 @@ def test_more_load_is_never_faster_whatever_was_learned(case: dict[str, Any]) ->
     assert (most[1:] <= most[0] * (1 + 1e-6) + 1e-9).all()  # tighter targets, longer prompts
 
 
-def test_no_window_at_a_higher_load_gains_nothing() -> None:
-    nothing = latency_learned.Residuals(*(np.empty(0) for _ in range(4)))
-    assert latency_learned._gain(nothing, None) == 0.0  # type: ignore[arg-type]
+def test_loads_that_are_all_alike_have_none_higher() -> None:
+    rng = np.random.default_rng(2)
+    count = 240
+    lengths = np.log(1000.0) + 0.2 * rng.standard_normal(count)
+    off = 0.2 + 0.02 * rng.standard_normal(count)  # a sure gain at the one load that there is
+    rows = latency_learned.Residuals(np.ones(count), lengths, lengths - 2.0, off)
+    knots = np.quantile(lengths, [0.1, 0.5, 0.9])
+    table, told = latency_learned._judged(rows, latency_learned._Mix(knots, knots - 2.0))
+    assert table is not None
+    assert told["gain_at_higher_loads_ratio"] is None
