@@ -9,6 +9,7 @@ import asyncio
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -187,8 +188,13 @@ class Watches:
         kopf outlives the failure of its parts, and so may watch half of what it should for ever.
         """
         most, whole_at = 0, time.monotonic()
+        followed: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
         while not self._stop.is_set():
-            streams = sum(t.get_name().startswith(STREAM) for t in asyncio.all_tasks())
+            tasks = asyncio.all_tasks()
+            for task in tasks.difference(followed):
+                task.add_done_callback(_take_error)
+                followed.add(task)
+            streams = sum(t.get_name().startswith(STREAM) for t in tasks)
             most = max(most, streams)
             whole_at = time.monotonic() if streams == most else whole_at
             if time.monotonic() - whole_at > LACKING_SECONDS:
@@ -202,3 +208,9 @@ class Watches:
         stop.set()
         await asyncio.sleep(END_SECONDS)
         operator.cancel()
+
+
+def _take_error(task: asyncio.Task[Any]) -> None:
+    """Take the error of a task of kopf's: kopf tells it and asks none, which asyncio would tell much later."""
+    if not task.cancelled() and task.exception() is not None:
+        log.debug("%s: %r", task.get_name(), task.exception())

@@ -37,6 +37,9 @@ RAMP_SECONDS = 1800.0
 START_SECONDS = 150.0
 QUIET_RPS, BUSY_RPS = 10.0, 100.0
 DAYS = 8
+NEARLY = (
+    0.9  # of what the load will need: one replica of fourteen is a risk the error budget may take
+)
 LWS = "/apis/leaderworkerset.x-k8s.io/v1/namespaces/{}/leaderworkersets"
 
 
@@ -139,12 +142,12 @@ def test_replicas_are_asked_for_before_the_load_comes(
     load = np.array([rate_rps(MIDNIGHT + s) for s in asked])
     soon = np.array([rate_rps(MIDNIGHT + s + START_SECONDS) for s in asked])
     each_rps = BUSY_RPS / np.median(chat[-10:])  # that a replica serves, once all is quiet again
+    need = NEARLY * soon[ramp] / each_rps
     for own in (chat, code):
         quiet = own[: sum(s < RISE_SECONDS for s in asked)].min()
         assert own[-1] >= 3 * quiet, own
-        ahead = own[ramp] >= np.floor(soon[ramp] / each_rps)
-        assert ahead.mean() >= 0.9  # sized for what comes when a start is through
-    reactive = np.ceil(load[ramp] / each_rps)
-    assert (reactive >= np.ceil(soon[ramp] / each_rps)).mean() < 0.9  # which reacting is not
+        ahead = own[ramp] >= need
+        assert ahead.mean() >= 0.9, own  # sized for what comes when a start is through
+    assert (np.ceil(load[ramp] / each_rps) >= need).mean() < 0.8  # which reacting is not
     assert world.condition("chat", "ModelTrusted")[0] == "True"
     assert world.condition("code", "Ready")[1] == "Scaling"

@@ -1,12 +1,16 @@
 """The watches behind the operator: whatever ends a stream, what happened meanwhile is seen."""
 
+import asyncio
+import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import pytest
 from apidouble import ApiDouble
 from apiserver import ApiServer
 from crd_setup import install
+from kopf._cogs.clients import api as kopf_api
 from operating import OWN_NAMESPACE, PER_REPLICA, Rig, Script, Time, Workloads, deployment, policy
 
 from autoscaler.edge.kube.api import KubeApi
@@ -79,6 +83,30 @@ def test_streams_that_break_begin_anew(double: ApiDouble, watched: Watched) -> N
     until(lambda: watches_of(double) >= 4)
     double.break_watches()
     watched.check()
+
+
+def test_streams_that_fail_while_they_are_ended_are_no_news(
+    double: ApiDouble,
+    watched: Watched,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """aiohttp has an error that kopf does not know for a connection that is closed under a reader."""
+    lines = kopf_api.iter_jsonlines
+
+    async def lost(content: Any, **options: Any) -> AsyncIterator[Any]:
+        try:
+            async for line in lines(content, **options):
+                yield line
+        except asyncio.CancelledError:
+            raise RuntimeError("Connection closed.") from None
+
+    monkeypatch.setattr(kopf_api, "iter_jsonlines", lost)
+    double.break_watches()
+    watched.check()
+    watched.watches.close()
+    gc.collect()  # which is when asyncio tells of an error that nobody asked for
+    assert [r.getMessage() for r in caplog.records if r.name == "asyncio"] == []
 
 
 def test_what_was_deleted_while_nobody_watched_is_gone(double: ApiDouble, watched: Watched) -> None:
