@@ -211,6 +211,6 @@ class Watches:
 
 
 def _take_error(task: asyncio.Task[Any]) -> None:
-    """Take the error of a task of kopf's: kopf tells it and asks none, which asyncio would tell much later."""
+    """Take a task's error: kopf tells it and asks none, which asyncio would tell much later."""
     if not task.cancelled() and task.exception() is not None:
         log.debug("%s: %r", task.get_name(), task.exception())
