@@ -24,7 +24,8 @@ and is needed is only taken from a service for an equal that lacks a third more:
 about as badly off nothing moves to and fro.
 
 Bounded by nodes and gap, not by the clock, so that the answer is the same on every machine
-(HiGHS: Huangfu and Hall, Math. Prog. Comp. 10, 2018; through scipy.optimize.milp).
+(HiGHS: Huangfu and Hall, Math. Prog. Comp. 10, 2018; through scipy.optimize.milp). Beyond FEW services a
+node takes longer and the last thousandth of the cost takes minutes: the bounds widen, the gap is told.
 """
 
 import math
@@ -38,6 +39,8 @@ from autoscaler.core.needs import Limits, ServiceNeed
 
 MAX_NODES = 20_000
 GAP_RATIO = 3e-5
+FEW = 100  # services for which these two hold
+MAX_GAP_RATIO = 1e-2
 SHORT_PRICE = (
     30.0  # of a service that does not fit at all, in what it would cost: no plan saves as much
 )
@@ -133,12 +136,13 @@ def solve(
     for need in needs:
         _service_rows(rows, need, layout)
     _shared_rows(rows, needs, layout, limits)
+    nodes, gap_ratio = _bounds_of_search(len(needs))
     result = milp(
         cost,
         integrality=integral,
         bounds=Bounds(low, high),
         constraints=rows.constraint(layout.columns),
-        options={"node_limit": MAX_NODES, "mip_rel_gap": GAP_RATIO},
+        options={"node_limit": nodes, "mip_rel_gap": gap_ratio},
     )
     if result.x is None:
         return None
@@ -152,6 +156,12 @@ def solve(
     gap = math.nan if result.mip_gap is None else float(result.mip_gap)
     status = "optimal" if result.status == 0 else "incumbent"
     return plan, status, gap if math.isfinite(gap) else math.nan
+
+
+def _bounds_of_search(services: int) -> tuple[int, float]:
+    """Return (nodes, gap): as many times fewer nodes and as many times the gap as services cube."""
+    times = max(1.0, services / FEW) ** 3
+    return math.ceil(MAX_NODES / times), min(MAX_GAP_RATIO, GAP_RATIO * times)
 
 
 def _variables(

@@ -322,6 +322,37 @@ def test_a_solver_that_stops_without_a_plan_leaves_a_greedy_one(
     assert sum(map(sum, replicas.values())) > 0
 
 
+def test_one_service_at_its_maximum_costs_the_others_no_solver(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # b is cheaper per cover (9 x $1 against 6 x $2), but 5 of it are all there may be: 5/9, and 2/6 of a
+    a = need_variant("a", future=6, hold=6, present=6, usd_per_hour=2.0, upper=2)
+    b = need_variant("b", future=9, hold=9, present=9, usd_per_hour=1.0, upper=5)
+    others = tuple(service(f"n/s{i}", need_variant(future=i)) for i in range(1, 30))
+    needs = (*others, service("n/full", a, b))
+    joint = solve(needs, NO_LIMITS)
+    asked: list[int] = []
+
+    def counted(needs: tuple[ServiceNeed, ...], limits: Limits) -> object:
+        asked.append(len(needs))
+        return solve(needs, limits)
+
+    monkeypatch.setattr("autoscaler.core.planner.solve", counted)
+    plan = plan_replicas(needs, Limits({"a": 500, "b": 50}, {}, {}, {}))
+    assert set(asked) <= {1}
+    assert plan.status == "separable"
+    assert plan.services["n/full"].replicas == (2, 5)
+    assert plan.services["n/full"].shortfall_ratio == pytest.approx(1 - 2 / 6 - 5 / 9)
+    assert plan.services["n/full"].limited_by is Reason.MAX
+    assert joint is not None
+    assert {k: p.replicas for k, p in plan.services.items()} == joint[0]
+
+
+def test_a_thousand_services_are_searched_no_longer_than_a_tick_lasts() -> None:
+    assert milp._bounds_of_search(100) == (milp.MAX_NODES, milp.GAP_RATIO)
+    assert milp._bounds_of_search(1000) == (milp.MAX_NODES / 1000, milp.MAX_GAP_RATIO)
+
+
 def test_the_solver_gives_the_same_plan_every_time() -> None:
     needs = tuple(
         service(f"n/s{i}", need_variant(future=3), need_variant("b", future=4, usd_per_hour=3.0))
