@@ -20,8 +20,8 @@ from autoscaler.core.tick import tick
 from autoscaler.core.types import Observation, Policies
 from autoscaler.edge.artifacts import ServingModels
 from autoscaler.outlook import Forecaster
-from models.frames import LoadSeries
 from models.lead_time import LeadTimeModel
+from models.recorded import Recorded
 from models.start_curves import ANY, NEW, THERE
 
 TYPICAL_START = 0.5  # quantiles of the start-up time that planning uses
@@ -53,7 +53,7 @@ class Controller:
     """Forecasts, remembers and decides. Deterministic; holds no clock and does no I/O."""
 
     def __init__(
-        self, policies: Policies, models: ServingModels, history: LoadSeries | None = None
+        self, policies: Policies, models: ServingModels, history: Recorded | None = None
     ) -> None:
         self.policies = policies
         self.models = models
@@ -111,7 +111,7 @@ class Controller:
         self.models = replace(self.models, lead_time=lead_time)
         self._starts = start_leads(self.policies, lead_time)
 
-    def seed(self, history: LoadSeries) -> None:
+    def seed(self, history: Recorded) -> None:
         """Take over recorded load, of some or all services."""
         self._forecaster.seed(history)
 

@@ -19,6 +19,7 @@ from models.load_model import LoadModel
 from models.mix_model import MixForecast, MixModel
 from models.online import Online
 from models.quantiles import QUANTILES, LoadForecast
+from models.recorded import Recorded, parts_of
 
 MIX_HALF_LIFE_SECONDS = 1800.0  # how fast the mean lengths follow the traffic
 DECIMALS = 6  # of rates: what is logged is exactly what was decided on
@@ -207,9 +208,10 @@ class Forecaster:
         self._lagged = LaggedAverage(AVERAGED_SECONDS)
         self._outlooks: dict[str, Outlook] = {}
 
-    def seed(self, series: LoadSeries) -> None:
+    def seed(self, load: Recorded) -> None:
         """Take over recorded history and forecast from it."""
-        self.history.seed(series)
+        for part in parts_of(load):
+            self.history.seed(part)
         self._forecast()
 
     def cover(self, services: Sequence[str]) -> None:

@@ -44,6 +44,7 @@ RATIOS = tuple(c for c in SERVING_OPTIONAL if c.endswith("_ratio"))
 RATIO_SLACK = 1e-6  # a share computed from floats may exceed 1 by rounding
 MAX_LATENCY_SECONDS = 86_400.0  # a day: larger values are milliseconds or microseconds
 MAX_TPOT_SECONDS = 60.0  # a minute a token: larger values are milliseconds
+OFF_GRID_STEPS = 1e-3  # of a step, that a time may lie beside it
 
 
 class FrameError(ValueError):
@@ -117,24 +118,30 @@ def validate_startups(frame: pd.DataFrame, where: str) -> pd.DataFrame:
     return frame.sort_values(["service", "variant", "created_ts"], ignore_index=True)
 
 
-def to_series(frame: pd.DataFrame, where: str, *, step_seconds: float | None = None) -> LoadSeries:
+def to_series(
+    frame: pd.DataFrame,
+    where: str,
+    *,
+    step_seconds: float | None = None,
+    start_seconds: float | None = None,
+) -> LoadSeries:
     """Put a validated load frame on one regular grid; steps without a row are gaps (NaN).
 
-    Raises FrameError if the rows of a service do not lie on a common step.
+    The grid starts at `start_seconds`, None: at the first row. Raises FrameError if a row does not lie on it.
     """
     if frame.empty:
         raise FrameError(f"{where}: no rows; at least one interval of load is needed")
     seconds = frame.ts.astype("datetime64[ns, UTC]").astype("int64").to_numpy() / 1e9
     step = step_seconds if step_seconds is not None else load_step_seconds(frame, where)
-    start = float(seconds.min())
+    start = start_seconds if start_seconds is not None else float(seconds.min())
     slot = (seconds - start) / step
     at = np.rint(slot).astype(np.int64)
-    off = np.abs(slot - at) > 1e-3
+    off = np.abs(slot - at) > OFF_GRID_STEPS
     if off.any():
         row = int(np.flatnonzero(off)[0])
         raise FrameError(
             f"{where}: column 'ts', row {row}: {frame.ts.iloc[row]} is off the grid of "
-            f"{step:g} s that starts at {frame.ts.min()}"
+            f"{step:g} s that starts at {pd.Timestamp(start, unit='s', tz='UTC')}"
         )
     services, code = np.unique(
         frame.service.to_numpy(dtype=object).astype(str), return_inverse=True

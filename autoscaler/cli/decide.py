@@ -10,7 +10,8 @@ from typing import Annotated, BinaryIO, TextIO
 import typer
 
 from autoscaler.cli.common import log
-from autoscaler.edge.artifacts import load_models
+from autoscaler.core.types import Policies
+from autoscaler.edge.artifacts import ServingModels, load_models
 from autoscaler.edge.decision_log import DecisionLog, Header
 from autoscaler.edge.decisions import decisions_to_dict, dump_line
 from autoscaler.edge.garbage import collect_seldom
@@ -45,20 +46,24 @@ def decide(
 ) -> None:
     """Decide for every line of stdin."""
     documents = read_documents(policies)
-    declared = parse_policies(documents)
-    serving = load_models(models)
-    step = serving.load.step_seconds if serving.load is not None else None
-    keep = serving.load.history_steps if serving.load is not None else 0
-    past = None if history is None else read_history(history, set(declared.services), step, keep)
-    controller = Controller(declared, serving, past)
+    controller = _controller(parse_policies(documents), load_models(models), history)
     collect_seldom()
-    header = Header(serving.generation, tuple(documents))
+    header = Header(controller.models.generation, tuple(documents))
     with contextlib.ExitStack() as stack:
         decision_log = None
         if log_file is not None:
             file = stack.enter_context(log_file.open("w", encoding="utf-8"))
             decision_log = DecisionLog(file, header)
         filter_lines(controller, sys.stdin.buffer, sys.stdout, decision_log)
+
+
+def _controller(policies: Policies, models: ServingModels, history: Path | None) -> Controller:
+    """Return a controller that goes on from a history; what it does not need of it is gone after this."""
+    if history is None:
+        return Controller(policies, models)
+    step = models.load.step_seconds if models.load is not None else None
+    keep = models.load.history_steps if models.load is not None else 0
+    return Controller(policies, models, read_history(history, set(policies.services), step, keep))
 
 
 def filter_lines(

@@ -16,13 +16,13 @@ from autoscaler.edge.prometheus import PrometheusReader, ReaderSettings
 from autoscaler.edge.prometheus_api import Access, PrometheusApi
 from autoscaler.operate.turn import Telemetry
 from models.contract import Labels
-from models.frames import LoadSeries
 from models.otlp_identity import SERVICE_TEMPLATE, VARIANT_TEMPLATE
+from models.recorded import Recorded
 from training.ingest.plan import Request, aligned
 from training.ingest.prometheus import ingest_prometheus
 
 # policies, now, step and how many of them -> what was recorded
-ReadHistory = Callable[[Policies, float, float, int], LoadSeries | None]
+ReadHistory = Callable[[Policies, float, float, int], Recorded | None]
 HISTORY_TIMEOUT_SECONDS = 120.0
 
 
@@ -60,7 +60,7 @@ def otlp_source(store: Path, rules: Path | None) -> Source:
     """Return the source that reads a store; FrameError for rules that cannot be used."""
     identity = identity_of(SERVICE_TEMPLATE, VARIANT_TEMPLATE, rules)
 
-    def history(policies: Policies, now: float, step: float, steps: int) -> LoadSeries | None:
+    def history(policies: Policies, now: float, step: float, steps: int) -> Recorded | None:
         return read_load_history(
             store, identity, policies, step_seconds=step, keep_steps=steps, now_seconds=now
         )
@@ -71,7 +71,7 @@ def otlp_source(store: Path, rules: Path | None) -> Source:
 
 def _from_prometheus(
     access: Access, labels: Labels, policies: Policies, now: float, step: float, steps: int
-) -> LoadSeries | None:
+) -> Recorded | None:
     """Read past load as `ingest prometheus` does, into a folder that is gone afterwards."""
     start, end = aligned(now - steps * step, now, step)
     with tempfile.TemporaryDirectory() as folder, PrometheusApi(access) as api:

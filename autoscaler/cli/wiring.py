@@ -36,7 +36,7 @@ from autoscaler.operate.report import Reporter
 from autoscaler.operate.starts import StartLearner
 from autoscaler.operate.turn import Parts
 from models.artifact import CURRENT, ArtifactError
-from models.frames import LoadSeries
+from models.recorded import Recorded
 
 if TYPE_CHECKING:  # the extra keda need not be installed
     from autoscaler.edge.keda.serve import ScalerBeside
@@ -205,7 +205,7 @@ def _keep_in(folder: Path | None) -> Callable[[list[Start]], bool] | None:
 
 
 def _history(source: Source, controller: Controller) -> History:
-    def read(policies: Policies, now_seconds: float) -> LoadSeries | None:
+    def read(policies: Policies, now_seconds: float) -> Recorded | None:
         load = controller.models.load
         if load is None:
             return None  # nothing would be forecast from it

@@ -1,63 +1,135 @@
-"""Read what the features need of a load history: its last days, and only of known services."""
+"""Read what the features need of a load history: its last days, and only of known services.
+
+A file is read in batches into one array, so that memory is bounded by what is kept, whatever else the
+file holds and in which order. Services with a row that is doubled, impossible or off the grid are read
+once more, a few at a time and as frames, to be mended or refused as load is everywhere.
+"""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from models.frames import FrameError, LoadSeries, load_step_seconds, to_series, validate_load
+from autoscaler.edge.history_grid import HistoryGrid
+from autoscaler.edge.history_rows import HistoryFile, Rows, is_plain
+from models.frames import FrameError, load_step_seconds, to_series, validate_load
 from models.mend import mend_load
+from models.recorded import CompactLoad, Recorded
 
 log = logging.getLogger("foreserve")
+FRAME_ROWS = 250_000  # of services that are read again, at a time
 
 
 def read_history(
     path: Path, services: Collection[str], step_seconds: float | None, keep_steps: int
-) -> LoadSeries | None:
+) -> Recorded | None:
     """Return the last `keep_steps` steps of `services`; None if the file holds none of them.
 
     `step_seconds` None: whatever the file's own step is, and all of it. Raises FrameError naming the
     file if it cannot be read or breaks the contract.
     """
     try:
-        table = pq.read_table(path)
-        if "service" in table.column_names:
-            known = pc.is_in(
-                table["service"].cast(pa.string()), pa.array(sorted(services), pa.string())
-            )
-            table = table.filter(known)
-        if step_seconds is not None and "ts" in table.column_names and table.num_rows:
-            table = table.filter(_recent(table["ts"], keep_steps * step_seconds))
-        frame: pd.DataFrame = table.to_pandas()
+        if step_seconds is not None and path.is_file():
+            metadata = pq.read_metadata(path)
+            if is_plain(metadata.schema.to_arrow_schema()):
+                file = HistoryFile(path, metadata, tuple(sorted(services)))
+                return _streamed(file, step_seconds, keep_steps)
+        frame = _recent_frame(path, services, step_seconds, keep_steps)
     except FileNotFoundError as error:
         raise FrameError(f"{path}: no such file; allowed: a Parquet file") from error
     except (OSError, pa.ArrowException) as error:
         raise FrameError(f"{path}: not readable as Parquet ({error})") from error
     if frame.empty and {"ts", "service"} <= set(frame.columns):
         return None
-    mended = mend_load(frame, str(path))
-    for sentence in mended.notes:
-        log.warning("%s", sentence)
-    frame = validate_load(mended.frame, str(path))
-    if step_seconds is not None:
-        _refuse_longer_steps(frame, str(path), step_seconds)
+    frame = _mended(frame, str(path))
+    if step_seconds is not None and frame.duplicated("service").any():
+        _refuse_longer_steps(load_step_seconds(frame, str(path)), str(path), step_seconds)
     return to_series(frame, str(path), step_seconds=step_seconds)
 
 
-def _refuse_longer_steps(frame: pd.DataFrame, where: str, step_seconds: float) -> None:
+def _streamed(file: HistoryFile, step_seconds: float, keep_steps: int) -> CompactLoad | None:
+    """Return the same of a file with plain columns, in memory for little more than the answer."""
+    first, last = _ends(file.times(), len(file.services))
+    newest = float(last.max(initial=-np.inf))
+    after = newest - keep_steps * step_seconds
+    known = np.flatnonzero(last > after)
+    if known.size == 0:
+        return None
+    place = np.full(len(file.services), -1, np.int64)
+    place[known] = np.arange(known.size)
+    services = tuple(file.services[i] for i in known)
+    oldest = max(after, float(first.min()))
+    grid = HistoryGrid(services, step_seconds, oldest, newest)
+    for rows in file.rows(after):
+        grid.write(place[rows.code], rows)
+    _look_again(grid, file, after)
+    usual = grid.usual_step_seconds()
+    if usual is not None:
+        _refuse_longer_steps(usual, str(file.path), step_seconds)
+    return grid.load()
+
+
+def _ends(times: Iterator[Rows], services: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first and the last time (S,) of each service, in seconds; inf and -inf without a row."""
+    first, last = np.full(services, np.inf), np.full(services, -np.inf)
+    for rows in times:
+        np.minimum.at(first, rows.code, rows.seconds)
+        np.maximum.at(last, rows.code, rows.seconds)
+    return first, last
+
+
+def _look_again(grid: HistoryGrid, file: HistoryFile, after_seconds: float) -> None:
+    """Mend what is wrong with single rows, or raise FrameError."""
+    where, names = str(file.path), np.array(grid.services, dtype=object)
+    suspects = np.flatnonzero(grid.again)
+    part = np.cumsum(grid.rows[suspects]) // FRAME_ROWS
+    for n in np.unique(part):
+        frame = _mended(file.frame(names[suspects[part == n]], after_seconds), where)
+        if grid.off_grid[suspects[part == n]].any() and frame.duplicated("service").any():
+            _refuse_longer_steps(load_step_seconds(frame, where), where, grid.step_seconds)
+        grid.replace(
+            to_series(
+                frame, where, step_seconds=grid.step_seconds, start_seconds=grid.start_seconds
+            )
+        )
+
+
+def _mended(frame: pd.DataFrame, where: str) -> pd.DataFrame:
+    """Return the load in canonical form, or raise FrameError; say what was mended."""
+    mended = mend_load(frame, where)
+    for sentence in mended.notes:
+        log.warning("%s", sentence)
+    return validate_load(mended.frame, where)
+
+
+def _refuse_longer_steps(found_seconds: float, where: str, step_seconds: float) -> None:
     """Five minutes of requests read as one minute's would be five times the load."""
-    if not frame.duplicated("service").any():
-        return  # one row a service says nothing of the step
-    found = load_step_seconds(frame, where)
-    if found > step_seconds:
+    if found_seconds > step_seconds:
         raise FrameError(
-            f"{where}: steps of {found:g} s; "
+            f"{where}: steps of {found_seconds:g} s; "
             f"allowed: {step_seconds:g} s, as the load model was trained on"
         )
+
+
+def _recent_frame(
+    path: Path, services: Collection[str], step_seconds: float | None, keep_steps: int
+) -> pd.DataFrame:
+    """Read the known services' rows at once: of a folder, of odd columns, or of unknown steps."""
+    table = pq.read_table(path)
+    if "service" in table.column_names:
+        known = pc.is_in(
+            table["service"].cast(pa.string()), pa.array(sorted(services), pa.string())
+        )
+        table = table.filter(known)
+    if step_seconds is not None and "ts" in table.column_names and table.num_rows:
+        table = table.filter(_recent(table["ts"], keep_steps * step_seconds))
+    frame: pd.DataFrame = table.to_pandas()
+    return frame
 
 
 def _recent(ts: pa.ChunkedArray, seconds: float) -> pa.ChunkedArray:

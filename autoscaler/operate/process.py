@@ -18,14 +18,14 @@ from autoscaler.operate.starts import StartLearner
 from autoscaler.operate.troubles import Troubles
 from autoscaler.operate.turn import Operator, Parts, Turn
 from models.artifact import ArtifactError
-from models.frames import LoadSeries
+from models.recorded import Recorded
 
 log = logging.getLogger("foreserve")
 MODELS_SECONDS = 30.0  # how often a new generation is looked for
 HISTORY_AGAIN_SECONDS = 600.0  # after it failed, or for services that came later
 HISTORY_PATIENCE_SECONDS = 900.0  # then decisions are made without it
 
-History = Callable[[Policies, float], LoadSeries | None]
+History = Callable[[Policies, float], Recorded | None]
 # a text that differs with every generation, "" for none; and how to load what is current
 Models = Callable[[], tuple[str, Callable[[], ServingModels]]]
 
@@ -39,7 +39,7 @@ class Backfill:
         self._begun = clock.monotonic()
         self._asked_at = -math.inf
         self._covered: frozenset[str] = frozenset()
-        self._answer: tuple[LoadSeries | None, frozenset[str]] | None = None  # and whose it is
+        self._answer: tuple[Recorded | None, frozenset[str]] | None = None  # and whose it is
         self._thread: threading.Thread | None = None
         self._complete = history is None
         self._failed = False
