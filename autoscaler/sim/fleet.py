@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from autoscaler.core.types import ServiceObservation, VariantObservation
+from autoscaler.core.types import ServiceObservation
 from autoscaler.sim.engine import SimulationError
 from autoscaler.sim.interrupt import send_back
 from autoscaler.sim.observe import Interval, observe
@@ -27,7 +27,7 @@ from autoscaler.sim.state import (
     put_replica,
 )
 from autoscaler.sim.telemetry import NAN, Verdict, judge
-from autoscaler.sim.variants import ROLES, FleetVariant, KvTransfer, Pod, Spot
+from autoscaler.sim.variants import ROLES, Counts, FleetVariant, KvTransfer, Pod, Spot
 from autoscaler.sim.workload import Requests
 from models.slo import SloTargets
 
@@ -96,6 +96,7 @@ class Fleet:
         self._free_slots = list(range(len(self._f.state)))[::-1]
         self._owner = np.full(len(self._f.state), NONE, dtype=np.int64)  # slot -> variant
         self._living: list[Pod] = []
+        self._next: float | None = None  # the next change of the living; None: to be found anew
         self._over: list[Pod] = []
         self._used = [0.0] * len(variants)  # seconds that those over lived
         self._lost_seconds = np.zeros((len(variants), 2))
@@ -128,6 +129,8 @@ class Fleet:
                 f"variant '{variant}': {replicas} replicas; 0 or more are allowed"
             )
         wanted = min(replicas, self._variants[number].max_replicas)
+        if wanted == self._desired[number]:  # as many are ready or starting: nothing is to be done
+            return
         self.scale_ups += wanted > self._desired[number]
         self.scale_downs += wanted < self._desired[number]
         self._desired[number] = wanted
@@ -167,7 +170,7 @@ class Fleet:
         gate_seconds = 0.0
         while self._now < until:
             self._open()
-            stop = min([until, *(r.next_change for r in self._living)])
+            stop = min(until, self._next_change())
             front, back, alive = self._slots()
             for ready in (front, back):
                 owned = np.bincount(self._owner[ready], minlength=len(ready_seconds))
@@ -191,25 +194,23 @@ class Fleet:
         self.now_seconds = self._start + self._now
         return observation
 
-    def pass_idle(self, seconds: float) -> dict[str, VariantObservation]:
-        """Let `seconds` go by in a fleet without requests; returns the counts of its replicas.
+    def pass_idle(self, seconds: float) -> list[Counts]:
+        """Let `seconds` go by in a fleet without requests; returns the counts of each variant's replicas.
 
         As `advance`, without the engines: a fluid asks for this twenty thousand times a fortnight.
         """
         until = self._now + seconds
         while self._now < until:
             self._open()
-            self._now = min([until, *(r.next_change for r in self._living)])
+            self._now = min(until, self._next_change())
         self._open()
         self._close()
         self.now_seconds = self._start + self._now
-        counts = {}
-        for number, variant in enumerate(self._variants):
-            mine = [r for r in self._living if r.variant == number]
-            ready = sum(r.slot != NONE for r in mine)  # none drains: they are idle
-            counts[variant.name] = VariantObservation(
-                ready=ready, starting=len(mine) - ready, draining=0, desired=self._desired[number]
-            )
+        counts = []
+        for number, desired in enumerate(self._desired):
+            slots = [r.slot for r in self._living if r.variant == number]
+            starting = slots.count(NONE)  # none drains: they are idle
+            counts.append(Counts(len(slots) - starting, starting, desired))
         return counts
 
     def accelerator_seconds(self) -> dict[str, float]:
@@ -282,6 +283,7 @@ class Fleet:
                     f"variant '{variant.name}': a start takes {seconds} s; allowed: >= 0"
                 )
             self._living.append(Pod(number, self._now, self._now + seconds, first=False))
+            self._next = None
 
     def _keep(self, r: Pod) -> tuple[bool, int, float, float]:
         """Sort key: what is given up first comes first."""
@@ -292,7 +294,7 @@ class Fleet:
         if r.slot == NONE:
             self._end(r, self._now)
             return
-        r.draining = True
+        r.draining, self._next = True, None
         if self._f.state["load"][r.slot] == 0:
             self._f.state["idle_since"][r.slot] = self._now
         self._close()
@@ -309,11 +311,21 @@ class Fleet:
             self._free_slots.append(r.slot)
             r.slot = NONE
         self._living.remove(r)
+        self._next = None
         self._over.append(r)
         self._used[r.variant] += at - r.created
 
+    def _next_change(self) -> float:
+        """Return when the next replica becomes ready, is told that it will be lost, or is lost."""
+        if self._next is None:  # seldom: a fleet stands still for most of its ticks
+            self._next = min((r.next_change for r in self._living), default=math.inf)
+        return self._next
+
     def _open(self) -> None:
         """Let happen what is due: replicas become ready, are told that they will be lost, are lost."""
+        if self._next_change() > self._now:
+            return
+        self._next = None
         for r in [r for r in self._living if r.next_change <= self._now]:
             if r.slot == NONE:
                 self._become_ready(r)

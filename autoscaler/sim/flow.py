@@ -1,4 +1,4 @@
-"""The inner loop of a fluid fleet, compiled: an interval in steps (fluid.py says what they mean)."""
+"""The inner loops of a fluid fleet, compiled: an interval in steps, and what it shows (fluid.py explains)."""
 
 import numpy as np
 from numba import njit
@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 
 
-@njit(cache=True, nogil=True)  # calls no other kernel: its own file is all it depends on
+# cache: the kernels call none of another file, so this one is all that they depend on
+@njit(cache=True, nogil=True)
 def flow(
     curve: FloatArray,
     scale: FloatArray,
@@ -35,3 +36,35 @@ def flow(
         ended += leave
     levels[0], levels[1], levels[2] = queue, admitted, ended
     return total / steps
+
+
+@njit(cache=True, nogil=True)
+def row_at(table: FloatArray, loads: FloatArray, utilization: float, size: float) -> FloatArray:
+    """Return a row of `table` (2, L, C) between its fleet sizes, at a utilization between its loads (L,)."""
+    u = min(max(utilization, loads[0]), loads[-1])
+    k = min(np.searchsorted(loads, u, side="right") - 1, len(loads) - 2)
+    part = (u - loads[k]) / (loads[k + 1] - loads[k])
+    row = np.empty(table.shape[2])
+    for c in range(len(row)):
+        one = table[0, k, c] + part * (table[0, k + 1, c] - table[0, k, c])
+        many = table[1, k, c] + part * (table[1, k + 1, c] - table[1, k, c])
+        row[c] = one + size * (many - one)
+    return row
+
+
+@njit(cache=True, nogil=True)
+def share_below(value: float, quantiles: FloatArray, levels: FloatArray) -> float:
+    """Return the share that is at most `value`: levels (K + 2,) are 0, those of the quantiles (K,), and 1."""
+    known = np.empty(len(levels))
+    known[0], known[1:-1], known[-1] = 0.0, quantiles, 2 * quantiles[-1]
+    return float(np.interp(value, known, levels))
+
+
+@njit(cache=True, nogil=True)
+def percentiles_of(
+    quantiles: FloatArray, levels: FloatArray, plus: float
+) -> tuple[float, float, float]:
+    """Return p50, p95 and p99 from the quantiles at levels (K + 2,), `plus` added to each."""
+    inner = levels[1:-1]
+    p50, p95 = np.interp(0.5, inner, quantiles), np.interp(0.95, inner, quantiles)
+    return plus + p50, plus + p95, plus + np.interp(0.99, inner, quantiles)

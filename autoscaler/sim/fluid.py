@@ -20,7 +20,7 @@ import pandas as pd
 from autoscaler.core.types import ServiceObservation, VariantObservation
 from autoscaler.sim.engine import SimulationError
 from autoscaler.sim.fleet import Fleet
-from autoscaler.sim.flow import flow
+from autoscaler.sim.flow import flow, percentiles_of, share_below
 from autoscaler.sim.response import (
     KV_USAGE,
     LEVELS,
@@ -34,7 +34,7 @@ from autoscaler.sim.response import (
     measure,
 )
 from autoscaler.sim.telemetry import NAN, Verdict
-from autoscaler.sim.variants import FleetVariant
+from autoscaler.sim.variants import Counts, FleetVariant
 from autoscaler.sim.workload import Requests
 from models.slo import SloTargets
 
@@ -47,6 +47,7 @@ ROUNDING = 1e-3  # of a request
 _EVERY = np.concatenate(([0.0], LEVELS, [1.0]))
 _SCALE = np.concatenate(([0.0], UTILIZATIONS, [1.0]))
 P50, P95, P99 = 0.5, 0.95, 0.99
+NO_LATENCIES = (NAN, NAN, NAN)
 
 
 @dataclass(slots=True)
@@ -58,6 +59,7 @@ class _Served:
     share: float  # of them
     wait_seconds: float
     row: FloatArray
+    met_ratio: float  # of them, within both targets
 
 
 class FluidFleet:
@@ -130,37 +132,45 @@ class FluidFleet:
         if not (math.isfinite(seconds) and seconds > 0):
             raise SimulationError(f"advance by {seconds} s; more than 0 is allowed")
         pods = self._pods.pass_idle(seconds)
-        now_ready = [float(pods[v.name].ready) for v in self._variants]
+        now_ready = [float(counts.ready) for counts in pods]
         ready = [(a + b) / 2 for a, b in zip(self._ready, now_ready, strict=True)]
         self._ready = now_ready
         before = self._arrived
         self._arrived = int(self._arrive.searchsorted(self.now_seconds))
         arrivals = self._arrived - before
-        isl, osl = (
-            (t[self._arrived] - t[before]) / arrivals if arrivals else NAN for t in self._tokens
-        )
+        isl, osl = self._mean_lengths(before)
         can = [
             n * (r.capacity_rps(isl, osl) if arrivals else r.saturated_rps)
             for n, r in zip(ready, self._responses, strict=True)
         ]
-        part = [c / sum(can) if any(can) else float(n == 0) for n, c in enumerate(can)]
+        replicas, can_rps = sum(ready), sum(can)
+        part = [c / can_rps if can_rps else float(n == 0) for n, c in enumerate(can)]
         late = self._admitted < before - 0.5  # some who came earlier still wait
         admitted, ended = self._admitted, self._ended
-        utilization = self._flow(seconds, arrivals, sum(can), ready)
+        utilization = self._flow(seconds, arrivals, can_rps, ready)
         late = late or self._arrived - self._admitted > 0.5
         wait = self._wait(seconds, admitted) if late else 0.0
         finished, queue = self._ended - ended, self._arrived - self._admitted
         seen = {}
         for n, (v, response) in enumerate(zip(self._variants, self._responses, strict=True)):
-            row = response.at(utilization, sum(ready))
+            row = response.at(utilization, replicas)
             if late:  # the queue in the row's TTFT is the one that is counted
-                row[TTFT] = response.at(min(utilization, CALM), sum(ready))[TTFT]
+                row[TTFT] = response.at(min(utilization, CALM), replicas)[TTFT]
+            met = _within(row, wait, self._targets)
             if part[n] > 0 and self._admitted > admitted:
-                self._log.append(_Served(admitted, self._admitted, part[n], wait, row))
+                self._log.append(_Served(admitted, self._admitted, part[n], wait, row, met))
             flight = (self._admitted - self._ended) * part[n]
-            now = _Now(row, ready[n], finished * part[n], flight, wait, queue * part[n])
-            seen[v.name] = _show(pods[v.name], now, self._targets)
+            now = _Now(row, ready[n], finished * part[n], flight, wait, queue * part[n], met)
+            seen[v.name] = _show(pods[n], now)
         return ServiceObservation(arrivals / seconds, isl, osl if finished else NAN, seen)
+
+    def _mean_lengths(self, before: int) -> tuple[float, float]:
+        """Return the mean input and output tokens of those who arrived after the first `before`."""
+        arrivals = self._arrived - before
+        if not arrivals:
+            return NAN, NAN
+        isl, osl = (int(t[self._arrived] - t[before]) / arrivals for t in self._tokens)
+        return isl, osl
 
     def _flow(self, seconds: float, arrivals: int, can_rps: float, ready: list[float]) -> float:
         """Let the fluid flow for an interval; returns the utilization that it had on average."""
@@ -200,41 +210,43 @@ class FluidFleet:
         count = int(high - low)
         if count <= 0:
             return Verdict(0, NAN, NAN, NAN, NAN, NAN, 0)
-        weights, ttft, tpot, met = [], [], [], 0.0
+        served, weights, met = [], [], 0.0
         for s in self._log:
             requests = (min(s.last, high) - max(s.first, low)) * s.share
             if requests > 0:
+                served.append(s)
                 weights.append(requests)
-                ttft.append(s.wait_seconds + s.row[TTFT])
-                tpot.append(s.row[TPOT])
-                met += requests * _within(s.row, s.wait_seconds, self._targets)
+                met += requests * s.met_ratio
         if not weights:
             return Verdict(count, 0.0, NAN, NAN, NAN, NAN, count)
+        rows, waits = np.array([s.row for s in served]), np.array([s.wait_seconds for s in served])
         every = np.outer(weights, SHARES).ravel()
-        ttft_p50, ttft_p95, ttft_p99 = (
-            _weighted(np.concatenate(ttft), every, q) for q in (P50, P95, P99)
-        )
+        ttft = (waits[:, np.newaxis] + rows[:, TTFT]).ravel()
+        ttft_p50, ttft_p95, ttft_p99 = _weighted(ttft, every, (P50, P95, P99))
+        (tpot_p95,) = _weighted(rows[:, TPOT].ravel(), every, (P95,))
         return Verdict(
             requests=count,
             slo_attainment_ratio=met / count,
             ttft_p50_seconds=ttft_p50,
             ttft_p95_seconds=ttft_p95,
             ttft_p99_seconds=ttft_p99,
-            tpot_p95_seconds=_weighted(np.concatenate(tpot), every, P95),
+            tpot_p95_seconds=tpot_p95,
             unserved_requests=max(0, math.ceil(high - max(self._ended + ROUNDING, low))),
         )
 
 
 def _within(row: FloatArray, wait_seconds: float, targets: SloTargets) -> float:
     """Return the share of requests within both targets, as if they were missed independently."""
-    ttft = np.concatenate(([0.0], row[TTFT], [2 * row[TTFT][-1]]))
-    return float(np.interp(targets.ttft_seconds - wait_seconds, ttft, _EVERY) * row[SMOOTH])
+    quick = share_below(targets.ttft_seconds - wait_seconds, row[TTFT], _EVERY)
+    return float(quick * row[SMOOTH])
 
 
-def _weighted(values: FloatArray, weights: FloatArray, quantile: float) -> float:
+def _weighted(values: FloatArray, weights: FloatArray, at: tuple[float, ...]) -> list[float]:
+    """Return the quantiles `at` of weighted values."""
     order = np.argsort(values)
-    at = (np.cumsum(weights[order]) - weights[order] / 2) / weights.sum()
-    return float(np.interp(quantile, at, values[order]))
+    sorted_weights = weights[order]
+    levels = (np.cumsum(sorted_weights) - sorted_weights / 2) / weights.sum()
+    return [float(x) for x in np.interp(at, levels, values[order])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,27 +259,28 @@ class _Now:
     flight: float
     wait_seconds: float
     queue: float  # requests
+    met_ratio: float  # of those who end, within both targets
 
 
-def _show(pods: VariantObservation, now: _Now, targets: SloTargets) -> VariantObservation:
+def _show(pods: Counts, now: _Now) -> VariantObservation:
     """Return the pods' counts with the latencies of the fluid."""
-    row, ready, finished, wait_seconds = now.row, now.ready, now.finished, now.wait_seconds
+    row, finished = now.row, now.finished
     if finished <= 0:
-        ttft = tpot = [NAN] * 3
+        ttft = tpot = NO_LATENCIES
         quick = smooth = met = NAN
     else:
-        ttft = (wait_seconds + np.interp((P50, P95, P99), LEVELS, row[TTFT])).tolist()
-        tpot = np.interp((P50, P95, P99), LEVELS, row[TPOT]).tolist()
-        met, smooth = _within(row, wait_seconds, targets), float(row[SMOOTH])
+        ttft = percentiles_of(row[TTFT], _EVERY, now.wait_seconds)
+        tpot = percentiles_of(row[TPOT], _EVERY, 0.0)
+        met, smooth = now.met_ratio, float(row[SMOOTH])
         quick = met / smooth if smooth > 0 else NAN
     return VariantObservation(
         ready=pods.ready,
         starting=pods.starting,
-        draining=pods.draining,
+        draining=0,  # what drains ends at once
         desired=pods.desired,
         running=now.flight,
         waiting=now.queue,
-        kv_cache_usage_ratio=float(row[KV_USAGE]) if ready > 0 else NAN,
+        kv_cache_usage_ratio=float(row[KV_USAGE]) if now.ready > 0 else NAN,
         ttft_p50_seconds=ttft[0],
         ttft_p95_seconds=ttft[1],
         ttft_p99_seconds=ttft[2],

@@ -5,7 +5,6 @@ and on one of MANY replicas, requests with the lengths at hand arrive as a Poiss
 quantiles of TTFT and TPOT, the share within the TPOT target, and running, waiting and KV usage.
 """
 
-from bisect import bisect_right
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from autoscaler.sim.engine import EngineProfile, SimulationError
 from autoscaler.sim.fleet import Fleet
+from autoscaler.sim.flow import row_at
 from autoscaler.sim.telemetry import percentiles
 from autoscaler.sim.variants import FleetVariant
 from autoscaler.sim.workload import Requests
@@ -20,7 +20,6 @@ from models.slo import MIN_TPOT_OUTPUT_TOKENS, SloTargets
 
 FloatArray = NDArray[np.float64]
 UTILIZATIONS = np.array([0.05, 0.2, 0.35, 0.5, 0.6, 0.7, 0.8, 0.88, 0.95])
-LOADS = tuple(UTILIZATIONS.tolist())  # a fluid asks millions of times: plain floats are quicker
 MANY = 8
 QUANTILES = np.append(np.arange(0.025, 1.0, 0.05), 0.99)
 LEVELS = tuple(QUANTILES.tolist())
@@ -55,12 +54,8 @@ class Response:
 
     def at(self, utilization: float, replicas: float) -> FloatArray:
         """Return a row, linear between those of the table; the size n of a fleet counts as 1 / n."""
-        u = min(max(float(utilization), LOADS[0]), LOADS[-1])
-        k = min(bisect_right(LOADS, u) - 1, len(LOADS) - 2)
-        part = (u - LOADS[k]) / (LOADS[k + 1] - LOADS[k])
         size = (1 - 1 / min(max(replicas, 1.0), MANY)) / (1 - 1 / MANY)
-        both = self.table[:, k] + part * (self.table[:, k + 1] - self.table[:, k])
-        return np.asarray(both[0] + size * (both[1] - both[0]), dtype=np.float64)
+        return np.asarray(row_at(self.table, UTILIZATIONS, float(utilization), size))
 
     def _work(self, isl_tokens: float, osl_tokens: float) -> float:
         """Seconds of an engine that is full for a request: its prompt, and its part of each step."""

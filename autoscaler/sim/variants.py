@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -69,6 +70,14 @@ class FleetVariant:
                 f"variant '{self.name}': transfer times, interruptions_per_hour and notice_seconds "
                 f"are {times}; allowed: >= 0"
             )
+
+
+class Counts(NamedTuple):
+    """A variant's replicas: how many are ready, how many starting, how many are wanted."""
+
+    ready: int
+    starting: int
+    desired: int
 
 
 @dataclass(slots=True)

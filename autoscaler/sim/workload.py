@@ -52,15 +52,18 @@ class Requests:
                 )
         if (self.prefix_group is None) != (self.prefix_tokens is None):
             raise SimulationError("requests: prefix_group and prefix_tokens belong together")
-        if len(self.groups) != n or len(self.prefixes) != n or (self.groups < -1).any():
+        if self.prefix_group is None or self.prefix_tokens is None:
+            return
+        groups, prefixes = self.prefix_group, self.prefix_tokens
+        if len(groups) != n or len(prefixes) != n or (groups < -1).any():
             raise SimulationError(
                 "requests: one prefix_group (-1 or more) and one prefix_tokens per request are allowed"
             )
-        wrong = (self.prefixes < 0) | (self.prefixes > self.input_tokens)
+        wrong = (prefixes < 0) | (prefixes > self.input_tokens)
         if wrong.any():
             raise SimulationError(
                 f"requests: prefix_tokens, request {int(wrong.argmax())}: "
-                f"{self.prefixes[wrong.argmax()]}; allowed: 0 to its input_tokens"
+                f"{prefixes[wrong.argmax()]}; allowed: 0 to its input_tokens"
             )
 
     @property
@@ -80,6 +83,8 @@ class Requests:
     def between(self, since_seconds: float, until_seconds: float) -> "Requests":
         """Return the requests that arrive in [since, until), times unchanged."""
         low, high = np.searchsorted(self.arrive_seconds, [since_seconds, until_seconds])
+        if low == 0 and high == len(self.arrive_seconds):
+            return self  # millions of them are not checked again
         part = slice(int(low), int(high))
         return Requests(
             self.arrive_seconds[part],

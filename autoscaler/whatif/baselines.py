@@ -193,8 +193,8 @@ class Clairvoyant(OneVariant):
         ahead = self._lead + seen.interval_seconds
         count = 2 + int(ahead / seen.interval_seconds)
         centres = seen.now_seconds + np.linspace(0.0, ahead, count)
-        edges = np.concatenate([centres - self._window / 2, centres + self._window / 2])
-        low, high = np.split(np.searchsorted(self._arrive, edges), 2)
+        low = self._arrive.searchsorted(centres - self._window / 2)
+        high = self._arrive.searchsorted(centres + self._window / 2)
         return math.ceil(float((high - low).max()) * self._per_request)
 
 

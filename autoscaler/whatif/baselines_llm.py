@@ -1,6 +1,7 @@
 """Autoscalers made for LLM serving as rivals: AIBrix, llm-d's WVA, NVIDIA Dynamo's planner."""
 
 import math
+from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass
 
@@ -113,7 +114,7 @@ class WvaSaturation(OneVariant):
         """Return what one replica holds in KV tokens, and learn from a queue that stands now."""
         pods, isl, osl = seen.variant, seen.service.isl_tokens, seen.service.osl_tokens
         held = self._observed.setdefault(
-            int(np.searchsorted(self.BUCKETS, osl, side="right")), deque(maxlen=self.OBSERVED)
+            bisect_right(self.BUCKETS, osl), deque(maxlen=self.OBSERVED)
         )
         if pods.waiting / pods.ready >= self.QUEUE_THRESHOLD:
             held.append(pods.kv_cache_usage_ratio * self.limits.kv_capacity_tokens)

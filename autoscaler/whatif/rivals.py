@@ -81,9 +81,18 @@ class PerService:
         """Ask each rival about its own service and variant."""
         wanted: dict[str, dict[str, int]] = {}
         for service, (variant, rival) in self._rivals.items():
-            seen = observation.services[service]
-            mine = replace(seen, variants={variant: seen.variants[variant]})
-            answer = rival.decide(replace(observation, services={service: mine}))
+            mine = observation.services[service]
+            if len(mine.variants) > 1:
+                mine = replace(mine, variants={variant: mine.variants[variant]})
+            answer = rival.decide(
+                Observation(
+                    observation.now_seconds,
+                    observation.interval_seconds,
+                    {service: mine},
+                    observation.pools,
+                    observation.free_on_nodes,
+                )
+            )
             wanted.update({s: dict(v) for s, v in answer.items()})
         return wanted
 

@@ -118,14 +118,17 @@ def _explained(autoscaler: Autoscaler, service: str) -> Row:
 
 def _usage(fleet: Fleet | FluidFleet, service: ServiceCase) -> tuple[float, float]:
     """Return (accelerator-hours, USD) spent so far."""
-    hours = {v: s / SECONDS_PER_HOUR for v, s in fleet.accelerator_seconds().items()}
     prices = service.usd_per_accelerator_hour
-    return sum(hours.values()), sum(h * prices[v] for v, h in hours.items())
+    hours, usd = [], []
+    for variant, seconds in fleet.accelerator_seconds().items():
+        hours.append(seconds / SECONDS_PER_HOUR)
+        usd.append(hours[-1] * prices[variant])
+    return sum(hours), sum(usd)
 
 
 def _row(service: str, now_seconds: float, seen: ServiceObservation) -> Row:
     variants = list(seen.variants.values())
-    finished = sum(v.finished_requests for v in variants)
+    finished = sum([v.finished_requests for v in variants])
     met = [
         v.slo_attainment_ratio * v.finished_requests for v in variants if v.finished_requests > 0
     ]
@@ -134,8 +137,8 @@ def _row(service: str, now_seconds: float, seen: ServiceObservation) -> Row:
         "ts_seconds": now_seconds,
         "service": service,
         "arrival_rate_rps": seen.arrival_rate_rps,
-        "ready_replicas": float(sum(v.ready for v in variants)),
-        "starting_replicas": float(sum(v.starting for v in variants)),
+        "ready_replicas": float(sum([v.ready for v in variants])),
+        "starting_replicas": float(sum([v.starting for v in variants])),
         "required_replicas": math.nan,
         "finished_requests": finished,
         "slo_attainment_ratio": sum(met) / finished if finished > 0 else math.nan,
