@@ -16,10 +16,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, Final
 
-import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
 from models.latency_correction import KNOTS, LOADS, MIX, Table, Tables, ordered
 from models.latency_tails import tails, tpot_quantile, ttft_quantile
@@ -151,6 +149,8 @@ def _residuals(c: Coefficients, windows: Windows, limits: Limits, metric: int) -
 
 def _judged(rows: Residuals, mix: _Mix) -> tuple[Table | None, dict[str, Any]]:
     """Return the correction learned from all rows if held-out ones prove it, and the gains."""
+    from scipy.stats import t as student
+
     table = _fit(rows, mix)
     as_fitted = _gain(rows, table)
     if as_fitted < MIN_GAIN:  # on the very windows learned from: there is nothing to look for
@@ -201,6 +201,8 @@ def _gain(rows: Residuals, table: Table) -> float:
 
 def _fit(rows: Residuals, mix: _Mix) -> Table:
     """Learn from `rows`; the table has the correction in the place of TTFT."""
+    import lightgbm as lgb
+
     matrix = np.stack([rows.load, rows.log_isl, rows.log_osl], axis=1)
     parameters = PARAMETERS | {"min_data_in_leaf": max(15, len(rows) // 20)}
     data = lgb.Dataset(matrix, rows.log_off, params=dict(parameters))

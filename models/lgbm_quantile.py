@@ -6,14 +6,17 @@ sorted (Chernozhukov, Fernández-Val & Galichon, Econometrica 78 (2010): sorting
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 
 from models.quantiles import QUANTILES, FloatArray
+from models.tree_text import END, feature_count, gains_of
 from models.trees import Forest
+
+if TYPE_CHECKING:  # only a fit needs it
+    import lightgbm as lgb
 
 FloatMatrix = NDArray[np.float32]
 ROUNDS = 100
@@ -36,18 +39,21 @@ PARAMETERS: dict[str, Any] = {
     "num_threads": 1,
     "verbosity": -1,
 }
-TEXT_START, TEXT_END = "tree\n", "\nend of trees"  # LightGBM aborts the process on a cut-off text
+TEXT_START = "tree\n"
 MIN_LEAF_ROWS = 60
 MIN_LEAF_TAIL_ROWS = 1.5  # rows beyond the quantile that a leaf should hold
 
 
 class LgbmQuantile:
-    """N rows, F features, Q = len(QUANTILES). The target is in scales (features.Known.u)."""
+    """N rows, F features, Q = len(QUANTILES). The target is in scales (features.Known.u).
 
-    def __init__(self, boosters: tuple[lgb.Booster, ...]) -> None:
-        if len(boosters) != len(QUANTILES):
-            raise ValueError(f"{len(QUANTILES)} boosters are needed, got {len(boosters)}")
-        self._boosters = boosters
+    `texts` are the boosters, one a quantile, in LightGBM's text format.
+    """
+
+    def __init__(self, texts: tuple[str, ...]) -> None:
+        if len(texts) != len(QUANTILES):
+            raise ValueError(f"{len(QUANTILES)} boosters are needed, got {len(texts)}")
+        self._texts = texts
         self._forest: Forest | None = None
 
     @classmethod
@@ -64,35 +70,32 @@ class LgbmQuantile:
             raise ValueError(f"{target.size} rows are too few to fit on; at least {MIN_ROWS}")
         if not (np.isfinite(target).all() and np.isfinite(weight).all()):
             raise ValueError("targets and weights must be finite: leave rows with gaps out")
-        boosters: list[lgb.Booster] = []
+        texts: list[str] = []
         with ThreadPoolExecutor(WORKERS) as pool:
             for booster in pool.map(lambda q: boost(matrix, target, weight, q), QUANTILES):
-                boosters.append(booster)
+                texts.append(booster.model_to_string())
                 if done is not None:
-                    done(len(boosters))
-        return cls(tuple(boosters))
+                    done(len(texts))
+        return cls(tuple(texts))
 
     def predict(self, matrix: FloatMatrix) -> FloatArray:
         """Return quantiles in scales, shape (N, Q), never crossing."""
         if matrix.shape[0] == 0:
             return np.empty((0, len(QUANTILES)))
         if self._forest is None:  # laid out when it is first asked: a fit may never be
-            self._forest = Forest.of(self._boosters)
+            self._forest = Forest.of(self._texts)
         return np.sort(self._forest.predict(matrix), axis=1)
 
     def gain_ratios(self) -> FloatArray:
         """Return each feature's share of the gain of all splits, (F,), every quantile counting alike."""
-        gains = np.stack([b.feature_importance("gain") for b in self._boosters])
+        gains = np.stack([gains_of(text, feature_count(text)) for text in self._texts])
         return np.asarray(
             (gains / np.maximum(gains.sum(axis=1, keepdims=True), 1e-300)).mean(axis=0)
         )
 
     def to_files(self) -> dict[str, bytes]:
         """Return LightGBM's text format, a file a quantile."""
-        return {
-            file_name(q): b.model_to_string().encode()
-            for q, b in zip(QUANTILES, self._boosters, strict=True)
-        }
+        return {file_name(q): text.encode() for q, text in zip(QUANTILES, self._texts, strict=True)}
 
     @classmethod
     def from_files(cls, files: dict[str, bytes], features: int) -> Self:
@@ -100,21 +103,19 @@ class LgbmQuantile:
 
         Raises ValueError if a file is missing, cut off or has other features.
         """
-        boosters = []
+        texts = []
         for quantile in QUANTILES:
             name = file_name(quantile)
             if name not in files:
                 raise ValueError(f"load model: file '{name}' is missing")
             text = files[name].decode(errors="replace")
-            if not text.startswith(TEXT_START) or TEXT_END not in text:
+            if not text.startswith(TEXT_START) or END not in text:
                 raise ValueError(f"load model: file '{name}' is not a whole LightGBM model")
-            booster = lgb.Booster(model_str=text)
-            if booster.num_feature() != features:
-                raise ValueError(
-                    f"load model: file '{name}' has {booster.num_feature()} features, not {features}"
-                )
-            boosters.append(booster)
-        return cls(tuple(boosters))
+            found = feature_count(text)
+            if found != features:
+                raise ValueError(f"load model: file '{name}' has {found} features, not {features}")
+            texts.append(text)
+        return cls(tuple(texts))
 
 
 def file_name(quantile: float) -> str:
@@ -131,8 +132,10 @@ def boost(
     rounds: int = ROUNDS,
     parameters: Mapping[str, Any] = PARAMETERS,
     leaf_rows: int = MIN_LEAF_ROWS,
-) -> lgb.Booster:
+) -> "lgb.Booster":
     """Fit one quantile; the data set is not shared, so that boosters may be fitted side by side."""
+    import lightgbm as lgb
+
     data = lgb.Dataset(matrix, target, weight=weight, params=dict(parameters))
     return lgb.train(at_quantile(parameters, quantile, leaf_rows), data, num_boost_round=rounds)
 

@@ -9,7 +9,6 @@ Source: Koenker & Bassett, Regression Quantiles, Econometrica 46 (1978); scikit-
 from typing import Self
 
 import numpy as np
-from sklearn.linear_model import QuantileRegressor
 
 from models.features import Known
 from models.quantiles import QUANTILES, FloatArray
@@ -31,6 +30,8 @@ class LinearQuantile:
     @classmethod
     def fit(cls, columns: FloatArray, target: FloatArray, weight: FloatArray) -> Self:
         """Learn from (N, F) columns, (N,) targets in scales and weights; rows are thinned evenly."""
+        from sklearn.linear_model import QuantileRegressor  # only a fit needs it
+
         if target.size < MIN_ROWS:
             raise ValueError(f"{target.size} rows are too few to fit on; at least {MIN_ROWS}")
         at = np.unique(np.linspace(0, target.size - 1, min(ROWS, target.size)).astype(np.int64))

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Self
 
-import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 
@@ -46,7 +45,7 @@ class LocalTrees:
     ) -> Self | None:
         """Fit the services `rows`, whose data `own` returns; None if none of them has enough."""
 
-        def one(row: int) -> tuple[int, list[lgb.Booster]] | None:
+        def one(row: int) -> tuple[int, list[str]] | None:
             data = own(row)
             if data is None or data.target.size < MIN_ROWS:
                 return None
@@ -56,8 +55,8 @@ class LocalTrees:
             found = [x for x in pool.map(one, (int(r) for r in rows)) if x is not None]
         if not found:
             return None
-        boosters = tuple(b for _, of_one in found for b in of_one)
-        return cls(np.array([row for row, _ in found], np.int64), Forest.of(boosters))
+        forest = Forest.of(text for _, of_one in found for text in of_one)
+        return cls(np.array([row for row, _ in found], np.int64), forest)
 
     def add(self, out: FloatArray, row: IntArray, matrix: FloatMatrix) -> None:
         """Add the corrections of services `row` (R,) to quantiles `out` (R, L, Q); `matrix` (R, L, F)."""
@@ -92,13 +91,15 @@ class LocalTrees:
         return cls(rows, forest)
 
 
-def _corrections(rows: OwnRows, before: FloatArray) -> list[lgb.Booster]:
-    """Fit a booster a quantile, each from its column of `before` (N, Q) on."""
+def _corrections(rows: OwnRows, before: FloatArray) -> list[str]:
+    """Fit a booster a quantile, each from its column of `before` (N, Q) on; return their texts."""
+    import lightgbm as lgb
+
     data = lgb.Dataset(rows.matrix, rows.target, weight=rows.weight, params=dict(OWN_PARAMETERS))
     data.construct()
-    boosters = []
+    texts = []
     for quantile, start in zip(QUANTILES, np.ascontiguousarray(before.T), strict=True):
         data.set_init_score(start)
         own = at_quantile(OWN_PARAMETERS, quantile)
-        boosters.append(lgb.train(own, data, num_boost_round=ROUNDS))
-    return boosters
+        texts.append(lgb.train(own, data, num_boost_round=ROUNDS).model_to_string())
+    return texts

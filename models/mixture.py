@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from models.quantiles import FloatArray
 
 
-@njit(nogil=True)
+@njit(cache=True, nogil=True)  # calls no other kernel: its own file is all it depends on
 def mixed_quantiles(
     rules: tuple[FloatArray, FloatArray, int],
     row: NDArray[np.int64],

@@ -9,21 +9,21 @@ Source: Lucchese et al., QuickScorer (SIGIR 2015); with SIMD: Exploiting CPU SIM
 Document Scoring with Tree Ensembles (SIGIR 2016).
 """
 
-from typing import Any, NamedTuple, Self
+from collections.abc import Iterable
+from typing import NamedTuple, Self
 
-import lightgbm as lgb
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from models.quantiles import FloatArray
+from models.tree_text import TreeText, trees_of
 
 BLOCK_ROWS = 64
 MOST_LEAVES = 32  # bits of the word
 ALL_LEAVES = 0xFFFFFFFF
 PLACE_FACTOR = 0x077CB531  # de Bruijn: each lowest bit times this has other upper five bits
 PLACE_SHIFT = 27
-Node = dict[str, Any]
 
 
 class Forest(NamedTuple):
@@ -38,13 +38,16 @@ class Forest(NamedTuple):
     value: FloatArray  # (T, MOST_LEAVES), of a leaf, at the place of its bit
 
     @classmethod
-    def of(cls, boosters: tuple[lgb.Booster, ...]) -> Self:
-        """Lay out boosters with numeric splits. Raises ValueError on any other, or on too many leaves."""
+    def of(cls, texts: Iterable[str]) -> Self:
+        """Lay out LightGBM models with numeric splits, each as its text.
+
+        Raises ValueError on any other split, or on too many leaves.
+        """
         layout = _Layout()
         models = [0]
-        for booster in boosters:
-            for tree in booster.dump_model()["tree_info"]:
-                layout.add_tree(tree["tree_structure"])
+        for text in texts:
+            for tree in trees_of(text):
+                layout.add_tree(tree)
             models.append(len(layout.values))
         return cls(
             np.array(models, np.int32),
@@ -91,33 +94,33 @@ class _Layout:
         self.kept: list[int] = []
         self.values: list[list[float]] = []
 
-    def add_tree(self, root: Node) -> None:
+    def add_tree(self, tree: TreeText) -> None:
         """Append one tree."""
+        if len(tree.leaf) > MOST_LEAVES:
+            raise ValueError(
+                f"a tree has {len(tree.leaf)} leaves; at most {MOST_LEAVES} are possible"
+            )
         leaves: list[float] = []
-        self._add(root, leaves)
-        if len(leaves) > MOST_LEAVES:
-            raise ValueError(f"a tree has {len(leaves)} leaves; at most {MOST_LEAVES} are possible")
+        self._add(tree, tree.root, leaves)
         places = [0.0] * MOST_LEAVES
         for i, value in enumerate(leaves):
             places[((1 << i) * PLACE_FACTOR & ALL_LEAVES) >> PLACE_SHIFT] = value
         self.values.append(places)
         self.starts.append(len(self.features))
 
-    def _add(self, node: Node, leaves: list[float]) -> None:
-        """Append the tests below `node`, and its leaves from left to right."""
-        if "split_index" not in node:
-            leaves.append(float(node["leaf_value"]))
+    def _add(self, tree: TreeText, child: int, leaves: list[float]) -> None:
+        """Append the tests below a child, and its leaves from left to right."""
+        if child < 0:
+            leaves.append(tree.leaf[~child])
             return
-        if node["decision_type"] != "<=":
-            raise ValueError(f"a split by '{node['decision_type']}' is not numeric")
         first = len(leaves)
-        self._add(node["left_child"], leaves)
+        self._add(tree, tree.left[child], leaves)
         on_the_left = (1 << len(leaves)) - (1 << first)
-        self.features.append(int(node["split_feature"]))
-        self.thresholds.append(float(node["threshold"]))
-        self.gaps.append(not _gap_left(node))
+        self.features.append(tree.feature[child])
+        self.thresholds.append(tree.threshold[child])
+        self.gaps.append(not tree.gap_goes_left(child))
         self.kept.append(ALL_LEAVES & ~on_the_left)
-        self._add(node["right_child"], leaves)
+        self._add(tree, tree.right[child], leaves)
 
 
 def _rises(start: NDArray[np.int32], until: int) -> bool:
@@ -138,14 +141,7 @@ def _rounded_down(threshold: FloatArray) -> NDArray[np.float32]:
     return np.where(near > threshold, np.nextafter(near, np.float32(-np.inf)), near)
 
 
-def _gap_left(node: Node) -> bool:
-    """Whether NaN goes left: LightGBM takes it for 0 where no gap was seen in training."""
-    if node["missing_type"] == "NaN":
-        return bool(node["default_left"])
-    return bool(node["threshold"] >= 0.0)
-
-
-@njit(nogil=True)
+@njit(cache=True, nogil=True)  # calls no other kernel: its own file is all it depends on
 def _score(matrix: NDArray[np.float32], forest: Forest, first_model: int, out: FloatArray) -> None:
     """Add up the leaves of M models from the first on, for every row, into `out` (R, M)."""
     block = np.zeros((matrix.shape[1], BLOCK_ROWS), np.float32)  # a feature's values side by side
