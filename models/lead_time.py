@@ -250,7 +250,8 @@ def _pair_out(pair: Pair, of: Starts) -> dict[str, Any]:
 
 
 def _starts_in(entry: Mapping[str, Any]) -> Starts:
-    counts = {state: _unpacked(entry["cells"].get(state, [[], []])) for state in PRIORS}
+    cells = entry["cells"]
+    counts = {s: _unpacked(cells[s]) if s in cells else NOTHING for s in PRIORS}
     last = entry["latest"]
     kept = {ANY: last, THERE: entry.get("latest_there", last), NEW: entry.get("latest_new")}
     latest = {state: NEVER if at is None else _two(at) for state, at in kept.items()}

@@ -25,6 +25,7 @@ KNOWN_STARTS = 2.5  # of a state, aged, so three of the last days: fewer tell no
 MIN_SECONDS, MAX_SECONDS = 1.0, 14_400.0  # a start of four hours never ends
 GRID = np.geomspace(MIN_SECONDS, MAX_SECONDS, 241)  # 4 % apart: starts vary by far more
 NOTHING: FloatArray = np.zeros((2, len(GRID)))
+NOTHING.setflags(write=False)  # shared by all who know nothing
 NEVER = (np.nan, np.nan)
 
 
@@ -58,6 +59,7 @@ class Curves:
         self._pairs = {
             pair: survival(of.counts[state], self._variants[pair[1]], VARIANT_STARTS)
             for pair, of in starts.items()
+            if of.counts[state].any()  # else its variant speaks: a thousand services need no copies
         }
         self._known = {v for v, of in pools.items() if of.sum() >= KNOWN_STARTS}
 
