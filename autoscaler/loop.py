@@ -63,7 +63,7 @@ class Controller:
         self._forecaster = Forecaster(sorted(policies.services), models.load, models.mix)
         self._starts = start_leads(policies, models.lead_time)
         if history is not None:
-            self._forecaster.seed(history)
+            self.seed(history)
 
     @property
     def last_seconds(self) -> float:
@@ -113,7 +113,11 @@ class Controller:
 
     def seed(self, history: Recorded) -> None:
         """Take over recorded load, of some or all services."""
-        self._forecaster.seed(history)
+        self.seed_parts([history])
+
+    def seed_parts(self, parts: Iterable[Recorded]) -> None:
+        """Take over recorded load that is read in parts, each of other services; none is kept."""
+        self._forecaster.seed(parts)
 
     def calibration(self) -> dict[str, FloatArray]:
         """Return what was learned of each service's forecasts; for `restore`."""

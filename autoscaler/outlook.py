@@ -5,8 +5,9 @@ model (60 s); a step with nothing measured is a gap. History is bounded by what 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 
@@ -208,11 +209,14 @@ class Forecaster:
         self._lagged = LaggedAverage(AVERAGED_SECONDS)
         self._outlooks: dict[str, Outlook] = {}
 
-    def seed(self, load: Recorded) -> None:
-        """Take over recorded history and forecast from it."""
-        for part in parts_of(load):
+    def seed(self, loads: Iterable[Recorded]) -> None:
+        """Take over recorded history, which may come in parts, and forecast from all of it."""
+        for part in chain.from_iterable(
+            map(parts_of, loads)
+        ):  # which keeps no load once it is through
             self.history.seed(part)
-        self._forecast()
+        if not math.isnan(self.history.end_seconds):
+            self._forecast()
 
     def cover(self, services: Sequence[str]) -> None:
         """Go on with other services; those that stay keep their history."""
@@ -250,7 +254,7 @@ class Forecaster:
         if self.model is None or self._online is None:
             return
         h = self.history
-        newest = self._online.forecast(h.requests.astype(np.float64), h.end_seconds)
+        newest = self._online.forecast(h.requests, h.end_seconds)
         forecast = replace(newest, values=self._lagged.of(newest))
         mix = None
         if self.mix is not None:

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.conformal import forecast_width
 from models.features import IntArray, Span
@@ -25,6 +26,9 @@ RATE = 0.04
 FORGET = 0.995
 MAX_SHIFT = 1.0  # widths
 CHANCE_ERRORS = 2.0
+SERVICES_AT_ONCE = 128  # that are forecast: 25 MiB, and no slower than all at once
+ALL = slice(None)
+Values = FloatArray | NDArray[np.float32]
 LEVELS = np.asarray(QUANTILES)
 CHANCE = CHANCE_ERRORS * RATE * np.sqrt(LEVELS * (1 - LEVELS) / (1 - FORGET**2))  # (Q,), widths
 
@@ -40,7 +44,7 @@ class Drift:
         self.shift = np.zeros((services, leads_steps.size, len(QUANTILES)))
         self._waiting: dict[int, list[tuple[int, FloatArray]]] = {}
 
-    def settle(self, step: int, actual: FloatArray) -> None:
+    def settle(self, step: int, actual: Values) -> None:
         """Learn from the truth (S,) of `step`, NaN where it is unknown; forget what is older."""
         for lead, given in self._waiting.pop(step, ()):
             known = np.isfinite(actual) & np.isfinite(given[:, 0])
@@ -50,9 +54,10 @@ class Drift:
         for old in [s for s in self._waiting if s < step]:
             del self._waiting[old]
 
-    def correct(self, u: FloatArray, span: Span) -> FloatArray:
-        """Return quantiles `u` (S, L, Q) shifted, in the target's unit."""
-        beyond = np.sign(self.shift) * np.maximum(np.abs(self.shift) - CHANCE, 0.0)
+    def correct(self, u: FloatArray, span: Span, some: slice = ALL) -> FloatArray:
+        """Return quantiles `u` (s, L, Q) of all or some services shifted, in the target's unit."""
+        shift = self.shift[some]
+        beyond = np.sign(shift) * np.maximum(np.abs(shift) - CHANCE, 0.0)
         return span.expand(np.sort(u + beyond * forecast_width(u), axis=-1))
 
     def remember(self, step: int, given: FloatArray) -> None:
@@ -118,7 +123,7 @@ class Online:
         self._step: int | None = None  # the newest that was learned from
         self._restored: dict[str, FloatArray] = {}  # shifts of services that may come yet
 
-    def forecast(self, values: FloatArray, end_seconds: float) -> LoadForecast:
+    def forecast(self, values: Values, end_seconds: float) -> LoadForecast:
         """Learn from what is new in `values` (S, T), then forecast as `LoadModel.forecast` does."""
         step = round(end_seconds / self.model.step_seconds) - 1
         came = min(values.shape[1], step - self._step) if self._step is not None else 0
@@ -126,13 +131,20 @@ class Online:
             self._drift.settle(step - back, values[:, -1 - back])
         self._step = step
         start = end_seconds - values.shape[1] * self.model.step_seconds
-        at = np.full(len(self.services), values.shape[1] - 1)
-        known, u = self.model.scaled(
-            self.services, values, start, (np.arange(len(self.services)), at)
-        )
-        quantiles = self._drift.correct(u, known.span())
+        parts = [
+            self._part(values, start, slice(first, first + SERVICES_AT_ONCE))
+            for first in range(0, len(self.services), SERVICES_AT_ONCE)
+        ]
+        quantiles = np.concatenate(parts) if parts else np.empty_like(self._drift.shift)
         self._drift.remember(step, quantiles)
         return self.model.wrap(self.services, end_seconds, quantiles)
+
+    def _part(self, values: Values, start_seconds: float, some: slice) -> FloatArray:
+        """Return the quantiles (s, L, Q) of some services."""
+        own = values[some].astype(np.float64)
+        origins = np.arange(own.shape[0]), np.full(own.shape[0], own.shape[1] - 1)
+        known, u = self.model.scaled(self.services[some], own, start_seconds, origins)
+        return self._drift.correct(u, known.span(), some)
 
     def covering(self, services: Sequence[str]) -> "Online":
         """Return the same for other services; those that stay keep their drift."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from models.frames import LoadSeries
 
-PART_SERVICES = 50  # of a week of minutes: 12 MiB
+PART_SERVICES = 10  # of a week of minutes: 2 MiB
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from autoscaler.core.types import Policies
 from autoscaler.edge.artifacts import ServingModels, load_models
 from autoscaler.edge.decision_log import DecisionLog, Header
 from autoscaler.edge.decisions import decisions_to_dict, dump_line
-from autoscaler.edge.garbage import collect_seldom
-from autoscaler.edge.history import read_history
+from autoscaler.edge.garbage import collect_seldom, give_back, keep_little
+from autoscaler.edge.history import read_parts
 from autoscaler.edge.policy_files import read_documents
 from autoscaler.edge.wire import MAX_LINE_CHARACTERS, WireError, parse_observation
 from autoscaler.loop import Controller, StepError
@@ -45,6 +45,7 @@ def decide(
     ] = None,
 ) -> None:
     """Decide for every line of stdin."""
+    keep_little()
     documents = read_documents(policies)
     controller = _controller(parse_policies(documents), load_models(models), history)
     collect_seldom()
@@ -58,12 +59,14 @@ def decide(
 
 
 def _controller(policies: Policies, models: ServingModels, history: Path | None) -> Controller:
-    """Return a controller that goes on from a history; what it does not need of it is gone after this."""
-    if history is None:
-        return Controller(policies, models)
-    step = models.load.step_seconds if models.load is not None else None
-    keep = models.load.history_steps if models.load is not None else 0
-    return Controller(policies, models, read_history(history, set(policies.services), step, keep))
+    """Return a controller that goes on from a history."""
+    controller = Controller(policies, models)
+    if history is not None:
+        step = models.load.step_seconds if models.load is not None else None
+        keep = models.load.history_steps if models.load is not None else 0
+        give_back()
+        controller.seed_parts(read_parts(history, set(policies.services), step, keep))
+    return controller
 
 
 def filter_lines(

@@ -7,6 +7,7 @@ once more, a few at a time and as frames, to be mended or refused as load is eve
 
 import logging
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from autoscaler.edge.history_grid import HistoryGrid
 from autoscaler.edge.history_rows import HistoryFile, Rows, is_plain
@@ -22,6 +24,7 @@ from models.mend import mend_load
 from models.recorded import CompactLoad, Recorded
 
 log = logging.getLogger("foreserve")
+SERVICES_AT_ONCE = 256  # of a week of minutes: 30 MiB
 FRAME_ROWS = 250_000  # of services that are read again, at a time
 
 
@@ -33,45 +36,74 @@ def read_history(
     `step_seconds` None: whatever the file's own step is, and all of it. Raises FrameError naming the
     file if it cannot be read or breaks the contract.
     """
+    parts = read_parts(path, services, step_seconds, keep_steps, at_once=max(1, len(services)))
+    return next(iter(list(parts)), None)
+
+
+def read_parts(
+    path: Path,
+    services: Collection[str],
+    step_seconds: float | None,
+    keep_steps: int,
+    *,
+    at_once: int = SERVICES_AT_ONCE,
+) -> Iterator[Recorded]:
+    """Yield the same, of some services at a time: all end at one time, and none waits for the others.
+
+    The file is gone through once for each part, and once before. Raises FrameError as `read_history`
+    does, also after the last part.
+    """
     try:
         if step_seconds is not None and path.is_file():
             metadata = pq.read_metadata(path)
             if is_plain(metadata.schema.to_arrow_schema()):
                 file = HistoryFile(path, metadata, tuple(sorted(services)))
-                return _streamed(file, step_seconds, keep_steps)
+                yield from _streamed(file, step_seconds, keep_steps, at_once)
+                return
         frame = _recent_frame(path, services, step_seconds, keep_steps)
     except FileNotFoundError as error:
         raise FrameError(f"{path}: no such file; allowed: a Parquet file") from error
     except (OSError, pa.ArrowException) as error:
         raise FrameError(f"{path}: not readable as Parquet ({error})") from error
     if frame.empty and {"ts", "service"} <= set(frame.columns):
-        return None
+        return
     frame = _mended(frame, str(path))
     if step_seconds is not None and frame.duplicated("service").any():
         _refuse_longer_steps(load_step_seconds(frame, str(path)), str(path), step_seconds)
-    return to_series(frame, str(path), step_seconds=step_seconds)
+    yield to_series(frame, str(path), step_seconds=step_seconds)
 
 
-def _streamed(file: HistoryFile, step_seconds: float, keep_steps: int) -> CompactLoad | None:
-    """Return the same of a file with plain columns, in memory for little more than the answer."""
+def _streamed(
+    file: HistoryFile, step_seconds: float, keep_steps: int, at_once: int
+) -> Iterator[CompactLoad]:
+    """Yield the load of a file with plain columns, in memory for little more than a part."""
     first, last = _ends(file.times(), len(file.services))
     newest = float(last.max(initial=-np.inf))
     after = newest - keep_steps * step_seconds
-    known = np.flatnonzero(last > after)
-    if known.size == 0:
-        return None
-    place = np.full(len(file.services), -1, np.int64)
-    place[known] = np.arange(known.size)
-    services = tuple(file.services[i] for i in known)
-    oldest = max(after, float(first.min()))
-    grid = HistoryGrid(services, step_seconds, oldest, newest)
-    for rows in file.rows(after):
-        grid.write(place[rows.code], rows)
-    _look_again(grid, file, after)
-    usual = grid.usual_step_seconds()
-    if usual is not None:
-        _refuse_longer_steps(usual, str(file.path), step_seconds)
-    return grid.load()
+    known = [name for name, at in zip(file.services, last, strict=True) if at > after]
+    oldest = max(after, float(first.min(initial=np.inf)))
+    distances: list[NDArray[np.int64]] = []
+    for begin in range(0, len(known), at_once):
+        some = replace(file, services=tuple(known[begin : begin + at_once]))
+        yield _grid(some, (step_seconds, oldest, newest), after, distances).load()
+    usual = sum(distances, start=np.zeros(1, np.int64))
+    if usual.any():
+        _refuse_longer_steps(usual.argmax() * step_seconds, str(file.path), step_seconds)
+
+
+def _grid(
+    file: HistoryFile,
+    span: tuple[float, float, float],
+    after_seconds: float,
+    distances: list[NDArray[np.int64]],
+) -> HistoryGrid:
+    """Return the services' rows on a grid of step, oldest and newest time; append their distances."""
+    grid = HistoryGrid(file.services, *span)
+    for rows in file.rows(after_seconds):
+        grid.write(rows)
+    _look_again(grid, file, after_seconds)
+    distances.append(grid.distances())
+    return grid
 
 
 def _ends(times: Iterator[Rows], services: int) -> tuple[np.ndarray, np.ndarray]:

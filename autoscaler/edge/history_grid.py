@@ -28,8 +28,9 @@ class HistoryGrid:
         self._impossible = np.zeros(len(services), np.bool_)
         self._there = np.zeros((len(services), steps), np.bool_)
 
-    def write(self, code: NDArray[np.int64], rows: Rows) -> None:
-        """Write rows of the services `code` (N,)."""
+    def write(self, rows: Rows) -> None:
+        """Write rows of these services."""
+        code = rows.code
         slot = (rows.seconds - self.start_seconds) / self.step_seconds
         at = np.rint(slot).astype(np.int64)
         self.off_grid[code[np.abs(slot - at) > OFF_GRID_STEPS]] = True
@@ -52,12 +53,12 @@ class HistoryGrid:
         self.values[where] = np.nan
         self.values[where, : mended.values.shape[1]] = mended.values
 
-    def usual_step_seconds(self) -> float | None:
-        """Return the most frequent distance between rows of a service; None if no service has two."""
+    def distances(self) -> NDArray[np.int64]:
+        """Return how often rows of a service that follow each other are 0, 1, 2 ... steps apart, (T,)."""
         found = np.zeros(self._there.shape[1], np.int64)
         for there in self._there:
             found += np.bincount(np.diff(np.flatnonzero(there)), minlength=found.size)
-        return float(np.argmax(found)) * self.step_seconds if found.any() else None
+        return found
 
     def load(self) -> CompactLoad:
         """Return the grid from its first step with a row on; without a copy."""

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from models.frames import LOAD_NUMBERS, FrameError
 
-BATCH_ROWS = 65_536
+BATCH_ROWS = (
+    16_384  # arrays of 128 KiB: larger ones leave gaps in the heap, smaller ones take longer
+)
 READ_AHEAD_BYTES = 65_536  # of each column; without it a whole column of a row group
 KEYS = ("ts", "service")
 PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from autoscaler.edge import history, history_rows
-from autoscaler.edge.history import read_history
+from autoscaler.edge.history import read_history, read_parts
 from models.frames import FrameError, LoadSeries, to_series, validate_load
 from models.mend import mend_load
 from models.recorded import CompactLoad, parts_of
@@ -138,6 +138,29 @@ def test_batches_say_what_the_whole_frame_says(
     assert (found.start_seconds, found.step_seconds) == (expected.start_seconds, 60.0)
     assert found.end_seconds == expected.end_seconds
     np.testing.assert_array_equal(put_together(found), expected.values.astype(np.float32))
+
+
+@pytest.mark.parametrize("order", [alike, shuffled], ids=lambda x: x.__name__)
+def test_parts_are_the_whole_and_end_together(order: Change, tmp_path: Path) -> None:
+    path = written(order(odd_rows(one_has_ended(load()))), tmp_path)
+    whole = read_history(path, NAMES, 60.0, KEEP)
+    assert whole is not None
+    parts = list(read_parts(path, NAMES, 60.0, KEEP, at_once=2))
+    assert [part.services for part in parts] == [whole.services[i : i + 2] for i in (0, 2, 4)]
+    assert {part.end_seconds for part in parts} == {whole.end_seconds}
+    np.testing.assert_array_equal(
+        np.concatenate([put_together(part) for part in parts]), whole.values
+    )
+
+
+def test_sparse_services_are_no_longer_steps(tmp_path: Path) -> None:
+    """Of a few services only every fifth minute is told; the file's step is that of most rows."""
+    frame = load()
+    few = frame.service.isin(NAMES[:2]) & (frame.ts.dt.minute % 5 != 0)
+    path = written(frame[~few], tmp_path)
+    assert len(list(read_parts(path, NAMES, 60.0, KEEP, at_once=2))) == 4
+    with pytest.raises(FrameError, match="steps of 300 s"):
+        list(read_parts(path, NAMES[:2], 60.0, KEEP, at_once=1))
 
 
 def test_what_is_mended_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
