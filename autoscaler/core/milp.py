@@ -24,12 +24,11 @@ and is needed is only taken from a service for an equal that lacks a third more:
 about as badly off nothing moves to and fro.
 
 Bounded by nodes and gap, not by the clock, so that the answer is the same on every machine
-(HiGHS: Huangfu and Hall, Math. Prog. Comp. 10, 2018; through scipy.optimize.milp). Beyond FEW services a
-node takes longer and the last thousandth of the cost takes minutes: the bounds widen, the gap is told.
+(HiGHS: Huangfu and Hall, Math. Prog. Comp. 10, 2018; through scipy.optimize.milp).
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
@@ -39,8 +38,6 @@ from autoscaler.core.needs import Limits, ServiceNeed
 
 MAX_NODES = 20_000
 GAP_RATIO = 3e-5
-FEW = 100  # services for which these two hold
-MAX_GAP_RATIO = 1e-2
 SHORT_PRICE = (
     30.0  # of a service that does not fit at all, in what it would cost: no plan saves as much
 )
@@ -136,13 +133,12 @@ def solve(
     for need in needs:
         _service_rows(rows, need, layout)
     _shared_rows(rows, needs, layout, limits)
-    nodes, gap_ratio = _bounds_of_search(len(needs))
     result = milp(
         cost,
         integrality=integral,
         bounds=Bounds(low, high),
         constraints=rows.constraint(layout.columns),
-        options={"node_limit": nodes, "mip_rel_gap": gap_ratio},
+        options={"node_limit": MAX_NODES, "mip_rel_gap": GAP_RATIO},
     )
     if result.x is None:
         return None
@@ -158,12 +154,6 @@ def solve(
     return plan, status, gap if math.isfinite(gap) else math.nan
 
 
-def _bounds_of_search(services: int) -> tuple[int, float]:
-    """Return (nodes, gap): as many times fewer nodes and as many times the gap as services cube."""
-    times = max(1.0, services / FEW) ** 3
-    return math.ceil(MAX_NODES / times), min(MAX_GAP_RATIO, GAP_RATIO * times)
-
-
 def _variables(
     needs: tuple[ServiceNeed, ...], layout: _Layout
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -171,7 +161,7 @@ def _variables(
     low = np.zeros(layout.columns)
     high = np.full(layout.columns, np.inf)
     integral = np.zeros(layout.columns)
-    for need, price in zip(needs, _prices(needs), strict=True):
+    for need, price in zip(needs, lack_prices_usd(needs), strict=True):
         for i, v in enumerate(need.variants):
             n, m = layout.n(need.service, i), layout.m(need.service, i)
             cost[n] = v.start_usd
@@ -192,7 +182,7 @@ def _variables(
     return cost, low, high, integral
 
 
-def _prices(needs: tuple[ServiceNeed, ...]) -> list[float]:
+def lack_prices_usd(needs: Sequence[ServiceNeed]) -> list[float]:
     """Return the price of a service's share that does not fit, in $ of the next hour for all of it."""
     tiers = sorted({need.priority for need in needs})
     rank = {p: max(0, i - max(0, len(tiers) - TIERS)) for i, p in enumerate(tiers)}

@@ -188,7 +188,7 @@ class Plan:
     """What the planner answers, and how sure it is that nothing is cheaper."""
 
     services: Mapping[str, Planned]
-    status: str  # separable | optimal | incumbent | greedy
+    status: str  # separable | optimal | incumbent | priced | greedy
     gap_ratio: float = (
         0.0  # of its cost, that a cheaper plan could save at most; NaN: no bound is known
     )

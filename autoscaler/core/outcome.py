@@ -152,7 +152,7 @@ class Decisions:
 
     now_seconds: float
     services: Mapping[str, ServiceDecision]
-    plan_status: str  # separable | optimal | incumbent | greedy
+    plan_status: str  # separable | optimal | incumbent | priced | greedy
     plan_gap_ratio: float = (
         0.0  # of its cost, that a cheaper plan could save; NaN: no bound is known
     )

@@ -1,7 +1,8 @@
 """Integer replicas for all services at the least cost, within accelerators, quotas and budgets.
 
-Three ways, one answer: each service alone (exact when nothing shared binds), the MILP over all, and
-a greedy plan if the solver ends without one.
+One answer, in the first of these ways that gives it: each service alone (exact when nothing shared binds);
+the MILP over all, or, for more services than it solves in a tick's time, prices for what they share; and
+priorities in turn.
 """
 
 import functools
@@ -11,36 +12,45 @@ from collections.abc import Mapping
 from autoscaler.core.greedy import greedy_plan
 from autoscaler.core.milp import solve
 from autoscaler.core.needs import Limits, Plan, Planned, ServiceNeed, usage_of, why_short
+from autoscaler.core.priced import plan_by_price
 from autoscaler.core.separable import cheapest
 
+FEW = (
+    60  # services up to which the MILP ends in a second or so; prices are better the more there are
+)
 NOTHING_SHARED = Limits({}, {}, {}, {})
 
 
 def plan_replicas(needs: tuple[ServiceNeed, ...], limits: Limits) -> Plan:
     """Return the plan; `status` says by which way it was found. Deterministic."""
-    alone = {need.service: _alone(need) for need in needs}
-    fitting = {service: n for service, n in alone.items() if n is not None}
-    if len(fitting) == len(needs) and usage_of(needs, fitting, limits).fits():
-        return _explained(needs, fitting, limits, "separable", 0.0)
-    solved = solve(needs, limits)
-    if solved is None:
-        return _explained(needs, greedy_plan(needs, limits), limits, "greedy", math.nan)
-    replicas, status, gap = solved
-    return _explained(needs, replicas, limits, status, gap)
+    alone = _alone(needs)
+    if len(alone) == len(needs) and usage_of(needs, alone, limits).fits():
+        return _explained(needs, alone, limits, "separable", 0.0)
+    if len(needs) <= FEW:
+        if (solved := solve(needs, limits)) is not None:
+            return _explained(needs, solved[0], limits, *solved[1:])
+    elif (priced := plan_by_price(needs, limits, alone)) is not None:
+        return _explained(needs, priced[0], limits, "priced", priced[1])
+    return _explained(needs, greedy_plan(needs, limits), limits, "greedy", math.nan)
 
 
-def _alone(need: ServiceNeed) -> tuple[int, ...] | None:
-    """Return a service's best plan as if it had everything to itself; None if it has none."""
-    plan = cheapest(need)
-    return _least_short(need) if plan is None else plan
+def _alone(needs: tuple[ServiceNeed, ...]) -> dict[str, tuple[int, ...]]:
+    """Return every service's best plan as if it had everything to itself; without those that have none.
 
-
-@functools.lru_cache(maxsize=8192)  # most needs are those of the tick before
-def _least_short(need: ServiceNeed) -> tuple[int, ...] | None:
-    """Return the plan of a service that its own bounds keep short, or whose variants are many.
-
-    One that is at its maximum takes nothing from the others, and must not cost all of them a solver's run.
+    One that its maximum keeps short takes nothing from the others, and must not cost all a solver's run.
     """
+    plans = {need.service: cheapest(need) for need in needs}
+    alone = {service: plan for service, plan in plans.items() if plan is not None}
+    short = tuple(need for need in needs if need.service not in alone)
+    if len(needs) <= FEW:
+        return alone | {n.service: p for n in short if (p := _least_short(n)) is not None}
+    priced = plan_by_price(short, NOTHING_SHARED, {}) if short else None
+    return alone if priced is None else {**alone, **priced[0]}
+
+
+@functools.lru_cache(maxsize=1024)  # most needs are those of the tick before
+def _least_short(need: ServiceNeed) -> tuple[int, ...] | None:
+    """Return the exact plan of a service that its own bounds keep short, or whose variants are many."""
     solved = solve((need,), NOTHING_SHARED)
     return None if solved is None else solved[0][need.service]
 

@@ -12,6 +12,9 @@ pays off over the hour, although for some minutes both are paid for.
 import functools
 import itertools
 import math
+from collections.abc import Iterator
+
+import numpy as np
 
 from autoscaler.core.needs import COVER_SLACK, ServiceNeed, VariantNeed
 
@@ -33,7 +36,9 @@ def cheapest(need: ServiceNeed) -> Counts | None:
     if math.prod(len(r) for r in ranges) * (_most_for_the_cap(need) + 1) > MAX_COMBINATIONS:
         return None
     best_cost, best = math.inf, None
-    for cost, _, _, lasting in sorted(_lasting_plans(need, ranges)):
+    capped = need.highest_stay_floor() > 0
+    plans = _plans_under_the_cap(need, ranges) if capped else _lasting_plans(need, ranges)
+    for cost, lasting in plans:
         if cost >= best_cost:
             break  # what is kept beside a plan only adds to its cost
         replicas = _with_kept(need, lasting)
@@ -60,10 +65,35 @@ def _useful_upper(v: VariantNeed) -> int:
     return min(v.upper, max(v.lower, v.future))
 
 
-def _lasting_plans(
-    need: ServiceNeed, ranges: list[range]
-) -> list[tuple[float, int, Counts, Counts]]:
-    """Return (cost, starts, order of preference, counts) of every plan that covers the future."""
+def _lasting_plans(need: ServiceNeed, ranges: list[range]) -> Iterator[tuple[float, Counts]]:
+    """Yield (cost, counts) of every plan that covers the future, the cheapest first.
+
+    The tie goes to fewer starts, then to the earlier variant.
+    """
+    heads = np.array(list(itertools.product(*ranges)), dtype=np.int64)
+    last = need.variants[-1]
+    tail = np.full(len(heads), last.lower)
+    possible = np.full(len(heads), True)
+    for phase in need.phases():
+        missing = np.ones(len(heads))
+        for i in phase:
+            if i < len(ranges):
+                missing -= heads[:, i] / need.variants[i].future
+        if len(ranges) in phase:
+            tail = np.maximum(tail, np.ceil(missing * last.future - COVER_SLACK).astype(np.int64))
+        else:
+            possible &= missing <= COVER_SLACK
+    counts = np.column_stack([heads, tail])[possible & (tail <= last.upper)]
+    started = np.maximum(counts - [v.current for v in need.variants], 0)
+    each = [v.usd_per_hour + v.restart_usd_per_hour for v in need.variants]
+    cost = np.round(counts @ each + started @ [v.start_usd for v in need.variants], 9)
+    keys = (*(-counts.T[::-1]), started.sum(axis=1), cost)
+    for at in np.lexsort(keys):
+        yield float(cost[at]), tuple(counts[at].tolist())
+
+
+def _plans_under_the_cap(need: ServiceNeed, ranges: list[range]) -> Iterator[tuple[float, Counts]]:
+    """Yield the same, where more than the least of the last variant may pay: a cap on spot asks for it."""
     plans = []
     for head in itertools.product(*ranges):
         least = _least_last(need, head)
@@ -76,7 +106,8 @@ def _lasting_plans(
             plans.append((cost, starts, tuple(-n for n in counts), counts))
             if need.spot_excess(counts) == 0:
                 break  # more would only cost more
-    return plans
+    for cost, _, _, counts in sorted(plans):
+        yield cost, counts
 
 
 def _most_for_the_cap(need: ServiceNeed) -> int:

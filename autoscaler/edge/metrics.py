@@ -14,7 +14,7 @@ from autoscaler.core.outcome import Decisions
 from autoscaler.core.types import Observation, Policies
 from autoscaler.edge.service_metrics import ServiceMetrics
 
-PLAN_STATUSES = ("separable", "optimal", "incumbent", "greedy")
+PLAN_STATUSES = ("separable", "optimal", "incumbent", "priced", "greedy")
 PHASES = ("collect", "decide", "actuate")
 TICK_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0)
 
