@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import chain
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autoscaler.core.outcome import FloatArray, Outlook
 from autoscaler.core.types import Observation, ServiceObservation
@@ -114,17 +115,13 @@ class History:
         ahead = math.ceil((self.end_seconds - now_seconds - SLACK_SECONDS) / self.step_seconds)
         if ahead <= 0:
             return False
-        kept = max(0, self.steps - ahead)
-        self.requests[:, self.steps - kept :] = self.requests[:, :kept].copy()
-        self.requests[:, : self.steps - kept] = np.nan
+        _move(self.requests, min(ahead, self.steps))
         self.end_seconds -= ahead * self.step_seconds
         return True
 
     def _skip(self, steps: int) -> None:
         """Append steps of which nothing is known."""
-        gone = min(steps, self.steps)
-        self.requests[:, : self.steps - gone] = self.requests[:, gone:].copy()
-        self.requests[:, self.steps - gone :] = np.nan
+        _move(self.requests, -min(steps, self.steps))
         self.end_seconds += steps * self.step_seconds
 
     def _gather(self, observation: Observation, seconds: float) -> None:
@@ -164,11 +161,23 @@ class History:
         covered = self._span >= STEP_COVER * self.step_seconds
         with np.errstate(divide="ignore", invalid="ignore"):
             full = np.where(covered, self._sum * self.step_seconds / self._span, np.nan)
-        self.requests[:, :-1] = self.requests[:, 1:]
+        _move(self.requests, -1)
         self.requests[:, -1] = full
         self._sum[:] = 0.0
         self._span[:] = 0.0
         self.end_seconds += self.step_seconds
+
+
+def _move(requests: NDArray[np.float32], steps: int) -> None:
+    """Move each row (T,) of `requests` by at most T steps, towards later if above 0; gaps follow."""
+    kept = requests.shape[1] - abs(steps)
+    for row in requests:  # one at a time: NumPy copies what overlaps itself
+        if steps > 0:
+            row[steps:] = row[:kept]
+            row[:steps] = np.nan
+        else:
+            row[:kept] = row[-steps:]
+            row[kept:] = np.nan
 
 
 def _unreachable(seen: ServiceObservation) -> bool:

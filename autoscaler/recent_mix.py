@@ -11,6 +11,8 @@ from models.frames import LoadSeries
 from models.mix_bins import BinClock, binned, trailing
 from models.mix_model import MixForecast, MixModel
 
+SERVICES_AT_ONCE = 128  # that are forecast: bounds memory
+
 
 class RecentMix:
     """Requests and tokens of a week's bins; bounded, whatever the steps of the load are."""
@@ -55,15 +57,22 @@ class RecentMix:
     ) -> MixForecast:
         """Return the mix that `model` expects at leads (L,) after the end of the last complete step."""
         self._turn_to(self.clock.newest(end_seconds))
-        sums = self._sums.astype(np.float64)
-        return model.forecast(self.services, sums, end_seconds, leads_seconds)
+        parts = [
+            model.forecast(
+                self.services[first : first + SERVICES_AT_ONCE],
+                self._sums[first : first + SERVICES_AT_ONCE].astype(np.float64),
+                end_seconds,
+                leads_seconds,
+            )
+            for first in range(0, max(1, len(self.services)), SERVICES_AT_ONCE)
+        ]
+        return MixForecast.joined(parts)
 
     def _turn_to(self, newest: int) -> None:
         """Make `newest` the last bin; what is later, which nobody can know yet, is dropped."""
         if self._newest is not None and newest != self._newest:
             first = self._newest + 1 - self.clock.kept
-            sums = trailing(self._sums.astype(np.float64), first, newest, self.clock.kept)
+            self._sums = trailing(self._sums, first, newest, self.clock.kept)
             if newest < self._newest:
-                sums[:, -1] = 0.0  # full of what is later
-            self._sums = sums.astype(np.float32)
+                self._sums[:, -1] = 0.0  # full of what is later
         self._newest = newest

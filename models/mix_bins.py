@@ -5,6 +5,7 @@ is kept, however short the steps are.
 """
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from models.quantiles import FloatArray
 BIN_SECONDS = 900.0
 WEEK_DAYS = 7
 SLACK = 1e-6  # of a bin: float noise in times
+
+
+Sums = TypeVar("Sums", FloatArray, NDArray[np.float32])
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +73,9 @@ def binned(values: FloatArray, start_seconds: float, clock: BinClock) -> tuple[F
     return sums, first
 
 
-def trailing(sums: FloatArray, first: int, newest: int, bins: int) -> FloatArray:
+def trailing(sums: Sums, first: int, newest: int, bins: int) -> Sums:
     """Return the `bins` bins (S, bins, 3) up to `newest`; those that are not there are empty."""
-    out = np.zeros((sums.shape[0], bins, 3))
+    out = np.zeros((sums.shape[0], bins, 3), sums.dtype)
     begin, end = newest + 1 - bins - first, newest + 1 - first
     low, high = max(0, begin), min(sums.shape[1], end)
     if high > low:

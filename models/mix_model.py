@@ -60,6 +60,16 @@ class MixForecast:
     shares: FloatArray  # (S, L, MOST); NaN for a service that is not forecast by its classes
     drifts: tuple[Drift | None, ...]
 
+    @classmethod
+    def joined(cls, parts: Sequence["MixForecast"]) -> "MixForecast":
+        """Return the forecast of all services of `parts`, at least one, of the same leads."""
+        return cls(
+            np.concatenate([p.isl_tokens for p in parts]),
+            np.concatenate([p.osl_tokens for p in parts]),
+            np.concatenate([p.shares for p in parts]),
+            tuple(drift for p in parts for drift in p.drifts),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class MixLearned:

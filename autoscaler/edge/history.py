@@ -24,7 +24,7 @@ from models.mend import mend_load
 from models.recorded import CompactLoad, Recorded
 
 log = logging.getLogger("foreserve")
-SERVICES_AT_ONCE = 256  # of a week of minutes: 30 MiB
+SERVICES_AT_ONCE = 128  # of a week of minutes: 15 MiB
 FRAME_ROWS = 250_000  # of services that are read again, at a time
 
 
