@@ -12,15 +12,16 @@ FloatArray = NDArray[np.float64]
 def flow(
     curve: FloatArray,
     scale: FloatArray,
-    levels: FloatArray,
+    levels: tuple[float, float, float],
     arrivals: float,
     can_rps: float,
     seconds: float,
     steps: int,
-) -> float:
-    """Move `levels` (queue, admitted, ended: requests) on by `seconds`; return the mean utilization.
+) -> tuple[float, float, float]:
+    """Move `levels` (queue, admitted, ended: requests) on by `seconds`.
 
-    curve, scale: shape (K,), requests in flight and the utilization that keeps as many.
+    Returns admitted, ended and the mean utilization. curve, scale: shape (K,), requests in flight and the
+    utilization that keeps as many.
     """
     span, total = seconds / steps, 0.0
     queue, admitted, ended = levels
@@ -34,8 +35,7 @@ def flow(
         queue -= enter
         admitted += enter
         ended += leave
-    levels[0], levels[1], levels[2] = queue, admitted, ended
-    return total / steps
+    return admitted, ended, total / steps
 
 
 @njit(cache=True, nogil=True)
@@ -53,18 +53,26 @@ def row_at(table: FloatArray, loads: FloatArray, utilization: float, size: float
 
 
 @njit(cache=True, nogil=True)
-def share_below(value: float, quantiles: FloatArray, levels: FloatArray) -> float:
-    """Return the share that is at most `value`: levels (K + 2,) are 0, those of the quantiles (K,), and 1."""
-    known = np.empty(len(levels))
-    known[0], known[1:-1], known[-1] = 0.0, quantiles, 2 * quantiles[-1]
-    return float(np.interp(value, known, levels))
+def answered(
+    row: FloatArray, levels: FloatArray, wait_seconds: float, ttft_seconds: float
+) -> tuple[tuple[float, float, float], tuple[float, float, float], float]:
+    """Return p50, p95 and p99 of TTFT, those of TPOT, and the share with a TTFT of up to `ttft_seconds`.
 
-
-@njit(cache=True, nogil=True)
-def percentiles_of(
-    quantiles: FloatArray, levels: FloatArray, plus: float
-) -> tuple[float, float, float]:
-    """Return p50, p95 and p99 from the quantiles at levels (K + 2,), `plus` added to each."""
+    A row begins with the K quantiles of TTFT, to which the wait is added, and the K of TPOT; levels (K + 2,)
+    are theirs, between 0 and 1.
+    """
     inner = levels[1:-1]
-    p50, p95 = np.interp(0.5, inner, quantiles), np.interp(0.95, inner, quantiles)
-    return plus + p50, plus + p95, plus + np.interp(0.99, inner, quantiles)
+    ttft, tpot = row[: len(inner)], row[len(inner) : 2 * len(inner)]
+    first = (
+        wait_seconds + np.interp(0.5, inner, ttft),
+        wait_seconds + np.interp(0.95, inner, ttft),
+        wait_seconds + np.interp(0.99, inner, ttft),
+    )
+    token = (
+        np.interp(0.5, inner, tpot),
+        np.interp(0.95, inner, tpot),
+        np.interp(0.99, inner, tpot),
+    )
+    known = np.empty(len(levels))
+    known[0], known[1:-1], known[-1] = 0.0, ttft, 2 * ttft[-1]
+    return first, token, np.interp(ttft_seconds - wait_seconds, known, levels)

@@ -13,6 +13,7 @@ and roles. Latencies between two loads of the table are read on a straight line.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ import pandas as pd
 from autoscaler.core.types import ServiceObservation, VariantObservation
 from autoscaler.sim.engine import SimulationError
 from autoscaler.sim.fleet import Fleet
-from autoscaler.sim.flow import flow, percentiles_of, share_below
+from autoscaler.sim.flow import answered, flow
 from autoscaler.sim.response import (
     KV_USAGE,
     LEVELS,
@@ -156,11 +157,12 @@ class FluidFleet:
             row = response.at(utilization, replicas)
             if late:  # the queue in the row's TTFT is the one that is counted
                 row[TTFT] = response.at(min(utilization, CALM), replicas)[TTFT]
-            met = _within(row, wait, self._targets)
+            ttft, tpot, quick = answered(row, _EVERY, wait, self._targets.ttft_seconds)
+            met = quick * float(row[SMOOTH])  # as if the targets were missed independently
             if part[n] > 0 and self._admitted > admitted:
                 self._log.append(_Served(admitted, self._admitted, part[n], wait, row, met))
             flight = (self._admitted - self._ended) * part[n]
-            now = _Now(row, ready[n], finished * part[n], flight, wait, queue * part[n], met)
+            now = _Now(row, ready[n], finished * part[n], flight, queue * part[n], ttft, tpot, met)
             seen[v.name] = _show(pods[n], now)
         return ServiceObservation(arrivals / seconds, isl, osl if finished else NAN, seen)
 
@@ -184,10 +186,11 @@ class FluidFleet:
         )  # of an idle fleet: the shortest
         steps = min(MOST_STEPS, math.ceil(seconds / (PART_OF_STAY * stay)))
         waiting = self._arrived - arrivals - self._admitted
-        levels = np.array([waiting, self._admitted, self._ended])
-        utilization = flow(curve, _SCALE, levels, float(arrivals), can_rps, seconds, steps)
-        self._admitted, self._ended = float(levels[1]), float(levels[2])
-        return float(utilization)
+        levels = (waiting, self._admitted, self._ended)
+        self._admitted, self._ended, utilization = flow(
+            curve, _SCALE, levels, float(arrivals), can_rps, seconds, steps
+        )
+        return utilization
 
     def _in_flight(self, ready: list[float]) -> FloatArray:
         """Return the requests that run at each utilization of _SCALE."""
@@ -235,12 +238,6 @@ class FluidFleet:
         )
 
 
-def _within(row: FloatArray, wait_seconds: float, targets: SloTargets) -> float:
-    """Return the share of requests within both targets, as if they were missed independently."""
-    quick = share_below(targets.ttft_seconds - wait_seconds, row[TTFT], _EVERY)
-    return float(quick * row[SMOOTH])
-
-
 def _weighted(values: FloatArray, weights: FloatArray, at: tuple[float, ...]) -> list[float]:
     """Return the quantiles `at` of weighted values."""
     order = np.argsort(values)
@@ -249,16 +246,16 @@ def _weighted(values: FloatArray, weights: FloatArray, at: tuple[float, ...]) ->
     return [float(x) for x in np.interp(at, levels, values[order])]
 
 
-@dataclass(frozen=True, slots=True)
-class _Now:
+class _Now(NamedTuple):
     """One variant in one interval."""
 
     row: FloatArray  # of its response
     ready: float  # replicas
     finished: float  # requests
     flight: float
-    wait_seconds: float
-    queue: float  # requests
+    queue: float
+    ttft_seconds: tuple[float, float, float]  # p50, p95, p99
+    tpot_seconds: tuple[float, float, float]
     met_ratio: float  # of those who end, within both targets
 
 
@@ -269,9 +266,12 @@ def _show(pods: Counts, now: _Now) -> VariantObservation:
         ttft = tpot = NO_LATENCIES
         quick = smooth = met = NAN
     else:
-        ttft = percentiles_of(row[TTFT], _EVERY, now.wait_seconds)
-        tpot = percentiles_of(row[TPOT], _EVERY, 0.0)
-        met, smooth = now.met_ratio, float(row[SMOOTH])
+        ttft, tpot, met, smooth = (
+            now.ttft_seconds,
+            now.tpot_seconds,
+            now.met_ratio,
+            float(row[SMOOTH]),
+        )
         quick = met / smooth if smooth > 0 else NAN
     return VariantObservation(
         ready=pods.ready,
