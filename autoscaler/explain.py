@@ -205,10 +205,14 @@ def _proof(decided: Decided) -> list[str]:
     gap = decided.plan_gap_ratio
     if decided.plan_status == "greedy":
         return ["planned by priority, since the solver found no plan"]
-    if decided.plan_status != "incumbent":
+    how = {
+        "incumbent": "the solver stopped at its bound",
+        "priced": "planned by prices for what is scarce",
+    }
+    if decided.plan_status not in how:
         return []
     most = "" if gap is None else f": at most {_ratio(gap)} of the cost of all plans could be saved"
-    return [f"the solver stopped at its bound{most}"]
+    return [how[decided.plan_status] + most]
 
 
 def _total(seen: ServiceObservation, name: str) -> float:

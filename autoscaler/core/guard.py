@@ -12,6 +12,7 @@ SETTLE_SECONDS = 240.0  # how long a little more must be needed
 TURNS_SECONDS = 1800.0
 CALMING = 2.0
 MAX_CALM_SECONDS = 600.0
+WARY = 4.0
 LITTLE = 0.1  # of what runs, but at least one replica of LITTLE_FROM or more
 LITTLE_FROM = 2
 MAX_PERIOD_SECONDS = 1800.0  # the longest rate-limit period that a policy may name
@@ -42,15 +43,34 @@ def stabilized(
 def calmed(window_seconds: float, changes: Changes, variant: str, now_seconds: float) -> float:
     """Return the scale-down window of a variant that may swing: longer after each turn of the last while.
 
-    A turn is a fall after a rise or a rise after a fall, within TURNS_SECONDS. The window grows by a factor
-    of CALMING with each, to no more than MAX_CALM_SECONDS; a longer one that the policy asks for stays.
+    The window grows by a factor of CALMING with each turn, to no more than MAX_CALM_SECONDS; a longer one
+    that the policy asks for stays.
     """
+    longer = window_seconds * CALMING ** turns(changes, variant, now_seconds)
+    return max(window_seconds, min(longer, MAX_CALM_SECONDS))
+
+
+def dearer_start_usd(
+    start_usd: float, usd_per_hour: float, changes: Changes, variant: str, now_seconds: float
+) -> float:
+    """Return the price of a start to plan with: a variant that swings may well stop again before it pays.
+
+    WARY times as much for each turn of the last while, up to an hour of the replica. Without it a service
+    whose variants cost nearly the same goes to and fro between them with the noise of every forecast.
+    """
+    wary = start_usd * WARY ** turns(changes, variant, now_seconds)
+    return max(start_usd, min(wary, usd_per_hour))
+
+
+def turns(changes: Changes, variant: str, now_seconds: float) -> int:
+    """Return how often a variant rose after a fall, or fell after a rise, within TURNS_SECONDS."""
+    if len(changes) < 3:  # a rise and a fall are three counts
+        return 0
     since = now_seconds - TURNS_SECONDS
     before = [n[variant] for t, n in changes if t <= since and variant in n]
     counts = before[-1:] + [n[variant] for t, n in changes if t > since and variant in n]
     steps = [b - a for a, b in itertools.pairwise(counts) if a != b]
-    turns = sum((a > 0) != (b > 0) for a, b in itertools.pairwise(steps))
-    return max(window_seconds, min(window_seconds * CALMING**turns, MAX_CALM_SECONDS))
+    return sum((a > 0) != (b > 0) for a, b in itertools.pairwise(steps))
 
 
 def lasting(

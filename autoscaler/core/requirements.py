@@ -142,7 +142,7 @@ def _variant_need(
         accelerator_class=v.accelerator_class,
         accelerators=v.accelerators_per_replica,
         usd_per_hour=usd,
-        start_usd=start_usd,
+        start_usd=guard.dearer_start_usd(start_usd, usd, changes, v.name, now_seconds),
         current=min(current, upper),  # what is beyond the maximum goes anyway
         ready=min(_ready(situation, v), upper),
         lower=lower,

@@ -38,6 +38,20 @@ def test_a_fleet_that_turned_scales_down_later() -> None:
     assert guard.calmed(0.0, often, "a", 600.0) == 0.0  # none was asked for
 
 
+def test_a_start_of_what_swings_is_dearer() -> None:
+    steady = ((-math.inf, {"a": 2}), (100.0, {"a": 4}))
+    assert guard.dearer_start_usd(0.2, 5.0, steady, "a", 300.0) == 0.2
+    once = (*steady, (200.0, {"a": 3}))
+    assert guard.dearer_start_usd(0.2, 5.0, once, "a", 300.0) == pytest.approx(0.8)
+    twice = (*once, (250.0, {"a": 4}))
+    assert guard.dearer_start_usd(0.2, 5.0, twice, "a", 300.0) == pytest.approx(3.2)
+    thrice = (*twice, (290.0, {"a": 3}))
+    assert guard.dearer_start_usd(0.2, 5.0, thrice, "a", 300.0) == 5.0  # an hour of it
+    assert guard.dearer_start_usd(6.0, 5.0, thrice, "a", 300.0) == 6.0  # which a slow start exceeds
+    assert guard.dearer_start_usd(0.2, 5.0, thrice, "b", 300.0) == 0.2
+    assert guard.dearer_start_usd(0.2, 5.0, thrice, "a", 300.0 + guard.TURNS_SECONDS) == 0.2
+
+
 @pytest.mark.parametrize(
     ("limits", "current", "expected"),
     [

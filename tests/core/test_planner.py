@@ -80,6 +80,33 @@ def test_start_cost_keeps_what_runs() -> None:
     assert counts((service("n/s", a, b),)) == {"n/s": (1, 0)}
 
 
+@pytest.mark.parametrize(
+    ("start_usd", "expected"),
+    [(0.2, (1, 3, 1)), (3.2, (1, 3, 0))],
+    ids=["it saves $1.62 an hour", "a start that may soon be for nothing"],
+)
+def test_noise_moves_no_service_that_has_just_swung(
+    start_usd: float, expected: tuple[int, ...]
+) -> None:
+    """Seen in a what-if: an L40S was started and stopped every half minute, its need 10 and 11 in turn."""
+    kinds = (("h", 13.76, 2, 1), ("a", 6.86, 5, 3), ("l", 5.24, 10, 0))
+    variants = [
+        need_variant(
+            name,
+            usd_per_hour=usd,
+            start_usd=start_usd,
+            future=future,
+            hold=future,
+            present=future,
+            current=current,
+            ready=current,
+            upper=1 if name == "h" else 10,
+        )
+        for name, usd, future, current in kinds
+    ]
+    assert counts((service("n/s", *variants),)) == {"n/s": expected}
+
+
 def test_makes_before_it_breaks() -> None:
     # b is far cheaper, but nothing of b is ready: a stays until it is
     a = need_variant("a", future=2, hold=2, present=2, current=2, ready=2)
