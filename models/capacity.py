@@ -112,20 +112,25 @@ def required_replicas(  # noqa: PLR0913 - each broadcasts by itself
     max_replicas: IntArray,
     *,
     correction: Correction | None = None,
+    guess: IntArray | None = None,
 ) -> IntArray:
     """Return (N,) the fewest replicas whose expected attainment over the demand meets the target.
 
     The demand is K points a service: `rates_rps` and `weights` (N, K) (probabilities, any scale). A
     point counts by its requests, weight * rate: the newsvendor's expectation over requests. No demand
     needs 0 replicas; more than `max_replicas` needed gives max_replicas + 1; NaN inputs give -1.
+    `guess` (N,), 0 where there is none: the nearer it is, the sooner the answer; it changes none.
     """
     search = _Search(
         c, isl_tokens, osl_tokens, targets, rates_rps, weights, attainment_target, correction
     )
     most = np.asarray(max_replicas, dtype=np.int64) + 1  # enough, or more than allowed
-    found = search.least(most, search.full_replicas())
     known = np.isfinite(
         search.total_rps + c.base_seconds + isl_tokens + osl_tokens + attainment_target
+    )
+    full = search.full_replicas()
+    found = search.least(
+        np.where(known, most, 0), full if guess is None else np.where(guess > 0, guess, full)
     )
     return np.where(known, np.where(search.total_rps > 0, found, 0), -1)
 
@@ -161,9 +166,11 @@ class _Search:
         self.total_rps = share.sum(axis=-1)
         self._share = share / np.where(self.total_rps > 0, self.total_rps, 1.0)[..., None]
         self._telling: IntArray | None = None
+        self._others = np.arange(rates_rps.shape[1])
         points = rates_rps.shape[1]
         if points > TELLING[0] and not (np.diff(rates_rps) < 0).any():
             at = self._telling = points - np.array(TELLING)
+            self._others = np.delete(np.arange(points), at)
             self._up_to = np.add.reduceat(self._share, [0, *(at[:-1] + 1)], axis=1)
             self._from = np.add.reduceat(self._share, [0, *at], axis=1)
 
@@ -203,22 +210,24 @@ class _Search:
         target = self._target[rows]
         met: NDArray[np.bool_]
         if self._telling is None:
-            met = self._expected(count, rows) >= target
+            met = (self._share[rows] * self._at(self._others, count, rows)).sum(axis=-1) >= target
             return met
-        got = self._attained(count, rows, self._rates[np.ix_(rows, self._telling)])
+        got = self._at(self._telling, count, rows)
         least = (self._up_to[rows] * got).sum(axis=-1)
         most = self._from[rows, 0] + (self._from[rows, 1:] * got).sum(axis=-1)
         met = least >= target + SURE
         unsure = np.flatnonzero(~met & ~(most < target - SURE))
         if unsure.size:
-            met[unsure] = self._expected(count[unsure], rows[unsure]) >= target[unsure]
+            count, rows = count[unsure], rows[unsure]
+            each = np.empty((rows.size, self._rates.shape[1]))
+            each[:, self._telling] = got[unsure]
+            each[:, self._others] = self._at(self._others, count, rows)
+            met[unsure] = (self._share[rows] * each).sum(axis=-1) >= target[unsure]
         return met
 
-    def _expected(self, count: IntArray, rows: IntArray) -> FloatArray:
-        """Return (n,) the expected share of requests within the SLO, over all demand points."""
-        got = self._attained(count, rows, self._rates[rows])
-        expected: FloatArray = (self._share[rows] * got).sum(axis=-1)
-        return expected
+    def _at(self, points: IntArray, count: IntArray, rows: IntArray) -> FloatArray:
+        """Return the share at some demand points of the lanes `rows` with `count` replicas (n,)."""
+        return self._attained(count, rows, self._rates[np.ix_(rows, points)])
 
     def _attained(self, count: IntArray, rows: IntArray, rates_rps: FloatArray) -> FloatArray:
         """Return the share at rates (n, K) of the lanes `rows` with `count` replicas (n,)."""

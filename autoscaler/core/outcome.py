@@ -109,6 +109,8 @@ class ServiceState:
     budget: tuple[BudgetHour, ...] = ()
     told: Told = Told()  # by the last tick
     drifts: Mapping[str, PaceDrift] = field(default_factory=dict)  # per variant
+    # per variant: the counts of the last tick's sizing, where the next begins to look (sizing.Sizes.alone)
+    sized: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ IDLE_RPS = 1e-3  # a load that no queue notices
 WHOLE: Mapping[tuple[str, str], float] = {}  # every replica serves all the time
 CERTAIN: FloatArray = np.ones(1)  # the weight of a rate that is known
 CEILING_SLACK = 0.25  # of the allowed misses, below what an idle fleet attains
+UNSIZED = (0, 0, 0, 0)  # in the order of Sizes.alone
 HOPELESS = 0.5  # an idle fleet's share within an objective, below which replicas cannot help it
 LAME = (
     2.0  # times the allowed misses of an idle fleet: what misses more is no equal of what does not
@@ -97,6 +98,15 @@ class Sizes:
         """Return the lane of a variant, None if it was not sized or its speed is unknown."""
         return self.lanes.get((service, variant))
 
+    def alone(self, policy: Policy) -> dict[str, tuple[int, ...]]:
+        """Return what each variant of known speed would need alone: future, hold, present and measured."""
+        lanes = {v.name: self.lanes.get((policy.service, v.name)) for v in policy.variants}
+        return {
+            name: (self.future[i], self.hold[i], self.present[i], self.measured[i])
+            for name, i in lanes.items()
+            if i is not None
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
@@ -146,7 +156,9 @@ def size_all(
     mixes = np.stack([later, np.maximum(now, later), now])  # what runs may be needed for either
     loads = np.stack(points) / serving[:, np.newaxis]
     aims = _overload_counted(loads, target, reachable)
-    found = _required(steering, loads, mixes, (True, True, False), MISSES, aims, most)
+    guesses = _last_time(keys, owners)
+    ahead = (True, True, False)
+    found = _required(steering, loads, mixes, ahead, MISSES, aims, most, guesses[:3])
     reactive_rps = np.array([d.reactive_rps for d in demands]) / serving
     rates = np.array([reactive_rps, [d.measured_rps for d in demands]])
     certain = _required(
@@ -157,6 +169,7 @@ def size_all(
         CERTAIN,
         np.stack([target, target]),
         most,
+        guesses[3:],
     )
     known = found[0] >= 0
     future, hold, present = found.tolist()
@@ -305,13 +318,15 @@ def _required(
     weights: FloatArray,
     target: FloatArray,
     most: IntArray,
+    guesses: IntArray,
 ) -> IntArray:
     """Return counts (D, N) for D demands of every lane; one call a role.
 
     `rates` (D, N, K) with `weights` (K,), in mixes (D, N, 2) of mean input and output tokens; `ahead`
-    (D,) says which are those to come.
+    (D,) says which are those to come. `guesses` broadcast to (D, N), 0 where there is none.
     """
     times = rates.shape[0]
+    guesses = np.broadcast_to(guesses, rates.shape[:2])
     found = np.full(rates.shape[:2], -1, dtype=np.int64)
     for b in batches:
         flat = rates[:, b.index].reshape(-1, rates.shape[2])
@@ -330,9 +345,21 @@ def _required(
             target[:, b.index].ravel(),
             np.tile(most[b.index], times),
             correction=_corrections([b.correction if x else b.now for x in ahead]),
+            guess=guesses[:, b.index].ravel(),
         )
         found[:, b.index] = counts.reshape(times, -1)
     return found
+
+
+def _last_time(keys: Sequence[tuple[str, str]], owners: Sequence[Situation]) -> IntArray:
+    """Return (4, N) what each lane needed in the tick before (Sizes.alone), 0 where that is not known.
+
+    Most needs are those of the tick before, or nearly.
+    """
+    past = [
+        s.state.sized.get(variant, UNSIZED) for s, (_, variant) in zip(owners, keys, strict=True)
+    ]
+    return np.array(past, dtype=np.int64).reshape(-1, len(UNSIZED)).T
 
 
 def _corrections(each: Sequence[Correction | None]) -> Correction | None:

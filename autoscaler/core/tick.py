@@ -69,7 +69,7 @@ def tick(
     expected = expected_now(situations, sizes)
     states = {
         name: _after(
-            situation, required.get(name), decisions[name], expected.get(name, math.nan), now
+            situation, sizes, required.get(name), decisions[name], expected.get(name, math.nan), now
         )
         for name, situation in situations.items()
     }
@@ -119,6 +119,7 @@ def _pinned(
 
 def _after(
     situation: Situation,
+    sizes: Sizes,
     required: Requirements | None,
     decision: ServiceDecision,
     expected: float,
@@ -141,4 +142,5 @@ def _after(
         holds=holds,
         rises=rises,
         told=Told(expected, decision.attainment_target_ratio, decision.predicted_attainment_ratio),
+        sized=sizes.alone(situation.policy),
     )

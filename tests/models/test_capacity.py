@@ -170,6 +170,9 @@ def test_required_replicas_equal_a_plain_search(ascending: bool) -> None:
                 break
         assert got[i] == wanted
     assert len(set(got.tolist())) > 5
+    for guess in (np.zeros(n, dtype=int), got, np.full(n, 99), rng.integers(-1, 14, n)):
+        given = (c, rates, weights, isl, osl, targets, np.full(n, 0.97), most)
+        assert (required_replicas(*given, guess=guess) == got).all()
 
 
 def test_no_demand_no_model_and_too_much_demand() -> None:
