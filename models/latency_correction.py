@@ -178,7 +178,7 @@ def _between(values: FloatArray, knots: FloatArray, at: FloatArray) -> FloatArra
 
 def _along(line: FloatArray, load: FloatArray) -> FloatArray:
     """Interpolate lines (..., KNOTS) at loads (...), constant beyond idle and saturation."""
-    x = np.clip(np.nan_to_num(load, nan=0.0), 0.0, 1.0) * (KNOTS - 1)
+    x = np.minimum(np.fmax(load, 0.0), 1.0) * (KNOTS - 1)  # NaN counts as idle
     cell = np.minimum(x.astype(np.int64), KNOTS - 2)
     flat = np.ascontiguousarray(line).reshape(-1)
     at = cell + np.arange(0, flat.size, KNOTS).reshape(line.shape[:-1])

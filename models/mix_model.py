@@ -257,7 +257,7 @@ def _then(sums: FloatArray, at: IntArray) -> FloatArray:
     """Return bins `at` (L,) of sums (S, B, 3); of an empty one its neighbours, outside nothing."""
     bins = sums.shape[1]
     near = [
-        np.where(((x >= 0) & (x < bins))[:, np.newaxis], sums[:, np.clip(x, 0, bins - 1)], 0.0)
+        np.where(((x >= 0) & (x < bins))[:, np.newaxis], sums.take(x, axis=1, mode="clip"), 0.0)
         for x in (at, at - 1, at + 1)
     ]
     then: FloatArray = np.where(near[0][..., :1] > 0, near[0], near[1] + near[2])

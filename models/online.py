@@ -46,11 +46,16 @@ class Drift:
 
     def settle(self, step: int, actual: Values) -> None:
         """Learn from the truth (S,) of `step`, NaN where it is unknown; forget what is older."""
-        for lead, given in self._waiting.pop(step, ()):
-            known = np.isfinite(actual) & np.isfinite(given[:, 0])
-            over = actual[:, np.newaxis] > given
-            moved = FORGET * self.shift[:, lead] + RATE * (over - (1 - LEVELS))
-            self.shift[known, lead] = np.clip(moved[known], -MAX_SHIFT, MAX_SHIFT)
+        came = self._waiting.pop(step, ())
+        if came:  # all leads together; each was forecast once, and else the newest counts
+            leads = [lead for lead, _ in came]
+            given = np.stack([quantiles for _, quantiles in came], axis=1)  # (S, leads, Q)
+            before = self.shift[:, leads]
+            over = actual[:, np.newaxis, np.newaxis] > given
+            moved = FORGET * before + RATE * (over - (1 - LEVELS))
+            moved = np.minimum(np.maximum(moved, -MAX_SHIFT), MAX_SHIFT)
+            known = np.isfinite(actual)[:, np.newaxis] & np.isfinite(given[:, :, 0])
+            self.shift[:, leads] = np.where(known[..., np.newaxis], moved, before)
         for old in [s for s in self._waiting if s < step]:
             del self._waiting[old]
 

@@ -62,7 +62,10 @@ def rule_centres(known: Known, grid: Grid, share: FloatArray) -> FloatArray:
         "smoothing-and-rise": smooth + rise,
         "by-the-clock": known.anchor,
     }
-    return np.stack([np.broadcast_to(known.u(centres[r]), shape) for r in RULES], axis=-1)
+    out = np.empty((*shape, len(RULES)))
+    for i, name in enumerate(RULES):
+        out[..., i] = known.u(centres[name])
+    return out
 
 
 def error_quantiles(errors: FloatArray) -> tuple[FloatArray, NDArray[np.int64]]:

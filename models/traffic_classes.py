@@ -140,7 +140,7 @@ def _along(side: FloatArray, away: FloatArray) -> FloatArray:
 
 def _inside(sides: FloatArray, away: FloatArray) -> FloatArray:
     """Barycentric coordinates (S, N, 2) of the second and third corner; `sides` (S, 2, 2)."""
-    (ax, ay), (bx, by) = (np.moveaxis(sides[:, np.newaxis, i], -1, 0) for i in (0, 1))
+    (ax, bx), (ay, by) = ((sides[:, :1, i], sides[:, 1:, i]) for i in (0, 1))
     area = ax * by - ay * bx
     area = np.where(np.abs(area) < 1e-12, 1e-12, area)
     x, y = away[..., 0], away[..., 1]

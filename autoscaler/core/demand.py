@@ -54,11 +54,11 @@ class Fans:
     def at(self, ahead_seconds: FloatArray) -> FloatArray:
         """Return (S, Q), the quantiles at (S,) seconds ahead of now; held beyond the ends."""
         known, leads = self.leads_seconds, ahead_seconds + self.age_seconds
-        after = np.clip(np.searchsorted(known, leads), 1, max(1, known.size - 1))
+        after = np.minimum(np.maximum(known.searchsorted(leads), 1), max(1, known.size - 1))
         before = after - 1
         after = np.minimum(after, known.size - 1)  # a single lead speaks for all
         span = np.where(after > before, known[after] - known[before], 1.0)
-        share = np.clip((leads - known[before]) / span, 0.0, 1.0)[:, np.newaxis]
+        share = np.minimum(np.maximum((leads - known[before]) / span, 0.0), 1.0)[:, np.newaxis]
         each = np.arange(len(leads))
         values: FloatArray = (
             self.rates_rps[each, before] * (1.0 - share) + self.rates_rps[each, after] * share
@@ -104,7 +104,7 @@ def rates_at(
     slope = (top - values_rps[:, -2:-1]) / (quantiles[-1] - quantiles[-2])
     p = np.concatenate(([0.0], quantiles, [1.0]))
     v = np.concatenate((bottom, values_rps, top + slope * (1.0 - quantiles[-1])), axis=1)
-    low = np.clip(np.searchsorted(p, probabilities, side="right") - 1, 0, p.size - 2)
+    low = np.minimum(np.maximum(p.searchsorted(probabilities, "right") - 1, 0), p.size - 2)
     rise = (v[:, low + 1] - v[:, low]) / (p[low + 1] - p[low])
     points: FloatArray = rise * (probabilities - p[low]) + v[:, low]
     return points

@@ -5,8 +5,7 @@ so that light and heavy load are both seen, as the months before a tuned setting
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from autoscaler.core.types import Observation, ServiceObservation
+from autoscaler.core.types import Observation, ServiceObservation, VariantObservation
 from autoscaler.sim.fleet import Fleet, FleetVariant
 from autoscaler.sim.workload import Requests
 from autoscaler.whatif.arrivals import Arrivals
@@ -30,7 +29,14 @@ SERVING_SECONDS = 2 * 86_400.0  # how much of the history has serving telemetry
 WANDER_SECONDS = 5400.0  # each target of the HPA holds this long
 WANDER = (0.3, 0.6, 0.9, 1.3)  # times a full replica's concurrency, in turn
 FILES = ("load.parquet", "serving.parquet", "startups.parquet")
-NAMED = ("kv_cache_usage_ratio", "running", "waiting")
+NAMED = (
+    *("kv_cache_usage_ratio", "running", "waiting"),
+    *(
+        f.name
+        for f in fields(VariantObservation)
+        if f.name.startswith(("ttft", "tpot", "finished", "slo"))
+    ),
+)
 
 
 def simulate_history(case: Case, arrivals: Arrivals, folder: Path) -> None:
@@ -170,7 +176,6 @@ def serving_rows(
     rows = []
     for name, v in seen.variants.items():
         share = finished[name] / total if total else 1.0 / len(finished)
-        latency: Mapping[str, Any] = asdict(v)
         rows.append(
             {
                 "ts": pd.Timestamp(start_seconds, unit="s", tz="UTC"),
@@ -182,12 +187,7 @@ def serving_rows(
                 "isl_tokens": seen.isl_tokens,
                 "osl_tokens": seen.osl_tokens,
                 "prefix_cache_hit_ratio": np.nan,
-                **{k: latency[k] for k in NAMED},
-                **{
-                    k: x
-                    for k, x in latency.items()
-                    if k.startswith(("ttft", "tpot", "finished", "slo"))
-                },
+                **{column: getattr(v, column) for column in NAMED},
             }
         )
     return rows
