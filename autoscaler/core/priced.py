@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoscaler.core.columns import Columns, columns_of
-from autoscaler.core.needs import COVER_SLACK, Limits, ServiceNeed, VariantNeed, usage_of
+from autoscaler.core.needs import COVER_SLACK, Limits, ServiceNeed, usage_of
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -82,10 +82,11 @@ def plan_by_price(
     if not _trim(market, total, chosen, left):
         return None
     _fill(market, priced, usd, chosen, left)
-    cost = usd[np.arange(len(needs)), chosen].sum()
+    rows = np.arange(len(needs))
+    cost = usd[rows, chosen].sum()
+    counts = columns.replicas[:, rows, chosen].T.astype(np.int64).tolist()
     plan = {
-        need.service: _counts(columns, s, chosen[s], len(need.variants))
-        for s, need in enumerate(needs)
+        need.service: tuple(n[: len(need.variants)]) for need, n in zip(needs, counts, strict=True)
     }
     free = [need for need, most in zip(needs, priced.max(axis=1), strict=True) if most == 0]
     better = plan | {n.service: alone[n.service] for n in free if n.service in alone}
@@ -94,47 +95,64 @@ def plan_by_price(
     return plan, max(0.0, float(1.0 - bound / max(cost, COVER_SLACK)))
 
 
-def _counts(columns: Columns, s: int, c: int, variants: int) -> tuple[int, ...]:
-    return tuple(int(n) for n in columns.replicas[s, c, :variants])
-
-
 def _market(needs: Sequence[ServiceNeed], limits: Limits, columns: Columns) -> _Market:
     """Return the limits that somebody falls under, and who uses how much of them."""
-    number: dict[Key, int] = {}
-    most: list[float] = []
-    each: list[dict[int, dict[int, float]]] = []  # of a service: limit -> variant -> of a replica
-    for need in needs:
-        own: dict[int, dict[int, float]] = {}
+    shared = _Shared(limits)
+    rows: list[
+        tuple[int, int, int, int, float]
+    ] = []  # service, its n-th limit, variant, limit, use
+    for s, need in enumerate(needs):
+        own: dict[int, int] = {}
         for i, variant in enumerate(need.variants):
-            for key, limit, amount in _limits_on(need, variant, limits):
-                if key not in number:
-                    number[key] = len(most)
-                    most.append(limit * (1 + COVER_SLACK))
-                own.setdefault(number[key], {})[i] = amount
-        each.append(own)
-    widest = max(1, *(len(own) for own in each))
-    under = np.full((len(needs), widest), len(most))
-    amounts = np.zeros((len(needs), widest, columns.replicas.shape[2]))
-    for s, own in enumerate(each):
-        for at, (k, variants) in enumerate(own.items()):
-            under[s, at] = k
-            amounts[s, at, list(variants)] = list(variants.values())
-    use = np.einsum("scv,slv->slc", columns.replicas, amounts)
-    return _Market(np.array([*most, np.inf]), under, use)
+            for k, in_usd in shared.over(need.namespace, variant.accelerator_class):
+                use = variant.usd_per_hour if in_usd else variant.accelerators
+                rows.append((s, own.setdefault(k, len(own)), i, k, use))
+    numbers = np.array(rows, dtype=np.float64).reshape(-1, 5)
+    at, nth, variants, limit = numbers[:, :4].T.astype(np.int64)
+    widest = int(nth.max(initial=0)) + 1
+    under = np.full((len(needs), widest), len(shared.most))
+    amounts = np.zeros((len(needs), widest, columns.replicas.shape[0]))
+    under[at, nth], amounts[at, nth, variants] = limit, numbers[:, 4]
+    use = np.einsum("vsc,slv->slc", columns.replicas, amounts)
+    return _Market(np.array([*shared.most, np.inf]), under, use)
 
 
-def _limits_on(
-    need: ServiceNeed, variant: VariantNeed, limits: Limits
-) -> list[tuple[Key, float, float]]:
-    """Return (name, limit, what a replica uses of it) of all that bounds a variant together with others."""
-    name, pool = variant.accelerator_class, limits.class_pool.get(variant.accelerator_class, "")
-    namespace, gpus = (pool, need.namespace), float(variant.accelerators)
-    found = [
-        (("class", name), limits.class_accelerators.get(name), gpus),
-        (("namespace", *namespace), limits.namespace_accelerators.get(namespace), gpus),
-        (("budget", pool), limits.pool_budget_usd_per_hour.get(pool), variant.usd_per_hour),
-    ]
-    return [(k, float(most), x) for k, most, x in found if most is not None and np.isfinite(most)]
+class _Shared:
+    """The limits that somebody falls under, numbered as they are met; `most` is how much there is."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.most: list[float] = []
+        self._limits = limits
+        self._number: dict[Key, int] = {}
+        self._over: dict[tuple[str, str], list[tuple[int, bool]]] = {}
+
+    def over(self, namespace: str, name: str) -> list[tuple[int, bool]]:
+        """Return which limits bound a class in a namespace, and whether in dollars or accelerators."""
+        known = self._over.get((namespace, name))
+        if known is None:
+            known = self._over[namespace, name] = self._meet(namespace, name)
+        return known
+
+    def _meet(self, namespace: str, name: str) -> list[tuple[int, bool]]:
+        limits, pool = self._limits, self._limits.class_pool.get(name, "")
+        found: list[tuple[Key, float | None, bool]] = [
+            (("class", name), limits.class_accelerators.get(name), False),
+            (
+                ("namespace", pool, namespace),
+                limits.namespace_accelerators.get((pool, namespace)),
+                False,
+            ),
+            (("budget", pool), limits.pool_budget_usd_per_hour.get(pool), True),
+        ]
+        met = []
+        for key, most, in_usd in found:
+            if most is None or not np.isfinite(most):
+                continue
+            if key not in self._number:
+                self._number[key] = len(self.most)
+                self.most.append(float(most) * (1 + COVER_SLACK))
+            met.append((self._number[key], in_usd))
+        return met
 
 
 def _settle(market: _Market, usd: FloatArray) -> FloatArray:
@@ -162,29 +180,63 @@ def _highest(market: _Market, usd: FloatArray, prices: FloatArray, along: FloatA
     touched = np.flatnonzero(along[market.under].any(axis=1))
     if not touched.size:
         return prices
-    total = usd[touched] + market.priced(prices, touched)
-    step = market.priced(along, touched)
-    rows = np.arange(touched.size)
-    supply = along[:-1] @ market.most[:-1]
-
-    def rises(t: float) -> bool:
-        chosen = (total + t * step).argmin(axis=1)
-        return bool(step[rows, chosen].sum() > supply)
-
+    line = _Line(
+        usd[touched] + market.priced(prices, touched),
+        market.priced(along, touched),
+        float(along[:-1] @ market.most[:-1]),
+    )
     down, up = along < 0, along > 0
     last = LAST_USD / float(np.abs(along).max())
     last = float((prices[down] / -along[down]).min(initial=last))
-    if rises(0.0):
+    if line.rises(0.0):
         low, high = 0.0, FIRST_USD / float(np.abs(along).max())
-        while high < last and rises(high):
+        while high < last and line.rises(high):
             low, high = high, 4.0 * high
         high = min(high, last)
     else:
         low, high = -float((prices[up] / along[up]).min(initial=LAST_USD)), 0.0
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if rises(middle) else (low, middle)
-    return np.maximum(prices + high * along, 0.0)
+    return np.maximum(prices + line.crossing(low, high) * along, 0.0)
+
+
+class _Line:
+    """What S services use of what a line of prices weighs, total + t * step (S, C), against its supply.
+
+    Where it is more than the supply, the bound rises with t. Nobody uses more at a higher t.
+    """
+
+    def __init__(self, total: FloatArray, step: FloatArray, supply: float) -> None:
+        self._total, self._step, self._supply = total, step, supply
+
+    def rises(self, t: float) -> bool:
+        """Return whether more is used at t than there is."""
+        return bool(self._used(t).sum() > self._supply)
+
+    def crossing(self, low: float, high: float) -> float:
+        """Return where between two t the bound turns, from above, by HALVINGS.
+
+        Who uses the same at both ends does so between them, and is not asked again: a few halvings on,
+        that is nearly everybody.
+        """
+        most, least = self._used(low), self._used(high)
+        for _ in range(HALVINGS):
+            still = np.flatnonzero(most != least)
+            if still.size <= most.size / 2:
+                self._supply -= float(most.sum() - most[still].sum())
+                self._total, self._step = self._total[still], self._step[still]
+                most, least = most[still], least[still]
+            middle = (low + high) / 2
+            used = self._used(middle)
+            if used.sum() > self._supply:
+                low, most = middle, used
+            else:
+                high, least = middle, used
+        return high
+
+    def _used(self, t: float) -> FloatArray:
+        """Return (S,) what each service uses at t."""
+        chosen = (self._total + t * self._step).argmin(axis=1)
+        used: FloatArray = self._step[np.arange(chosen.size), chosen]
+        return used
 
 
 def _trim(market: _Market, total: FloatArray, chosen: IntArray, left: FloatArray) -> bool:
@@ -212,31 +264,19 @@ def _fill(
     market: _Market, priced: FloatArray, usd: FloatArray, chosen: IntArray, left: FloatArray
 ) -> None:
     """Give what is left of every limit to who gains most for its price; changes `chosen` and `left`."""
-    everybody = np.arange(chosen.size)
+    rows = np.arange(chosen.size)
     for _ in range(FILLS):
-        worth = _worth(market, priced, usd, chosen, left, everybody).max(axis=1)
+        more = market.use - market.use[rows, :, chosen][..., np.newaxis]
+        saves = usd[rows, chosen][:, np.newaxis] - usd
+        takes = np.maximum(priced - priced[rows, chosen][:, np.newaxis], COVER_SLACK)
+        gains = np.where(saves > COVER_SLACK, saves / takes, 0.0)  # per dollar of scarce things
+        fits = (more <= left[market.under][..., np.newaxis]).all(axis=1)
+        worth = (fits * gains).max(axis=1)
         better = np.flatnonzero(worth > 0)
-        for s in better[np.argsort(-worth[better], kind="stable")]:
-            own = _worth(market, priced, usd, chosen, left, np.array([s]))[0]
+        for s in better[np.argsort(-worth[better], kind="stable")].tolist():
+            fits_now = (more[s] <= left[market.under[s]][:, np.newaxis]).all(axis=0)
+            own = fits_now * gains[s]
             if own.max() > 0:
-                market.take(int(s), int(own.argmax()), chosen, left)
+                market.take(s, int(own.argmax()), chosen, left)
         if not better.size:
             return
-
-
-def _worth(
-    market: _Market,
-    priced: FloatArray,
-    usd: FloatArray,
-    chosen: IntArray,
-    left: FloatArray,
-    some: IntArray,
-) -> FloatArray:
-    """Return what each candidate of some services saves, per dollar of scarce things; 0: it does not."""
-    now = chosen[some]
-    more = market.use[some] - market.use[some, :, now][..., np.newaxis]
-    fits = (more <= left[market.under[some]][..., np.newaxis]).all(axis=1)
-    saves = usd[some, now][:, np.newaxis] - usd[some]
-    takes = np.maximum(priced[some] - priced[some, now][:, np.newaxis], COVER_SLACK)
-    worth: FloatArray = np.where(fits & (saves > COVER_SLACK), saves / takes, 0.0)
-    return worth
