@@ -6,7 +6,7 @@ model (60 s); a step with nothing measured is a gap. History is bounded by what 
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
@@ -27,7 +27,18 @@ MIX_HALF_LIFE_SECONDS = 1800.0  # how fast the mean lengths follow the traffic
 DECIMALS = 6  # of rates: what is logged is exactly what was decided on
 SLACK_SECONDS = 1e-6  # float noise in times
 AVERAGED_SECONDS = 300.0  # forecasts of the same moment, made within this, are averaged
+RECENT_STEPS = 30  # whose mean rate tells how many requests a half-life has
 STEP_COVER = 0.5  # of a step must be measured for it to count
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """What an interval measured of n services."""
+
+    rows: NDArray[np.int64]
+    rates_rps: FloatArray
+    tokens: FloatArray  # (n, 2), mean input and output length
+    reachable: NDArray[np.bool_]  # else the rate says nothing of the demand
 
 
 class History:
@@ -100,11 +111,12 @@ class History:
             self._close()
             self._skip(missed - 1)
             completed = True
-        self._follow_mix(observation)
+        measured = self._measured(observation)
+        self._follow_mix(measured, observation.interval_seconds)
         while True:  # an interval may be longer than a step, and lie across two
             covered = min(now, self.end_seconds + step) - max(begin, self.end_seconds)
             if covered > SLACK_SECONDS:
-                self._gather(observation, covered)
+                self._gather(measured, covered)
             if now < self.end_seconds + step - SLACK_SECONDS:
                 return completed
             self._close()
@@ -124,37 +136,51 @@ class History:
         _move(self.requests, -min(steps, self.steps))
         self.end_seconds += steps * self.step_seconds
 
-    def _gather(self, observation: Observation, seconds: float) -> None:
+    def _measured(self, observation: Observation) -> "_Measured":
+        rows, rates, tokens, reachable = [], [], [], []
         for name, seen in observation.services.items():
             row = self._row.get(name)
-            if row is not None and math.isfinite(seen.arrival_rate_rps) and not _unreachable(seen):
-                self._sum[row] += seen.arrival_rate_rps * seconds
-                self._span[row] += seconds
-                self.mix.add(name, seen, self.end_seconds, seconds)
+            if row is not None and math.isfinite(seen.arrival_rate_rps):
+                rows.append(row)
+                rates.append(seen.arrival_rate_rps)
+                tokens.append((seen.isl_tokens, seen.osl_tokens))
+                reachable.append(not _unreachable(seen))
+        return _Measured(
+            np.array(rows, dtype=np.int64),
+            np.array(rates, dtype=np.float64),
+            np.array(tokens, dtype=np.float64).reshape(-1, 2),
+            np.array(reachable, dtype=bool),
+        )
 
-    def _follow_mix(self, observation: Observation) -> None:
-        for name, seen in observation.services.items():
-            row = self._row.get(name)
-            if row is None or not math.isfinite(seen.arrival_rate_rps):
-                continue
-            weight = seen.arrival_rate_rps * observation.interval_seconds
-            self._blend(self.isl_tokens, row, seen.isl_tokens, weight)
-            self._blend(self.osl_tokens, row, seen.osl_tokens, weight)
+    def _gather(self, measured: "_Measured", seconds: float) -> None:
+        at = measured.reachable
+        rows, requests = measured.rows[at], measured.rates_rps[at] * seconds
+        self._sum[rows] += requests
+        self._span[rows] += seconds
+        self.mix.add(rows, requests, measured.tokens[at], self.end_seconds)
 
-    def _blend(self, means: FloatArray, row: int, value: float, weight: float) -> None:
-        """Move a mean towards a value, by its share of the requests of a half-life."""
-        if not math.isfinite(value) or weight <= 0:
-            return
-        if math.isnan(means[row]):
-            means[row] = value
-            return
-        recent = self._recent_rate(row) * MIX_HALF_LIFE_SECONDS
-        means[row] += (value - means[row]) * min(1.0, weight / max(recent, weight))
+    def _follow_mix(self, measured: "_Measured", seconds: float) -> None:
+        """Move mean lengths towards those measured, by their share of the requests of a half-life."""
+        weights = measured.rates_rps * seconds
+        recent = self._recent_rates()[measured.rows] * MIX_HALF_LIFE_SECONDS
+        with np.errstate(invalid="ignore"):  # no requests at all: they do not count
+            shares = np.minimum(weights / np.maximum(recent, weights), 1.0)
+        for means, seen in zip((self.isl_tokens, self.osl_tokens), measured.tokens.T, strict=True):
+            counts = np.isfinite(seen) & (weights > 0)
+            rows, values = measured.rows[counts], seen[counts]
+            before = means[rows]
+            moved = before + (values - before) * shares[counts]
+            means[rows] = np.where(np.isnan(before), values, moved)
 
-    def _recent_rate(self, row: int) -> float:
-        tail = self.requests[row, -30:]
-        known = tail[np.isfinite(tail)]
-        return float(known.mean()) / self.step_seconds if len(known) else 0.0
+    def _recent_rates(self) -> FloatArray:
+        """Return (S,) the mean rate of the last half hour, 0 where nothing is known of it."""
+        tails = np.ascontiguousarray(self.requests[:, -RECENT_STEPS:])
+        means = tails.mean(axis=1).astype(np.float64)
+        for row in np.flatnonzero(np.isnan(means)):
+            known = tails[row][np.isfinite(tails[row])]
+            means[row] = known.mean() if known.size else 0.0
+        rates: FloatArray = means / self.step_seconds
+        return rates
 
     def _close(self) -> None:
         """Complete the open step; too little of it measured makes it a gap."""

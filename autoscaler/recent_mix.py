@@ -1,12 +1,11 @@
 """The recent mix of requests of all services, by quarter of an hour: what its forecast looks back on."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autoscaler.core.outcome import FloatArray
-from autoscaler.core.types import ServiceObservation
 from models.frames import LoadSeries
 from models.mix_bins import BinClock, binned, trailing
 from models.mix_model import MixForecast, MixModel
@@ -44,13 +43,19 @@ class RecentMix:
                 other._sums[row] = self._sums[old]
         return other
 
-    def add(self, name: str, seen: ServiceObservation, at_seconds: float, seconds: float) -> None:
-        """Add what was seen of a service for some seconds from a time on."""
-        row, requests = self._row.get(name), seen.arrival_rate_rps * seconds
-        if row is None or not math.isfinite(requests + seen.isl_tokens + seen.osl_tokens):
-            return
-        self._turn_to(self.clock.holding(at_seconds))
-        self._sums[row, -1] += np.array([1.0, seen.isl_tokens, seen.osl_tokens]) * requests
+    def add(
+        self,
+        rows: NDArray[np.int64],
+        requests: FloatArray,
+        tokens: FloatArray,
+        at_seconds: float,
+    ) -> None:
+        """Add requests (n,) of mean lengths (n, 2), seen of the services `rows` from a time on."""
+        known = np.isfinite(requests + tokens.sum(axis=1))
+        if known.any():
+            self._turn_to(self.clock.holding(at_seconds))
+            each = np.column_stack([np.ones(len(rows)), tokens]) * requests[:, np.newaxis]
+            self._sums[rows[known], -1] += each[known]
 
     def forecast(
         self, model: MixModel, end_seconds: float, leads_seconds: FloatArray
