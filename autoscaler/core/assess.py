@@ -143,14 +143,14 @@ def assess(
     observed = observation.services.get(policy.service)
     silent = observed is None or not math.isfinite(observed.arrival_rate_rps)
     current, missing = _current(policy, observed, state)
-    if drifts is not None:
-        state = replace(state, drifts=drifts)
     if math.isinf(state.last_telemetry_seconds):  # seen for the first time: silence begins now
         state = replace(state, last_telemetry_seconds=now)
     if not silent and not missing:
         assert observed is not None  # noqa: S101 - narrowing: silent covers None
         state = _after_a_gap(policy, state, current, observation)
-        state = _remember(policy, state, observed, observation)
+        state = _remember(policy, state, observed, drifts, observation)
+    elif drifts is not None:
+        state = replace(state, drifts=drifts)
     if ahead is not None:
         horizon = ahead.horizon_seconds
     else:
@@ -218,10 +218,14 @@ def _after_a_gap(
 
 
 def _remember(
-    policy: Policy, state: ServiceState, observed: ServiceObservation, observation: Observation
+    policy: Policy,
+    state: ServiceState,
+    observed: ServiceObservation,
+    drifts: Mapping[str, PaceDrift] | None,
+    observation: Observation,
 ) -> ServiceState:
     now = observation.now_seconds
-    waiting = sum(v.waiting for v in observed.variants.values() if math.isfinite(v.waiting))
+    waiting = sum([v.waiting for v in observed.variants.values() if math.isfinite(v.waiting)])
     sample = Sample(now, observation.interval_seconds, observed.arrival_rate_rps, waiting)
     samples = tuple(s for s in state.samples if s.end_seconds > now - RECENT_SECONDS)
     finished, attained = budget.observed_attainment(observed, policy.targets)
@@ -232,6 +236,7 @@ def _remember(
         budget=budget.record(
             state.budget, now, policy.window_hours, finished, attained, state.told
         ),
+        drifts=state.drifts if drifts is None else drifts,
     )
 
 

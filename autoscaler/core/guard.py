@@ -1,6 +1,5 @@
 """Reality overrules: stabilization, rate limits, schedules, the reactive signals. Small pure steps."""
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -40,26 +39,22 @@ def stabilized(
     return (*kept, (now_seconds, value)), highest
 
 
-def calmed(window_seconds: float, changes: Changes, variant: str, now_seconds: float) -> float:
+def calmed(window_seconds: float, turned: int) -> float:
     """Return the scale-down window of a variant that may swing: longer after each turn of the last while.
 
     The window grows by a factor of CALMING with each turn, to no more than MAX_CALM_SECONDS; a longer one
     that the policy asks for stays.
     """
-    longer = window_seconds * CALMING ** turns(changes, variant, now_seconds)
-    return max(window_seconds, min(longer, MAX_CALM_SECONDS))
+    return max(window_seconds, min(window_seconds * CALMING**turned, MAX_CALM_SECONDS))
 
 
-def dearer_start_usd(
-    start_usd: float, usd_per_hour: float, changes: Changes, variant: str, now_seconds: float
-) -> float:
+def dearer_start_usd(start_usd: float, usd_per_hour: float, turned: int) -> float:
     """Return the price of a start to plan with: a variant that swings may well stop again before it pays.
 
     WARY times as much for each turn of the last while, up to an hour of the replica. Without it a service
     whose variants cost nearly the same goes to and fro between them with the noise of every forecast.
     """
-    wary = start_usd * WARY ** turns(changes, variant, now_seconds)
-    return max(start_usd, min(wary, usd_per_hour))
+    return max(start_usd, min(start_usd * WARY**turned, usd_per_hour))
 
 
 def turns(changes: Changes, variant: str, now_seconds: float) -> int:
@@ -67,10 +62,18 @@ def turns(changes: Changes, variant: str, now_seconds: float) -> int:
     if len(changes) < 3:  # a rise and a fall are three counts
         return 0
     since = now_seconds - TURNS_SECONDS
-    before = [n[variant] for t, n in changes if t <= since and variant in n]
-    counts = before[-1:] + [n[variant] for t, n in changes if t > since and variant in n]
-    steps = [b - a for a, b in itertools.pairwise(counts) if a != b]
-    return sum((a > 0) != (b > 0) for a, b in itertools.pairwise(steps))
+    found, later, rose = 0, None, None
+    for seconds, counts in reversed(changes):
+        count = counts.get(variant)
+        if count is None:
+            continue
+        if later is not None and count != later:
+            found += rose is not None and rose != (count < later)
+            rose = count < later
+        later = count
+        if seconds <= since:  # what was in force when the while began
+            break
+    return found
 
 
 def lasting(

@@ -50,6 +50,7 @@ class _Damped:
     present: int
     holds: guard.Holds
     rises: guard.Holds
+    turned: int  # how often of late
 
 
 def need_of(
@@ -107,12 +108,11 @@ def _damped(situation: Situation, name: str, raw: _Raw, floor: int, now_seconds:
     future = max(future, raw.reactive, floor)
     hold = max(raw.hold, raw.reactive, floor, future)
     asked = 0 if situation.idle and not floor else hold
-    down = guard.calmed(
-        behavior.scale_down.stabilization_window_seconds, state.changes, name, now_seconds
-    )
+    turned = guard.turns(state.changes, name, now_seconds)
+    down = guard.calmed(behavior.scale_down.stabilization_window_seconds, turned)
     past = state.holds.get(name, ())
     holds, steady = guard.stabilized(past, now_seconds, asked, down, current)
-    return _Damped(future, steady, max(raw.present, raw.reactive), holds, rises)
+    return _Damped(future, steady, max(raw.present, raw.reactive), holds, rises, turned)
 
 
 def _variant_need(
@@ -142,7 +142,7 @@ def _variant_need(
         accelerator_class=v.accelerator_class,
         accelerators=v.accelerators_per_replica,
         usd_per_hour=usd,
-        start_usd=guard.dearer_start_usd(start_usd, usd, changes, v.name, now_seconds),
+        start_usd=guard.dearer_start_usd(start_usd, usd, damped.turned),
         current=min(current, upper),  # what is beyond the maximum goes anyway
         ready=min(_ready(situation, v), upper),
         lower=lower,

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import fields
+from operator import attrgetter
 from typing import Any
 
 from autoscaler.core.outcome import Decisions, ServiceDecision
@@ -12,6 +13,7 @@ WITHIN = (
     "guarded_replicas",
 )  # for the accounts alone: logs written before it replay to the same bytes
 NAMES = tuple(f.name for f in fields(ServiceDecision) if f.name not in (*BY_VARIANT, *WITHIN))
+VALUES = attrgetter(*NAMES)
 PROVEN = ("separable", "optimal")  # no plan is cheaper, but for milp.GAP_RATIO
 RATIO_DECIMALS = 9  # of what is computed; enough to replay, short enough to read
 
@@ -47,8 +49,7 @@ def _service(decision: ServiceDecision) -> dict[str, Any]:
             for name, n in decision.variants.items()
         }
     }
-    for name in NAMES:
-        out[name] = _plain(getattr(decision, name))
+    out.update(zip(NAMES, map(_plain, VALUES(decision)), strict=True))
     return out
 
 

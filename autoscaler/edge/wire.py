@@ -215,20 +215,20 @@ def _count(data: dict[str, Any], key: str, path: str) -> int | None:
 
 
 def _numbers(data: dict[str, Any], keys: tuple[str, ...], path: str) -> list[float]:
-    """Return the numbers at `keys`; the fast way out is a float within the limits."""
+    """Return the numbers at `keys`; the fast ways out are a float within the limits, and none."""
     get = data.get
     return [
         value
         if type(value := get(key)) is float and 0.0 <= value <= MAX_NUMBER
+        else math.nan
+        if value is None
         else _other_number(value, f"{path}.{key}")
         for key in keys
     ]
 
 
 def _other_number(value: object, path: str) -> float:
-    """Return an integer as a float and null as NaN; refuse the rest."""
-    if value is None:
-        return math.nan
+    """Return an integer as a float; refuse the rest."""
     if type(value) is int and 0 <= value <= MAX_NUMBER:
         return float(value)
     raise _refused(path, value, f"a number from 0 to {MAX_NUMBER:g}, or null where it is missing")

@@ -25,31 +25,40 @@ def test_stabilization_keeps_the_maximum_of_its_window() -> None:
 def test_a_fleet_that_turned_scales_down_later() -> None:
     up, down = (100.0, {"a": 4}), (200.0, {"a": 3})
     steady = ((-math.inf, {"a": 2}), up)
-    assert guard.calmed(60.0, steady, "a", 300.0) == 60.0
+    assert guard.calmed(60.0, guard.turns(steady, "a", 300.0)) == 60.0
     once = (*steady, down)
-    assert guard.calmed(60.0, once, "a", 300.0) == 60.0 * guard.CALMING
+    assert guard.calmed(60.0, guard.turns(once, "a", 300.0)) == 60.0 * guard.CALMING
     twice = (*once, (400.0, {"a": 6}))
-    assert guard.calmed(60.0, twice, "a", 500.0) == 60.0 * guard.CALMING**2
+    assert guard.calmed(60.0, guard.turns(twice, "a", 500.0)) == 60.0 * guard.CALMING**2
     often = twice + tuple((500.0 + i, {"a": 5 + i % 2}) for i in range(9))
-    assert guard.calmed(60.0, often, "a", 600.0) == guard.MAX_CALM_SECONDS
-    assert guard.calmed(900.0, often, "a", 600.0) == 900.0  # what the policy asks for stays
-    assert guard.calmed(60.0, once, "a", 200.0 + guard.TURNS_SECONDS) == 60.0  # long ago
-    assert guard.calmed(60.0, once, "b", 300.0) == 60.0
-    assert guard.calmed(0.0, often, "a", 600.0) == 0.0  # none was asked for
+    assert guard.calmed(60.0, guard.turns(often, "a", 600.0)) == guard.MAX_CALM_SECONDS
+    assert (
+        guard.calmed(900.0, guard.turns(often, "a", 600.0)) == 900.0
+    )  # what the policy asks for stays
+    assert (
+        guard.calmed(60.0, guard.turns(once, "a", 200.0 + guard.TURNS_SECONDS)) == 60.0
+    )  # long ago
+    assert guard.calmed(60.0, guard.turns(once, "b", 300.0)) == 60.0
+    assert guard.calmed(0.0, guard.turns(often, "a", 600.0)) == 0.0  # none was asked for
 
 
 def test_a_start_of_what_swings_is_dearer() -> None:
     steady = ((-math.inf, {"a": 2}), (100.0, {"a": 4}))
-    assert guard.dearer_start_usd(0.2, 5.0, steady, "a", 300.0) == 0.2
+    assert guard.dearer_start_usd(0.2, 5.0, guard.turns(steady, "a", 300.0)) == 0.2
     once = (*steady, (200.0, {"a": 3}))
-    assert guard.dearer_start_usd(0.2, 5.0, once, "a", 300.0) == pytest.approx(0.8)
+    assert guard.dearer_start_usd(0.2, 5.0, guard.turns(once, "a", 300.0)) == pytest.approx(0.8)
     twice = (*once, (250.0, {"a": 4}))
-    assert guard.dearer_start_usd(0.2, 5.0, twice, "a", 300.0) == pytest.approx(3.2)
+    assert guard.dearer_start_usd(0.2, 5.0, guard.turns(twice, "a", 300.0)) == pytest.approx(3.2)
     thrice = (*twice, (290.0, {"a": 3}))
-    assert guard.dearer_start_usd(0.2, 5.0, thrice, "a", 300.0) == 5.0  # an hour of it
-    assert guard.dearer_start_usd(6.0, 5.0, thrice, "a", 300.0) == 6.0  # which a slow start exceeds
-    assert guard.dearer_start_usd(0.2, 5.0, thrice, "b", 300.0) == 0.2
-    assert guard.dearer_start_usd(0.2, 5.0, thrice, "a", 300.0 + guard.TURNS_SECONDS) == 0.2
+    assert guard.dearer_start_usd(0.2, 5.0, guard.turns(thrice, "a", 300.0)) == 5.0  # an hour of it
+    assert (
+        guard.dearer_start_usd(6.0, 5.0, guard.turns(thrice, "a", 300.0)) == 6.0
+    )  # which a slow start exceeds
+    assert guard.dearer_start_usd(0.2, 5.0, guard.turns(thrice, "b", 300.0)) == 0.2
+    assert (
+        guard.dearer_start_usd(0.2, 5.0, guard.turns(thrice, "a", 300.0 + guard.TURNS_SECONDS))
+        == 0.2
+    )
 
 
 @pytest.mark.parametrize(
