@@ -1,11 +1,12 @@
 """How long one tick takes as services grow: 10, 100, 1,000 services of two variants each.
 
-    python benchmarks/bench_tick.py [--services 10 100 1000] [--ticks 20] [--corrected]
+    python benchmarks/bench_tick.py [--services 10 100 1000] [--ticks 20] [--corrected] [--scarce]
 
 Prints milliseconds per tick on one process: median and worst, forecasts given; then what the accounts
 (docs/design/023) take beside it, a tick and, once an hour, to close one. To compare two commits, run both on
 the same machine one after the other, and read the growth, not the milliseconds.
 `--corrected`: every engine has a learned correction of its latency (models/latency_correction.py).
+`--scarce`: two fifths of what the services ask for do not fit, so every tick plans them together.
 """
 
 import argparse
@@ -39,11 +40,14 @@ from models.latency_parameters import default_columns
 from models.quantiles import QUANTILES
 from models.slo import SloTargets
 
+GPUS, SCARCE_GPUS = 8, 1  # of each kind, a service: more than all need, and too few by two fifths
 NOW = 1_767_571_200.0
 NORMAL = np.array([-1.282, 0.0, 0.842, 1.282, 1.645, 2.326])
 
 
-def world(services: int, *, corrected: bool = False) -> tuple[Policies, Forecasts]:
+def world(
+    services: int, *, corrected: bool = False, gpus: int = GPUS
+) -> tuple[Policies, Forecasts]:
     rng = np.random.default_rng(1)
     names = [f"bench/s{k}" for k in range(services)]
     keys = [(name, v) for name in names for v in ("a", "b")]
@@ -58,7 +62,8 @@ def world(services: int, *, corrected: bool = False) -> tuple[Policies, Forecast
             NOW, leads, np.array(QUANTILES), rates, 1000.0, 200.0, trusted=True
         )
     pool = Pool(
-        "p", (AcceleratorClass("a", 4.0, services * 8), AcceleratorClass("b", 2.0, services * 8))
+        "p",
+        (AcceleratorClass("a", 4.0, services * gpus), AcceleratorClass("b", 2.0, services * gpus)),
     )
     return (
         Policies({name: policy(name) for name in names}, (pool,)),
@@ -106,9 +111,9 @@ def observe(names: list[str], at: float, rng: np.random.Generator) -> Observatio
     )
 
 
-def measure(services: int, ticks: int, *, corrected: bool) -> tuple[float, ...]:
+def measure(services: int, ticks: int, *, corrected: bool, gpus: int = GPUS) -> tuple[float, ...]:
     """Return milliseconds: a tick's median and worst, the accounts' median, and to close an hour."""
-    policies, forecasts = world(services, corrected=corrected)
+    policies, forecasts = world(services, corrected=corrected, gpus=gpus)
     collect_seldom()  # as `decide` and `run` do
     rng, state, took = np.random.default_rng(0), State(), []
     ledger, accounted = Ledger(), []
@@ -133,11 +138,13 @@ def main() -> None:
     parser.add_argument("--services", type=int, nargs="+", default=[10, 100, 1000])
     parser.add_argument("--ticks", type=int, default=20)
     parser.add_argument("--corrected", action="store_true")
+    parser.add_argument("--scarce", action="store_true")
     arguments = parser.parse_args()
     heads = ("median ms", "worst ms", "accounts ms", "hour ms")
     print(f"{'services':>9}" + "".join(f"{head:>13}" for head in heads))
     for services in arguments.services:
-        each = measure(services, arguments.ticks, corrected=arguments.corrected)
+        gpus = SCARCE_GPUS if arguments.scarce else GPUS
+        each = measure(services, arguments.ticks, corrected=arguments.corrected, gpus=gpus)
         print(f"{services:9d}" + "".join(f"{ms:13.1f}" for ms in each), flush=True)
 
 

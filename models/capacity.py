@@ -166,11 +166,11 @@ class _Search:
         self.total_rps = share.sum(axis=-1)
         self._share = share / np.where(self.total_rps > 0, self.total_rps, 1.0)[..., None]
         self._telling: IntArray | None = None
-        self._others = np.arange(rates_rps.shape[1])
         points = rates_rps.shape[1]
         if points > TELLING[0] and not (np.diff(rates_rps) < 0).any():
             at = self._telling = points - np.array(TELLING)
             self._others = np.delete(np.arange(points), at)
+            self._telling_rps, self._other_rps = rates_rps[:, at], rates_rps[:, self._others]
             self._up_to = np.add.reduceat(self._share, [0, *(at[:-1] + 1)], axis=1)
             self._from = np.add.reduceat(self._share, [0, *at], axis=1)
 
@@ -211,9 +211,10 @@ class _Search:
         target = self._target[rows]
         met: NDArray[np.bool_]
         if self._telling is None:
-            met = (self._share[rows] * self._at(self._others, count, rows)).sum(axis=-1) >= target
+            got = self._attained(count, rows, self._rates[rows])
+            met = (self._share[rows] * got).sum(axis=-1) >= target
             return met
-        got = self._at(self._telling, count, rows)
+        got = self._attained(count, rows, self._telling_rps[rows])
         least = (self._up_to[rows] * got).sum(axis=-1)
         most = self._from[rows, 0] + (self._from[rows, 1:] * got).sum(axis=-1)
         met = least >= target + SURE
@@ -222,13 +223,9 @@ class _Search:
             count, rows = count[unsure], rows[unsure]
             each = np.empty((rows.size, self._rates.shape[1]))
             each[:, self._telling] = got[unsure]
-            each[:, self._others] = self._at(self._others, count, rows)
+            each[:, self._others] = self._attained(count, rows, self._other_rps[rows])
             met[unsure] = (self._share[rows] * each).sum(axis=-1) >= target[unsure]
         return met
-
-    def _at(self, points: IntArray, count: IntArray, rows: IntArray) -> FloatArray:
-        """Return the share at some demand points of the lanes `rows` with `count` replicas (n,)."""
-        return self._attained(count, rows, self._rates[np.ix_(rows, points)])
 
     def _attained(self, count: IntArray, rows: IntArray, rates_rps: FloatArray) -> FloatArray:
         """Return the share at rates (n, K) of the lanes `rows` with `count` replicas (n,)."""

@@ -147,15 +147,16 @@ class ServiceNeed:
     def keeps(self, replicas: tuple[int, ...]) -> bool:
         """Whether nothing is given up that is needed before its replacement serves."""
         for phase in self.phases():
-            keep_all = sum(
-                min(replicas[i], self.variants[i].current) / self.variants[i].hold for i in phase
-            )
-            keep_ready = sum(
-                min(replicas[i], self.variants[i].ready) / self.variants[i].present for i in phase
-            )
-            if keep_all < self.hold_floor(phase, starting=True) - COVER_SLACK:
+            exists = serves = kept = kept_ready = 0.0
+            for i in phase:
+                v, n = self.variants[i], replicas[i]
+                exists += v.current / v.hold
+                serves += v.ready / v.present
+                kept += min(n, v.current) / v.hold
+                kept_ready += min(n, v.ready) / v.present
+            if kept < min(1.0, exists) - COVER_SLACK:
                 return False
-            if keep_ready < self.hold_floor(phase, starting=False) - COVER_SLACK:
+            if kept_ready < min(1.0, serves) - COVER_SLACK:
                 return False
         return True
 
