@@ -31,6 +31,7 @@ IDLE_RPS = 1e-3  # a load that no queue notices
 WHOLE: Mapping[tuple[str, str], float] = {}  # every replica serves all the time
 CERTAIN: FloatArray = np.ones(1)  # the weight of a rate that is known
 CEILING_SLACK = 0.25  # of the allowed misses, below what an idle fleet attains
+NO_DRIFT = PaceDrift()
 UNSIZED = (0, 0, 0, 0)  # in the order of Sizes.alone
 HOPELESS = 0.5  # an idle fleet's share within an objective, below which replicas cannot help it
 LAME = (
@@ -128,14 +129,12 @@ def size_all(
     `worth`, by (service, variant): the share of the time that a replica serves, where that is not always. The
     others take its load meanwhile: so much more comes to each.
     """
-    keys = [(s.policy.service, v.name) for s in situations for v in s.policy.variants]
-    roles = [v.role.value for s in situations for v in s.policy.variants]
+    variants = [v for s in situations for v in s.policy.variants]
     owners = [s for s in situations for _ in s.policy.variants]
+    keys = [(s.policy.service, v.name) for s, v in zip(owners, variants, strict=True)]
     demands = [s.demand for s in owners if s.demand is not None]
-    batches = _batches(keys, roles, owners, forecasts)
-    most = np.array(
-        [_search_limit(v) for s in situations for v in s.policy.variants], dtype=np.int64
-    )
+    batches = _batches(keys, variants, owners, forecasts)
+    most = np.array([_search_limit(v) for v in variants], dtype=np.int64)
     ceiling = _idle_attainment(batches, most)
     steering, reachable = batches, ceiling
     if (ceiling < HOPELESS).any():
@@ -257,19 +256,15 @@ def _search_limit(variant: Variant) -> int:
 
 def _batches(
     keys: Sequence[tuple[str, str]],
-    roles: Sequence[str],
+    variants: Sequence[Variant],
     owners: Sequence[Situation],
     forecasts: Forecasts,
 ) -> tuple[Batch, ...]:
     demands = [s.demand for s in owners if s.demand is not None]
-    drifts = [
-        s.state.drifts.get(variant, PaceDrift())
-        for s, (_, variant) in zip(owners, keys, strict=True)
-    ]
-    refs = [_profile_ref(s.policy, variant) for s, (_, variant) in zip(owners, keys, strict=True)]
+    drifts = [s.state.drifts.get(v.name, NO_DRIFT) for s, v in zip(owners, variants, strict=True)]
     batches = []
-    for role in sorted(set(roles)):
-        index = np.array([i for i, r in enumerate(roles) if r == role], dtype=np.int64)
+    for role in sorted({v.role.value for v in variants}):
+        index = np.array([i for i, v in enumerate(variants) if v.role == role], dtype=np.int64)
         mine = [keys[i] for i in index]
         isl = np.array([demands[i].ahead_isl_tokens for i in index])
         osl = np.array([demands[i].ahead_osl_tokens for i in index])
@@ -278,7 +273,7 @@ def _batches(
             Batch(
                 index=index,
                 coefficients=at_pace(
-                    forecasts.latency.coefficients(mine, [refs[i] for i in index]),
+                    forecasts.latency.coefficients(mine, [variants[i].profile_ref for i in index]),
                     factors([drifts[i] for i in index]),
                 ),
                 targets=capacity.TargetArrays.of([owners[i].policy.targets for i in index], role),
@@ -304,10 +299,6 @@ def _correction_now(
     ):
         return ahead
     return forecasts.latency.correction(keys, now[:, 0], now[:, 1])
-
-
-def _profile_ref(policy: Policy, variant: str) -> str | None:
-    return next(v.profile_ref for v in policy.variants if v.name == variant)
 
 
 def _required(
