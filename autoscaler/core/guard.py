@@ -7,8 +7,7 @@ from zoneinfo import ZoneInfo
 
 from autoscaler.core.types import Policy, ScalingRules, ScheduleWindow, ServiceObservation, Variant
 
-SETTLE_SECONDS = 360.0  # how long a tenth more must be needed
-FEW_SETTLE_SECONDS = 240.0  # and one more of fewer than ten, which each serve more of the load
+SETTLE_SECONDS = 240.0  # how long a little more must be needed
 TURNS_SECONDS = 1800.0
 CALMING = 2.0
 MAX_CALM_SECONDS = 600.0
@@ -93,7 +92,7 @@ def lasting(
     wanted = min([n for t, n in kept if t > begin], default=value)
     little = max(1, int(LITTLE * current)) if current >= LITTLE_FROM else 0
     if current < wanted <= current + little:
-        begin = now_seconds - (SETTLE_SECONDS if LITTLE * current >= 1 else FEW_SETTLE_SECONDS)
+        begin = now_seconds - SETTLE_SECONDS
         wanted = min([n for t, n in kept if t > begin], default=value)
     return (*kept, (now_seconds, value)), wanted
 

@@ -179,14 +179,13 @@ def test_without_a_model_latency_leads_and_concurrency_only_fills_in(
     assert guard.unmodelled_replicas(policy(), observed, 4) == expected
 
 
-@pytest.mark.parametrize(("few", "minutes"), [(5, 4), (20, 6)])
-def test_a_little_more_must_be_needed_for_minutes(few: int, minutes: int) -> None:
-    past: guard.Holds = ((0.0, few),)
-    kept, wanted = guard.lasting(past, 15.0, few + 1, 0.0, few)
-    assert wanted == few  # one more: it was enough 15 s ago
-    for i in range(2, 26):
-        kept, wanted = guard.lasting(kept, 15.0 * i, few + 1, 0.0, few)
-        assert wanted == few + (15.0 * i >= 60.0 * minutes)  # that is so many minutes old then
+def test_a_little_more_must_be_needed_for_four_minutes() -> None:
+    past: guard.Holds = ((0.0, 5),)
+    kept, wanted = guard.lasting(past, 15.0, 6, 0.0, 5)
+    assert wanted == 5  # one more of five: 5 was enough 15 s ago
+    for i in range(2, 17):
+        kept, wanted = guard.lasting(kept, 15.0 * i, 6, 0.0, 5)
+        assert wanted == (6 if 15.0 * i >= 240.0 else 5)  # the 5 at 0 s is four minutes old then
 
 
 @pytest.mark.parametrize(
