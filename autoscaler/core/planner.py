@@ -23,15 +23,35 @@ NOTHING_SHARED = Limits({}, {}, {}, {})
 
 def plan_replicas(needs: tuple[ServiceNeed, ...], limits: Limits) -> Plan:
     """Return the plan; `status` says by which way it was found. Deterministic."""
-    alone = _alone(needs)
-    if len(alone) == len(needs) and usage_of(needs, alone, limits).fits():
-        return _explained(needs, alone, limits, "separable", 0.0)
+    if len(needs) <= FEW or not _too_much(needs, limits):
+        alone = _alone(needs)
+        if len(alone) == len(needs) and usage_of(needs, alone, limits).fits():
+            return _explained(needs, alone, limits, "separable", 0.0)
     if len(needs) <= FEW:
         if (solved := solve(needs, limits)) is not None:
             return _explained(needs, solved[0], limits, *solved[1:])
-    elif (priced := plan_by_price(needs, limits, alone)) is not None:
+    elif (priced := plan_by_price(needs, limits, cheapest)) is not None:
         return _explained(needs, priced[0], limits, "priced", priced[1])
     return _explained(needs, greedy_plan(needs, limits), limits, "greedy", math.nan)
+
+
+def _too_much(needs: tuple[ServiceNeed, ...], limits: Limits) -> bool:
+    """Whether even the smallest covers of the services exceed all accelerators: no plan alone need be tried.
+
+    A mix of variants is no smaller than the smallest of them that covers a phase alone.
+    """
+    classes = {v.accelerator_class for need in needs for v in need.variants}
+    if not classes <= limits.class_accelerators.keys():
+        return False
+    left = sum(limits.class_accelerators[name] for name in classes)
+    for need in needs:
+        least = 0
+        for phase in need.phases():
+            of = [need.variants[i] for i in phase]
+            if sum(v.upper / v.future for v in of) >= 1:  # else its own maximum keeps it short
+                least = max(least, min([v.future * v.accelerators for v in of]))
+        left -= least
+    return left < 0
 
 
 def _alone(needs: tuple[ServiceNeed, ...]) -> dict[str, tuple[int, ...]]:
@@ -44,7 +64,7 @@ def _alone(needs: tuple[ServiceNeed, ...]) -> dict[str, tuple[int, ...]]:
     short = tuple(need for need in needs if need.service not in alone)
     if len(needs) <= FEW:
         return alone | {n.service: p for n in short if (p := _least_short(n)) is not None}
-    priced = plan_by_price(short, NOTHING_SHARED, {}) if short else None
+    priced = plan_by_price(short, NOTHING_SHARED, cheapest) if short else None
     return alone if priced is None else {**alone, **priced[0]}
 
 

@@ -9,7 +9,7 @@ replicas too much is taken from who loses least, what is left goes to who gains 
 limits and many services the bound is tight: it tells how much a better choice could save.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,12 +59,12 @@ class _Market:
 def plan_by_price(
     needs: tuple[ServiceNeed, ...],
     limits: Limits,
-    alone: Mapping[str, tuple[int, ...]],
+    alone: Callable[[ServiceNeed], tuple[int, ...] | None],
 ) -> tuple[Mapping[str, tuple[int, ...]], float] | None:
     """Return (replicas per service, gap), or None where not even the least of everybody fits.
 
-    `alone` are the best plans of services that have everything to themselves: taken where nothing that a
-    service uses is scarce. The gap is the share of the cost that a better choice could save.
+    `alone` gives the best plan of a service that has everything to itself: taken where nothing that it
+    uses is scarce. The gap is the share of the cost that a better choice could save.
     """
     columns = columns_of(needs)
     usd = columns.usd
@@ -89,9 +89,9 @@ def plan_by_price(
         need.service: tuple(n[: len(need.variants)]) for need, n in zip(needs, counts, strict=True)
     }
     free = [need for need, most in zip(needs, priced.max(axis=1), strict=True) if most == 0]
-    better = plan | {n.service: alone[n.service] for n in free if n.service in alone}
-    if usage_of(needs, better, limits).fits():
-        plan = better
+    own = {need.service: best for need in free if (best := alone(need)) is not None}
+    if own and usage_of(needs, plan | own, limits).fits():
+        plan |= own
     return plan, max(0.0, float(1.0 - bound / max(cost, COVER_SLACK)))
 
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_planner import NO_LIMITS, below, need_variant, needs_strategy, service
 
+from autoscaler.core import planner
 from autoscaler.core.milp import GIVEN_UP_PRICE, SHORT_PRICES, lack_prices_usd, solve
 from autoscaler.core.needs import Limits, ServiceNeed, usage_of
 from autoscaler.core.planner import FEW, plan_replicas
@@ -47,7 +48,7 @@ def crowd(size: int, seed: int, *, share: float = 0.8) -> tuple[tuple[ServiceNee
 
 
 def priced(needs: tuple[ServiceNeed, ...], limits: Limits) -> tuple[Plan, float]:
-    got = plan_by_price(needs, limits, {})
+    got = plan_by_price(needs, limits, cheapest)
     assert got is not None
     return got
 
@@ -108,7 +109,7 @@ def test_prices_cost_one_service_more_than_the_exact_plan_at_most(seed: int) -> 
 @given(needs=needs_strategy, a=st.integers(0, 12), b=st.integers(0, 12))
 def test_limits_and_bounds_are_kept(needs: tuple[ServiceNeed, ...], a: int, b: int) -> None:
     limits = Limits({"a": a, "b": b}, {}, {}, {})
-    got = plan_by_price(needs, limits, {})
+    got = plan_by_price(needs, limits, cheapest)
     least = {need.service: tuple(v.lower for v in need.variants) for need in needs}
     if got is None:
         assert not usage_of(needs, least, limits).fits()
@@ -119,6 +120,24 @@ def test_limits_and_bounds_are_kept(needs: tuple[ServiceNeed, ...], a: int, b: i
     for need in needs:
         for n, v in zip(plan[need.service], need.variants, strict=True):
             assert v.lower <= n <= v.upper
+
+
+@settings(max_examples=100, deadline=None)
+@given(needs=needs_strategy, a=st.integers(0, 24), b=st.integers(0, 24))
+def test_what_fits_alone_is_never_called_too_much(
+    needs: tuple[ServiceNeed, ...], a: int, b: int
+) -> None:
+    limits = Limits({"a": a, "b": b}, {}, {}, {})
+    alone = {n.service: plan for n in needs if (plan := cheapest(n)) is not None}
+    if len(alone) == len(needs) and usage_of(needs, alone, limits).fits():
+        assert not planner._too_much(needs, limits)
+
+
+def test_what_is_certainly_too_much_is_seen_without_a_plan() -> None:
+    needs, limits = crowd(90, seed=5, share=0.6)
+    assert planner._too_much(needs, limits)
+    assert not planner._too_much(needs, Limits({"a": 10_000, "b": 10_000}, {}, {}, {}))
+    assert not planner._too_much(needs, Limits({"a": 10}, {}, {}, {}))  # as many of b as one likes
 
 
 def test_many_services_keep_quotas_and_budgets_and_serve_the_higher_tier_first() -> None:
@@ -175,7 +194,7 @@ def test_prefill_and_decode_are_short_together() -> None:
 def test_minimums_that_do_not_fit_leave_the_greedy_plan() -> None:
     needs = tuple(service(f"n/s{i}", need_variant(lower=2, future=3)) for i in range(FEW + 1))
     limits = Limits({"a": FEW}, {}, {}, {})
-    assert plan_by_price(needs, limits, {}) is None
+    assert plan_by_price(needs, limits, cheapest) is None
     assert plan_replicas(needs, limits).status == "greedy"
 
 
