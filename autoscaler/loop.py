@@ -71,10 +71,18 @@ class Controller:
         return self._last_seconds
 
     def step(self, observation: Observation) -> Step:
-        """Take one observation and decide.
+        """Take one observation, decide, and keep the accounts.
 
         Raises StepError, and changes nothing, if time goes backwards.
         """
+        step = self.decide(observation)
+        accounts = self._ledger.take_in(
+            self.policies, step.forecasts, self.state, observation, step.decisions
+        )
+        return replace(step, accounts=accounts)
+
+    def decide(self, observation: Observation) -> Step:
+        """Do as `step` does, for those who never ask for accounts: none are kept."""
         now = observation.now_seconds
         if now <= self._last_seconds:
             raise StepError(
@@ -87,10 +95,7 @@ class Controller:
         forecasts = Forecasts(outlooks, self.models.latency, starts)
         after, decisions = tick(self.policies, forecasts, self.state, observation)
         self.state = State({**self.state.services, **after.services})  # the undecided keep theirs
-        accounts = self._ledger.take_in(
-            self.policies, forecasts, self.state, observation, decisions
-        )
-        return Step(observation, forecasts, decisions, accounts)
+        return Step(observation, forecasts, decisions)
 
     def declare(self, policies: Policies, models: ServingModels | None = None) -> None:
         """Go on with these policies, and with these models if given; what is remembered stays.

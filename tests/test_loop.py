@@ -179,6 +179,13 @@ def test_what_one_controller_wrote_down_another_goes_on_with() -> None:
     assert second.state == first.state
 
 
+def test_who_never_asks_for_accounts_gets_the_same_decisions() -> None:
+    kept, plain = (Controller(policies(policy()), models()) for _ in range(2))
+    for taken in [at(NOW + 900.0 * i, 4.0, 3) for i in range(9)]:  # two hours are closed
+        assert repr(plain.decide(taken).decisions) == repr(kept.step(taken).decisions)
+    assert plain.state == kept.state
+
+
 def starts_told_apart() -> LeadTimeModel:
     """Sixty starts of a minute on nodes that were there, sixty of ten minutes on new ones."""
     created = pd.Timestamp(NOW - 86_400.0, unit="s", tz="UTC") + pd.to_timedelta(
