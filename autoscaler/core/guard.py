@@ -34,8 +34,8 @@ def stabilized(
     lowers nothing. Only what can still be the maximum is kept: nothing that a later count exceeds.
     """
     begin = now_seconds - window_seconds
-    kept = [(t, n) for t, n in past or ((now_seconds, current),) if t > begin and n > value]
-    highest = max([n for _, n in kept], default=value)
+    kept = [h for h in past or ((now_seconds, current),) if h[0] > begin and h[1] > value]
+    highest = max([n for _, n in kept]) if kept else value
     return (*kept, (now_seconds, value)), highest
 
 
@@ -45,6 +45,8 @@ def calmed(window_seconds: float, turned: int) -> float:
     The window grows by a factor of CALMING with each turn, to no more than MAX_CALM_SECONDS; a longer one
     that the policy asks for stays.
     """
+    if not turned:
+        return window_seconds
     return max(window_seconds, min(window_seconds * CALMING**turned, MAX_CALM_SECONDS))
 
 
@@ -54,6 +56,8 @@ def dearer_start_usd(start_usd: float, usd_per_hour: float, turned: int) -> floa
     WARY times as much for each turn of the last while, up to an hour of the replica. Without it a service
     whose variants cost nearly the same goes to and fro between them with the noise of every forecast.
     """
+    if not turned:
+        return start_usd
     return max(start_usd, min(start_usd * WARY**turned, usd_per_hour))
 
 
@@ -87,7 +91,9 @@ def lasting(
     Only what can still be the least is kept.
     """
     begin = now_seconds - max(window_seconds, SETTLE_SECONDS)
-    kept = [(t, n) for t, n in past if t > begin and n < value]
+    kept = [h for h in past if h[0] > begin and h[1] < value]
+    if not kept:
+        return ((now_seconds, value),), value
     begin = now_seconds - window_seconds
     wanted = min([n for t, n in kept if t > begin], default=value)
     little = max(1, int(LITTLE * current)) if current >= LITTLE_FROM else 0
@@ -238,4 +244,4 @@ def _pressure(policy: Policy, observation: ServiceObservation) -> float:
 
 def schedule_floor(windows: Sequence[ScheduleWindow]) -> int:
     """Return the highest floor among active windows; 0 without one."""
-    return max((w.min_replicas or 0 for w in windows), default=0)
+    return max([w.min_replicas or 0 for w in windows]) if windows else 0

@@ -1,8 +1,9 @@
 """From sizes to what the planner is asked: needs per variant, within what the guard allows."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from autoscaler.core import guard
 from autoscaler.core.assess import UNKNOWN_START, Situation
@@ -30,19 +31,17 @@ class Requirements:
     modelled: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Raw:
+class _Raw(NamedTuple):
     """What one variant alone would need, before anything damps or raises it."""
 
+    lane: int | None  # None: its speed is not known
     future: int
     hold: int
     present: int
     reactive: int  # 0: no reason to overrule the forecast
-    modelled: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Damped:
+class _Damped(NamedTuple):
     """The same after stabilization, the reactive floor and the schedule; windows brought up to date."""
 
     future: int
@@ -59,45 +58,50 @@ def need_of(
     """Return what the planner must cover for one service that may be scaled."""
     policy = situation.policy
     floor = guard.schedule_floor(situation.windows)
-    raw = {v.name: _raw(situation, v, sizes) for v in policy.variants}
-    damped = {name: _damped(situation, name, r, floor, now_seconds) for name, r in raw.items()}
-    variants = tuple(
-        _variant_need(
-            situation, v, raw[v.name], damped[v.name], sizes, forecasts, prices, now_seconds
+    variants: list[VariantNeed] = []
+    holds, rises = {}, {}
+    future, hold = {}, {}
+    reactive, modelled = 0, True
+    for v in policy.variants:
+        raw = _raw(situation, v.name, sizes)
+        damped = _damped(situation, v.name, raw, floor, now_seconds)
+        variants.append(
+            _variant_need(situation, v, raw, damped, sizes, forecasts, prices, now_seconds)
         )
-        for v in policy.variants
-    )
-    least_usd = sum(v.lower * v.usd_per_hour for v in variants)
-    remembered = [h for d in damped.values() for _, h in d.holds]
+        holds[v.name], rises[v.name] = damped.holds, damped.rises
+        future[v.name], hold[v.name] = raw.future, raw.hold
+        reactive = reactive or raw.reactive
+        modelled = modelled and raw.lane is not None
     need = ServiceNeed(
         policy.service,
         policy.namespace,
         policy.priority,
-        # a budget keeps a service small; its least count is another's wish, and a typo no reason to stop
-        max(policy.budget_usd_per_hour, least_usd) if prices.known(policy.variants) else math.inf,
-        variants,
-        idle=situation.idle and not any(remembered),
-        max_spot_ratio=policy.max_spot_ratio if any(v.spot for v in variants) else 1.0,
+        _budget_usd_per_hour(policy, variants, prices),
+        tuple(variants),
+        idle=situation.idle and not any(n for steps in holds.values() for _, n in steps),
+        max_spot_ratio=policy.max_spot_ratio if True in [v.spot for v in variants] else 1.0,
     )
-    return Requirements(
-        need=need,
-        holds={name: d.holds for name, d in damped.items()},
-        rises={name: d.rises for name, d in damped.items()},
-        forecast_future={name: r.future for name, r in raw.items()},
-        forecast_hold={name: r.hold for name, r in raw.items()},
-        reactive=next((r.reactive for r in raw.values() if r.reactive), 0),
-        schedule=floor,
-        modelled=all(r.modelled for r in raw.values()),
-    )
+    return Requirements(need, holds, rises, future, hold, reactive, floor, modelled)
 
 
-def _raw(situation: Situation, variant: Variant, sizes: Sizes) -> _Raw:
-    lane = sizes.lane(situation.policy.service, variant.name)
+def _budget_usd_per_hour(policy: Policy, variants: Sequence[VariantNeed], prices: Prices) -> float:
+    """Return what the service may cost: its budget keeps it small, and no price can be held against one.
+
+    Its least count is another's wish, and a typo no reason to stop.
+    """
+    budget = policy.budget_usd_per_hour
+    if budget == math.inf or not prices.known(policy.variants):
+        return math.inf
+    return max(budget, sum([v.lower * v.usd_per_hour for v in variants]))
+
+
+def _raw(situation: Situation, variant: str, sizes: Sizes) -> _Raw:
+    lane = sizes.lanes.get((situation.policy.service, variant))
     if lane is None:
         wanted = _unmodelled(situation, variant)
-        return _Raw(wanted, wanted, wanted, 0, modelled=False)
+        return _Raw(None, wanted, wanted, wanted, 0)
     reactive = sizes.reactive[lane] if _reactive(situation) else 0
-    return _Raw(sizes.future[lane], sizes.hold[lane], sizes.present[lane], reactive, modelled=True)
+    return _Raw(lane, sizes.future[lane], sizes.hold[lane], sizes.present[lane], reactive)
 
 
 def _damped(situation: Situation, name: str, raw: _Raw, floor: int, now_seconds: float) -> _Damped:
@@ -128,9 +132,10 @@ def _variant_need(
     current = situation.current[v.name]
     changes = situation.state.changes
     lower, upper = guard.bounds(situation.policy, v, current, changes, now_seconds)
-    if not raw.modelled and not _reactive(situation) and _others_measured(situation, v, sizes):
-        upper = min(upper, max(lower, current))  # a guess displaces nothing that is known
-    if _lame(situation, v, sizes):
+    if raw.lane is None:
+        if not _reactive(situation) and _others_measured(situation, v, sizes):
+            upper = min(upper, max(lower, current))  # a guess displaces nothing that is known
+    elif not sizes.able[raw.lane] and _others_able(situation, v, sizes):
         # its share of the load would miss the SLO on the idlest fleet: it covers nothing that others can
         upper = min(upper, max(lower, current))
     start = forecasts.starts.get((situation.policy.service, v.name), UNKNOWN_START)
@@ -144,7 +149,7 @@ def _variant_need(
         usd_per_hour=usd,
         start_usd=guard.dearer_start_usd(start_usd, usd, damped.turned),
         current=min(current, upper),  # what is beyond the maximum goes anyway
-        ready=min(_ready(situation, v), upper),
+        ready=min(_ready(situation, v.name), upper),
         lower=lower,
         upper=upper,
         future=max(1, damped.future),
@@ -159,11 +164,9 @@ def _reactive(situation: Situation) -> bool:
     return situation.demand is not None and situation.demand.reactive_rps > 0
 
 
-def _ready(situation: Situation, variant: Variant) -> int:
-    observed = situation.observed
-    if observed is None or variant.name not in observed.variants:
-        return 0
-    return min(observed.variants[variant.name].ready, situation.current[variant.name])
+def _ready(situation: Situation, variant: str) -> int:
+    seen = None if situation.observed is None else situation.observed.variants.get(variant)
+    return 0 if seen is None else min(seen.ready, situation.current[variant])
 
 
 def _others_measured(situation: Situation, variant: Variant, sizes: Sizes) -> bool:
@@ -174,17 +177,14 @@ def _others_measured(situation: Situation, variant: Variant, sizes: Sizes) -> bo
     )
 
 
-def _lame(situation: Situation, variant: Variant, sizes: Sizes) -> bool:
-    """Whether a variant misses the SLO even idle, and others that meet it serve all of its phases."""
-    if len(situation.policy.variants) == 1:
-        return False
+def _others_able(situation: Situation, variant: Variant, sizes: Sizes) -> bool:
+    """Whether others that meet the SLO, at least idle, serve all phases of a variant that misses it."""
 
     def able(v: Variant) -> bool:
         lane = sizes.lane(situation.policy.service, v.name)
         return lane is not None and sizes.able[lane]
 
-    known = sizes.lane(situation.policy.service, variant.name) is not None
-    return known and not able(variant) and _in_every_phase(situation.policy, variant, able)
+    return _in_every_phase(situation.policy, variant, able)
 
 
 def _in_every_phase(policy: Policy, variant: Variant, holds: Callable[[Variant], bool]) -> bool:
@@ -195,10 +195,10 @@ def _in_every_phase(policy: Policy, variant: Variant, holds: Callable[[Variant],
     return all(any(holds(v) for v in p) for p in mine)
 
 
-def _unmodelled(situation: Situation, variant: Variant) -> int:
+def _unmodelled(situation: Situation, variant: str) -> int:
     """Size a variant whose speed is unknown by measured concurrency and latency."""
     if situation.observed is None:
-        return situation.current[variant.name]
+        return situation.current[variant]
     current = sum(situation.current.values())
     wanted = guard.unmodelled_replicas(situation.policy, situation.observed, current)
     return wanted if math.isfinite(wanted) else current
