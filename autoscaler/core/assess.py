@@ -156,7 +156,7 @@ def assess(
     else:
         horizon = _leads(policy, forecasts).upper_seconds + observation.interval_seconds
     outlook = forecasts.outlooks.get(policy.service)
-    windows = tuple(guard.active_windows(policy, now))
+    windows = tuple(guard.active_windows(policy, now)) if policy.schedule else ()
     rate = measured_rate_rps(state.samples, now, RECENT_SECONDS)
     attained = budget.attained_ratio(state.budget, policy.attainment, rate)
     mixes = (*_mix(observed, outlook), *_mix_ahead(outlook, now + horizon))
@@ -227,16 +227,22 @@ def _remember(
     now = observation.now_seconds
     waiting = sum([v.waiting for v in observed.variants.values() if math.isfinite(v.waiting)])
     sample = Sample(now, observation.interval_seconds, observed.arrival_rate_rps, waiting)
-    samples = tuple(s for s in state.samples if s.end_seconds > now - RECENT_SECONDS)
+    since = now - RECENT_SECONDS
+    samples = [s for s in state.samples if s.end_seconds > since]
     finished, attained = budget.observed_attainment(observed, policy.targets)
-    return replace(
-        state,
+    return ServiceState(  # not `replace`, which reads all fields by their names: once a service and tick
+        desired=state.desired,
         last_telemetry_seconds=now,
         samples=(*samples, sample),
+        changes=state.changes,
+        holds=state.holds,
+        rises=state.rises,
         budget=budget.record(
             state.budget, now, policy.window_hours, finished, attained, state.told
         ),
+        told=state.told,
         drifts=state.drifts if drifts is None else drifts,
+        sized=state.sized,
     )
 
 
@@ -273,7 +279,7 @@ def _demand(
         points = unmodelled_points(rate)
         return Demand(points, points, points, rate, reactive, isl, osl, ahead_isl, ahead_osl)
     future, hold, present = ahead.future, ahead.hold, ahead.present
-    factor = max((w.load_multiplier for w in windows), default=1.0)
+    factor = max([w.load_multiplier for w in windows]) if windows else 1.0
     if factor != 1.0:
         future, hold, present = factor * future, factor * hold, factor * present
     return Demand(future, hold, present, rate, reactive, isl, osl, ahead_isl, ahead_osl)

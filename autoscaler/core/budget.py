@@ -48,7 +48,8 @@ def record(
     `told`: what the tick before said of them. Until something was, an hour's `aimed` and `promised` are NaN.
     """
     hour = int(now_seconds // SECONDS_PER_HOUR)
-    kept = [h for h in hours if h.hour > hour - window_hours]
+    since = hour - window_hours
+    kept = [h for h in hours if h.hour > since]
     if not (math.isfinite(finished) and math.isfinite(attained_ratio)) or finished <= 0:
         return tuple(kept)
     missed = finished * (1.0 - attained_ratio)
@@ -75,8 +76,8 @@ def _told_sum(misses: float, before: float) -> float:
 def attained_ratio(hours: Sequence[BudgetHour], attainment: float, recent_rate_rps: float) -> float:
     """Return the share of requests that met the SLO in the window, the grace counted as planned."""
     grace = _grace_requests(hours, recent_rate_rps)
-    finished = sum(h.finished for h in hours)
-    missed = sum(h.missed for h in hours)
+    finished = sum([h.finished for h in hours])
+    missed = sum([h.missed for h in hours])
     return 1.0 - (missed + grace * planned_misses(attainment)) / (finished + grace)
 
 
@@ -86,8 +87,8 @@ def miss_bias(hours: Sequence[BudgetHour], attainment: float, recent_rate_rps: f
     Its doubt counts as one to one; from LEAST_BIAS to MOST_BIAS.
     """
     doubt = _doubted_misses(hours, attainment, recent_rate_rps)
-    missed = sum(h.missed for h in hours) + doubt
-    foretold = sum(_foretold(h) for h in hours) + doubt
+    missed = sum([h.missed for h in hours]) + doubt
+    foretold = sum([_foretold(h) for h in hours]) + doubt
     return min(max(missed / foretold, LEAST_BIAS), MOST_BIAS)
 
 
@@ -98,8 +99,8 @@ def plan_slack(hours: Sequence[BudgetHour], attainment: float, recent_rate_rps: 
     """
     doubt = _doubted_misses(hours, attainment, recent_rate_rps)
     told = [(h.aimed, h.promised) for h in hours if math.isfinite(h.aimed + h.promised)]
-    aimed = sum(a for a, _ in told) + doubt
-    promised = sum(p for _, p in told) + doubt
+    aimed = sum([a for a, _ in told]) + doubt
+    promised = sum([p for _, p in told]) + doubt
     return min(max(promised / aimed, LEAST_SLACK), 1.0)
 
 
@@ -117,7 +118,7 @@ def _doubted_misses(
 def _grace_requests(hours: Sequence[BudgetHour], recent_rate_rps: float) -> float:
     rate = recent_rate_rps
     if not math.isfinite(rate):  # blind: as busy as the window was
-        rate = sum(h.finished for h in hours) / (max(1, len(hours)) * SECONDS_PER_HOUR)
+        rate = sum([h.finished for h in hours]) / (max(1, len(hours)) * SECONDS_PER_HOUR)
     return max(1.0, rate * HOURS_OF_GRACE * SECONDS_PER_HOUR)
 
 
@@ -129,8 +130,8 @@ def left_ratio(
     1 - missed / ((1 - attainment) * requests of the whole window), where the part of the window that has
     not been seen yet counts with the recent rate: the budget is whole at the start.
     """
-    finished = sum(h.finished for h in hours)
-    missed = sum(h.missed for h in hours)
+    finished = sum([h.finished for h in hours])
+    missed = sum([h.missed for h in hours])
     if missed <= 0:
         return 1.0
     seen_hours = min(len(hours), window_hours)
@@ -167,7 +168,7 @@ def observed_attainment(
     """
     finished = missed = 0.0
     for v in observation.variants.values():
-        if not (math.isfinite(v.finished_requests) and v.finished_requests > 0):
+        if not 0.0 < v.finished_requests < math.inf:
             continue
         share = v.slo_attainment_ratio
         if not math.isfinite(share):

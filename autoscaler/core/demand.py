@@ -120,8 +120,9 @@ def unmodelled_points(rate_rps: float) -> FloatArray:
 
 def measured_rate_rps(samples: Sequence[Sample], now_seconds: float, window: float) -> float:
     """Return the mean rate over the samples that end within the last `window` seconds; NaN if none."""
-    recent = [s for s in samples if s.end_seconds > now_seconds - window]
-    span = sum(s.interval_seconds for s in recent)
+    since = now_seconds - window
+    recent = [s for s in samples if s.end_seconds > since]
+    span = sum([s.interval_seconds for s in recent])
     if span <= 0:
         return float("nan")
-    return sum(s.arrival_rate_rps * s.interval_seconds for s in recent) / span
+    return sum([s.arrival_rate_rps * s.interval_seconds for s in recent]) / span

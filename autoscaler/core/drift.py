@@ -1,6 +1,6 @@
 """Follow each variant's drift from its fitted latency, for all services at once (models.latency_drift)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,13 +34,12 @@ def follow_drift(
         return {}
     after = _after(forecasts.latency, lanes)
     new: dict[str, dict[str, PaceDrift]] = {}
-    for (service, variant), numbers in zip(lanes.pairs, after.T.tolist(), strict=True):
+    for (service, variant), drift in zip(lanes.pairs, after, strict=True):
         kept = new.get(service)
         if kept is None:
             before = state.services.get(service)
             kept = new[service] = {} if before is None else dict(before.drifts)
-        factor, windows, odd = numbers
-        kept[variant] = PaceDrift(round(factor, ROUND), round(windows, ROUND), round(odd, ROUND))
+        kept[variant] = drift
     return new
 
 
@@ -51,10 +50,13 @@ def factors(drifts: list[PaceDrift]) -> FloatArray:
 
 def in_words(drifts: Mapping[str, PaceDrift]) -> str:
     """Return a sentence where windows are off beyond belief for long, else an empty text."""
-    odd = [name for name, d in sorted(drifts.items()) if d.odd_windows >= TOLD_WINDOWS]
+    odd = [name for name, d in drifts.items() if d.odd_windows >= TOLD_WINDOWS]
     if not odd:
         return ""
-    return f"; tokens of {', '.join(odd)} take over 3 times or under a third of what was fitted: not believed"
+    names = ", ".join(sorted(odd))
+    return (
+        f"; tokens of {names} take over 3 times or under a third of what was fitted: not believed"
+    )
 
 
 def _lanes(policies: Policies, state: State, observation: Observation) -> _Lanes:
@@ -90,7 +92,7 @@ def _lanes(policies: Policies, state: State, observation: Observation) -> _Lanes
     )
 
 
-def _after(latency: LatencyModel, lanes: _Lanes) -> FloatArray:
+def _after(latency: LatencyModel, lanes: _Lanes) -> Iterator[PaceDrift]:
     c = latency.coefficients(lanes.pairs, lanes.profiles)
     rate, running, replicas, isl, osl, tpot, requests = lanes.seen.T
     prompts = np.where(lanes.decode_only, 0.0, c.per_prompt_token_seconds)  # another computes them
@@ -99,7 +101,8 @@ def _after(latency: LatencyModel, lanes: _Lanes) -> FloatArray:
         learned = latency.correction(lanes.pairs, isl, osl)
         off = np.log(tpot / expected_tpot_p50(c, work, rate, running, replicas, learned))
     after = followed(_stacked(lanes.drifts), off, requests)
-    return np.stack(np.broadcast_arrays(after.log_factor, after.windows, after.odd_windows))
+    columns = (after.log_factor, after.windows, after.odd_windows)
+    return map(PaceDrift, *[np.round(np.asarray(c), ROUND).tolist() for c in columns])
 
 
 def _stacked(drifts: list[PaceDrift]) -> Drift:

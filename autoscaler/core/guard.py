@@ -179,13 +179,15 @@ def _covers(window: ScheduleWindow, seconds: float) -> bool:
 def in_trouble(policy: Policy, observation: ServiceObservation) -> bool:
     """Whether requests wait and miss their objectives now: the queue is a backlog, not a batch."""
     for v in observation.variants.values():
+        if v.waiting <= 0:
+            continue
+        if v.ready == 0 and v.waiting > 0:
+            return True
         waiting = math.isnan(v.waiting) or v.waiting > WAITING_PER_REPLICA * max(1, v.ready)
         late = v.ttft_p95_seconds > policy.targets.ttft_seconds
         slow = v.tpot_p95_seconds > policy.targets.tpot_seconds
         missed = v.slo_attainment_ratio < policy.attainment
         if waiting and (late or slow or missed):
-            return True
-        if v.ready == 0 and v.waiting > 0:
             return True
     return False
 

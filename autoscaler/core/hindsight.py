@@ -20,7 +20,7 @@ def expected_now(situations: Mapping[str, Situation], sizes: Sizes) -> dict[str,
     The load divides over variants in proportion to what those that are ready carry.
     """
     lanes: dict[str, list[dict[int, float]]] = {}
-    rate, ready = np.full(len(sizes.known), IDLE_RPS), np.ones(len(sizes.known))
+    rate, ready = [IDLE_RPS] * len(sizes.known), [1] * len(sizes.known)
     for name, situation in situations.items():
         shares = _shares(situation, sizes)
         measured = math.nan if situation.demand is None else situation.demand.measured_rps
@@ -28,19 +28,21 @@ def expected_now(situations: Mapping[str, Situation], sizes: Sizes) -> dict[str,
             continue
         lanes[name] = shares
         for v in situation.policy.variants:
-            lane = sizes.lane(name, v.name)
-            if lane is not None and v.name in situation.observed.variants:
-                ready[lane] = max(1, situation.observed.variants[v.name].ready)
+            lane, seen = sizes.lanes.get((name, v.name)), situation.observed.variants.get(v.name)
+            if lane is not None and seen is not None:
+                ready[lane] = max(1, seen.ready)
         for part in shares:
             for lane, share in part.items():
                 rate[lane] = max(rate[lane], measured * share)
     if not lanes:
         return {}
+    rates, replicas = np.array(rate), np.array(ready, dtype=np.float64)
     got = np.full(len(rate), np.nan)
     for b in sizes.batches:
-        got[b.index] = b.attainment(rate[b.index, np.newaxis], ready[b.index])[:, 0]
+        got[b.index] = b.attainment(rates[b.index, np.newaxis], replicas[b.index])[:, 0]
+    attained = got.tolist()
     return {
-        name: math.prod(sum(share * float(got[i]) for i, share in p.items()) for p in parts)
+        name: math.prod([sum([share * attained[i] for i, share in p.items()]) for p in parts])
         for name, parts in lanes.items()
     }
 
@@ -55,7 +57,7 @@ def _shares(situation: Situation, sizes: Sizes) -> list[dict[int, float]]:
         weights: dict[int, float] = {}
         for i in phase:
             name = policy.variants[i].name
-            seen, lane = observed.variants.get(name), sizes.lane(policy.service, name)
+            seen, lane = observed.variants.get(name), sizes.lanes.get((policy.service, name))
             if seen is None or seen.ready < 1:
                 continue
             if lane is None:

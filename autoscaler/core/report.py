@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,8 +18,7 @@ from autoscaler.core.types import Mode, Policy
 from models.phases import phases_of
 
 
-@dataclass(frozen=True, slots=True)
-class _Shares:
+class _Shares(NamedTuple):
     """How a service's load divides over its lanes: in proportion to what each count carries.
 
     Every phase of a request takes the whole load: prefill lanes share it, and so do decode lanes.
@@ -81,7 +80,7 @@ def _divide(situation: Situation, choice: Choice, sizes: Sizes) -> _Shares:
         weights, lanes = {}, []
         for i in phase:
             name = policy.variants[i].name
-            lane, n = sizes.lane(policy.service, name), choice.counts.get(name, 0)
+            lane, n = sizes.lanes.get((policy.service, name)), choice.counts.get(name, 0)
             if lane is None:
                 continue
             lanes.append((lane, n))
@@ -106,13 +105,15 @@ def _decision(
     held: Mapping[str, float],
 ) -> ServiceDecision:
     policy = situation.policy
-    values, quantiles = _horizon_quantiles(situation)
-    served = all(parts.phases)  # every phase by a lane whose speed is known
+    ahead, outlook = situation.ahead, situation.outlook
     carried, attained = math.nan, math.nan
-    if served:
-        carried = min(sum(evaluation.carried_rps[lane] for lane in p) for p in parts.phases)
-        attained = math.prod(_mean(evaluation.attainment, parts, p) for p in parts.phases)
-    known = served and math.isfinite(float(values[-1]))
+    quantile, carried_forecast = math.nan, math.nan
+    if all(parts.phases):  # each by a lane whose speed is known
+        carried = min([sum([evaluation.carried_rps[lane] for lane in p]) for p in parts.phases])
+        attained = math.prod([_mean(evaluation.attainment, parts, p) for p in parts.phases])
+        if ahead is not None and outlook is not None and math.isfinite(ahead.horizon[-1]):
+            quantile = float(np.interp(carried, ahead.horizon, outlook.quantiles, left=0.0))
+            carried_forecast = min(carried, float(ahead.horizon[-1]))
     return ServiceDecision(
         variants=dict(choice.counts),
         reason=choice.reason,
@@ -120,10 +121,10 @@ def _decision(
         + in_words(situation.state.drifts)
         + _mix_drift(situation),
         horizon_seconds=situation.horizon_seconds,
-        quantile=float(np.interp(carried, values, quantiles, left=0.0)) if known else math.nan,
-        forecast_arrival_rate_rps=min(carried, float(values[-1])) if known else math.nan,
-        forecast_median_rps=situation.ahead.median_rps if situation.ahead else math.nan,
-        forecast_upper_rps=situation.ahead.upper_rps if situation.ahead else math.nan,
+        quantile=quantile,
+        forecast_arrival_rate_rps=carried_forecast,
+        forecast_median_rps=math.nan if ahead is None else ahead.median_rps,
+        forecast_upper_rps=math.nan if ahead is None else ahead.upper_rps,
         required_replicas=_required(choice, parts, sizes),
         needed_replicas=_needed(situation, parts, sizes),
         attainment_target_ratio=situation.attainment_target,
@@ -133,7 +134,7 @@ def _decision(
         error_budget_left_ratio=situation.budget_left_ratio,
         shortfall_ratio=choice.shortfall_ratio,
         cost_usd_per_hour=prices.cost_usd_per_hour(policy.variants, choice.counts),
-        trusted=situation.outlook is not None and situation.outlook.trusted,
+        trusted=outlook is not None and outlook.trusted,
         replica_concurrency=held,
         guarded_replicas=choice.guarded,
     )
@@ -156,18 +157,12 @@ def _mix_drift(situation: Situation) -> str:
 
 
 def _mean(values: Sequence[float], parts: _Shares, phase: tuple[int, ...]) -> float:
-    total = sum(parts.shares[lane] for lane in phase)
-    return sum(parts.shares[lane] * values[lane] for lane in phase) / total
+    total = sum([parts.shares[lane] for lane in phase])
+    return sum([parts.shares[lane] * values[lane] for lane in phase]) / total
 
 
 def _worst(values: Sequence[float], phase: tuple[int, ...]) -> float:
-    return max((values[lane] for lane in phase), default=math.nan)
-
-
-def _horizon_quantiles(situation: Situation) -> tuple[FloatArray, FloatArray]:
-    if situation.outlook is None or situation.ahead is None:
-        return np.full(2, math.nan), np.array([0.0, 1.0])
-    return situation.ahead.horizon, situation.outlook.quantiles
+    return max([values[lane] for lane in phase], default=math.nan)
 
 
 def _required(choice: Choice, parts: _Shares, sizes: Sizes) -> int:

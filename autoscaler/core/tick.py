@@ -9,7 +9,6 @@ report      decisions with their numbers and a reason
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 
 from autoscaler.core import guard
 from autoscaler.core.assess import Situation, assess, look_ahead
@@ -135,12 +134,15 @@ def _after(
     else:  # a lost observation or two: what the window remembers still counts
         holds = state.holds
     rises = {} if required is None else required.rises
-    return replace(
-        state,
+    return ServiceState(
         desired=desired,
+        last_telemetry_seconds=state.last_telemetry_seconds,
+        samples=state.samples,
         changes=changes,
         holds=holds,
         rises=rises,
+        budget=state.budget,
         told=Told(expected, decision.attainment_target_ratio, decision.predicted_attainment_ratio),
+        drifts=state.drifts,
         sized=sizes.alone(situation.policy),
     )

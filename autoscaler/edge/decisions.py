@@ -43,17 +43,18 @@ def dump_line(content: dict[str, Any]) -> str:
 def _service(decision: ServiceDecision) -> dict[str, Any]:
     held = decision.replica_concurrency
     out: dict[str, Any] = {
-        "variants": {
-            name: {"replicas": n}
-            | ({"replica_concurrency": _plain(held[name])} if name in held else {})
-            for name, n in decision.variants.items()
-        }
+        "variants": {name: {"replicas": n} for name, n in decision.variants.items()}
     }
-    out.update(zip(NAMES, map(_plain, VALUES(decision)), strict=True))
+    for name, requests in held.items():
+        if name in decision.variants:
+            out["variants"][name]["replica_concurrency"] = _plain(requests)
+    values = [
+        x if not isinstance(x, float) else round(x, RATIO_DECIMALS) if math.isfinite(x) else None
+        for x in VALUES(decision)
+    ]
+    out.update(zip(NAMES, values, strict=True))
     return out
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - a field of any JSON type
-    if isinstance(value, float):
-        return round(value, RATIO_DECIMALS) if math.isfinite(value) else None
-    return value
+def _plain(value: float) -> float | None:
+    return round(value, RATIO_DECIMALS) if math.isfinite(value) else None

@@ -185,7 +185,7 @@ def _service(data: object, path: str) -> ServiceObservation:
 
 def _variant(data: object, path: str) -> VariantObservation | None:
     variant = _mapping(data, path)
-    ready, starting, draining, desired = (_count(variant, key, path) for key in COUNTS)
+    ready, starting, draining, desired = [_count(variant, key, path) for key in COUNTS]
     numbers = _numbers(variant, VARIANT_NUMBERS, path)
     if ready is None:
         return None
