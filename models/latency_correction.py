@@ -132,7 +132,7 @@ class Tables:
             isl = np.log(np.maximum(isl_tokens, 1.0))
             osl = np.log(np.maximum(osl_tokens, 1.0))
         isl, osl = (np.broadcast_to(x, at.shape) for x in (isl, osl))
-        line = _at_mix(self._values[at], self._log_isl[at], self._log_osl[at], isl, osl)
+        line = _at_mix(self._values, at, self._log_isl[at], self._log_osl[at], isl, osl)
         return Correction(line[:, 0], line[:, 1])
 
 
@@ -152,11 +152,25 @@ def _fade(beyond: FloatArray) -> FloatArray:
 
 
 def _at_mix(
-    values: FloatArray, log_isl: FloatArray, log_osl: FloatArray, isl: FloatArray, osl: FloatArray
+    values: FloatArray,
+    at: NDArray[np.int64],
+    log_isl: FloatArray,
+    log_osl: FloatArray,
+    isl: FloatArray,
+    osl: FloatArray,
 ) -> FloatArray:
-    """Return (N, 2, KNOTS) from values (N, 2, MIX, MIX, KNOTS) at logarithms of lengths (N,)."""
-    by_prompt = _between(values.transpose(0, 2, 1, 3, 4), log_isl, isl)  # (N, 2, MIX, KNOTS)
-    line = _between(by_prompt.transpose(0, 2, 1, 3), log_osl, osl)  # (N, 2, KNOTS)
+    """Return (N, 2, KNOTS) from tables `at` (N,) of values (T, 2, MIX, MIX, KNOTS), at logs of lengths (N,).
+
+    Between four knots of each table; the rest of it is not touched.
+    """
+    prompt, along_prompt = _cell(log_isl, isl)
+    output, along_output = _cell(log_osl, osl)
+    shorter_output, longer_output = (
+        (1.0 - along_prompt) * values[at, :, prompt, o]
+        + along_prompt * values[at, :, prompt + 1, o]
+        for o in (output, output + 1)
+    )
+    line = (1.0 - along_output) * shorter_output + along_output * longer_output
     shorter = _fade((log_isl[:, 0] - isl) / FADE_LOG_LENGTH)[:, None, None]
     longer = _fade((isl - log_isl[:, -1]) / FADE_LOG_LENGTH)[:, None, None]
     away = np.maximum(log_osl[:, 0] - osl, osl - log_osl[:, -1])
@@ -165,15 +179,13 @@ def _at_mix(
     return np.asarray(np.nan_to_num(faded), dtype=np.float64)  # a missing length: the physics alone
 
 
-def _between(values: FloatArray, knots: FloatArray, at: FloatArray) -> FloatArray:
-    """Interpolate values (N, MIX, ...) at `at` (N,) between knots (N, MIX); constant beyond them."""
+def _cell(knots: FloatArray, at: FloatArray) -> tuple[NDArray[np.int64], FloatArray]:
+    """Return between which knots (N, MIX) `at` (N,) lies, and how far, (N, 1, 1); constant beyond them."""
     each = np.arange(len(at))
     cell = np.clip((at[:, None] > knots).sum(axis=1) - 1, 0, MIX - 2)
     low, high = knots[each, cell], knots[each, cell + 1]
     share = np.clip((at - low) / (high - low), 0.0, 1.0)
-    share = share.reshape(-1, *([1] * (values.ndim - 2)))
-    between: FloatArray = (1.0 - share) * values[each, cell] + share * values[each, cell + 1]
-    return between
+    return cell, share[:, None, None]
 
 
 def _along(line: FloatArray, load: FloatArray) -> FloatArray:
