@@ -120,8 +120,9 @@ class LatencyModel:
         padded = np.concatenate([self._columns, np.full((N_COEFFICIENTS, 1), np.nan)], axis=1)
         at = np.array([self._at.get((s, v), -1) for s, v in keys], dtype=np.int64)
         columns = padded[:, at]
-        for n, name in enumerate(profiles):
-            if at[n] < 0 and name is not None and name in profile_names():
+        for n in np.flatnonzero(at < 0).tolist() if profiles else ():
+            name = profiles[n]
+            if name is not None and name in profile_names():
                 columns[:, n] = profile(name).safe_columns()
         return Coefficients.from_columns(columns)
 

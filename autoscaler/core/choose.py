@@ -91,21 +91,20 @@ def _guarded(requirements: Requirements, planned: Planned, reason: Reason) -> in
         return chosen
     need = requirements.need
     alone = [v.future for v in need.variants]
-    wanted = sum(in_mix([(i, planned.replicas[i]) for i in p], alone) for p in need.phases())
+    wanted = sum([in_mix([(i, planned.replicas[i]) for i in p], alone) for p in need.phases()])
     return max(chosen, wanted)
 
 
 def _why(situation: Situation, requirements: Requirements, planned: Planned) -> tuple[Reason, str]:
     """Return which step had the last word, and say so with its numbers."""
     need, n = requirements.need, planned.replicas
-    total, current = sum(n), sum(v.current for v in need.variants)
     if planned.limited_by is not None:
         return _limited(situation, requirements, planned), _short(planned)
     if need.idle:
         return Reason.FORECAST, "nothing to serve now or until a restart: scaled to zero"
-    least = sum(v.lower for v in need.variants)
-    covered_by_less = _covered_by_less(requirements, planned)
-    if total == least and covered_by_less:
+    total, current = sum(n), sum([v.current for v in need.variants])
+    least = sum([v.lower for v in need.variants])
+    if total == least and _covered_by_less(requirements, planned):
         if any(v.lower > p.min_replicas for v, p in _with_policy(situation, requirements)):
             return Reason.RATE_LIMIT, "behavior.scaleDown.policies allow no more at once"
         if total > 1 or current > total:
