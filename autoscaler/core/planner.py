@@ -6,8 +6,11 @@ priorities in turn.
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Mapping
+
+import numpy as np
 
 from autoscaler.core.greedy import greedy_plan
 from autoscaler.core.milp import solve
@@ -18,6 +21,8 @@ from autoscaler.core.separable import cheapest
 FEW = (
     60  # services up to which the MILP ends in a second or so; prices are better the more there are
 )
+WEIGHTS = (1.0, 0.7, 0.5, 0.35, 0.25)  # of a class, beside the others
+MOST_WEIGHED = 3  # classes
 NOTHING_SHARED = Limits({}, {}, {}, {})
 
 
@@ -36,22 +41,35 @@ def plan_replicas(needs: tuple[ServiceNeed, ...], limits: Limits) -> Plan:
 
 
 def _too_much(needs: tuple[ServiceNeed, ...], limits: Limits) -> bool:
-    """Whether even the smallest covers of the services exceed all accelerators: no plan alone need be tried.
+    """Whether even the least covers of the services exceed all accelerators: no plan alone need be tried.
 
-    A mix of variants is no smaller than the smallest of them that covers a phase alone.
+    A mix of variants weighs no less than the lightest of them that covers a phase alone, however the
+    classes are weighed; and if all of it fits, it weighs no more than the limits, by any of WEIGHTS.
     """
-    classes = {v.accelerator_class for need in needs for v in need.variants}
-    if not classes <= limits.class_accelerators.keys():
+    names = sorted({v.accelerator_class for need in needs for v in need.variants})
+    if len(names) > MOST_WEIGHED or not limits.class_accelerators.keys() >= set(names):
         return False
-    left = sum(limits.class_accelerators[name] for name in classes)
-    for need in needs:
-        least = 0
-        for phase in need.phases():
-            of = [need.variants[i] for i in phase]
-            if sum(v.upper / v.future for v in of) >= 1:  # else its own maximum keeps it short
-                least = max(least, min([v.future * v.accelerators for v in of]))
-        left -= least
-    return left < 0
+    number = {name: i for i, name in enumerate(names)}
+    covers = [own for need in needs if (own := _alone_by_class(need, number))]
+    weights = np.array(list(itertools.product(WEIGHTS, repeat=len(names))))
+    lightest = (weights[:, np.newaxis] * np.array(covers).reshape(-1, len(names))).min(axis=2)
+    most = weights @ [limits.class_accelerators[name] for name in names]
+    return bool((lightest.sum(axis=1) > most).any())
+
+
+def _alone_by_class(need: ServiceNeed, number: Mapping[str, int]) -> list[float]:
+    """Return the accelerators of each class that cover a service's first phase alone; infinite: none do.
+
+    Empty where its own maximum keeps it short: it may use as little as it likes.
+    """
+    out = [math.inf] * len(number)
+    share = 0.0
+    for i in next(iter(need.phases()), ()):
+        v = need.variants[i]
+        share += v.upper / v.future
+        at = number[v.accelerator_class]
+        out[at] = min(out[at], v.future * v.accelerators)
+    return out if share >= 1 else []
 
 
 def _alone(needs: tuple[ServiceNeed, ...]) -> dict[str, tuple[int, ...]]:
