@@ -41,6 +41,7 @@ TELLING = (
     2,
     1,
 )  # demand points, from the highest, that decide most counts without the others
+BLOCK = 16_384  # demand points evaluated at a time: what is in between stays in the cache
 SURE = 1e-9  # of an expected share: closer to the target, all points are evaluated
 PREFILL, DECODE, BOTH = "Prefill", "Decode", "Both"  # as autoscaler.core.types.Role
 
@@ -229,6 +230,11 @@ class _Search:
 
     def _attained(self, count: IntArray, rows: IntArray, rates_rps: FloatArray) -> FloatArray:
         """Return the share at rates (n, K) of the lanes `rows` with `count` replicas (n,)."""
+        step = max(1, BLOCK // rates_rps.shape[1])
+        parts = [slice(i, i + step) for i in range(0, max(1, rows.size), step)]
+        return np.concatenate([self._part(count[p], rows[p], rates_rps[p]) for p in parts])
+
+    def _part(self, count: IntArray, rows: IntArray, rates_rps: FloatArray) -> FloatArray:
         c = Coefficients.from_columns(self._columns[:, rows]).expand()
         work = _work(c, self._isl[rows, None], self._osl[rows, None], self._role)
         ttft, tpot, e2e = (s[rows, None] for s in self._seconds)

@@ -158,7 +158,7 @@ def assess(
     outlook = forecasts.outlooks.get(policy.service)
     windows = tuple(guard.active_windows(policy, now)) if policy.schedule else ()
     rate = measured_rate_rps(state.samples, now, RECENT_SECONDS)
-    attained = budget.attained_ratio(state.budget, policy.attainment, rate)
+    window, asked = budget.spent(state.budget), policy.attainment
     mixes = (*_mix(observed, outlook), *_mix_ahead(outlook, now + horizon))
     demand = _demand(observed, mixes, ahead, windows, rate, policy)
     return Situation(
@@ -171,14 +171,12 @@ def assess(
         ahead=ahead,
         horizon_seconds=horizon,
         demand=demand,
-        budget_left_ratio=budget.left_ratio(
-            state.budget, policy.attainment, policy.window_hours, rate
-        ),
+        budget_left_ratio=budget.left_ratio(window, asked, policy.window_hours, rate),
         attainment_target=budget.attainment_target(
-            attained,
-            policy.attainment,
-            budget.miss_bias(state.budget, policy.attainment, rate),
-            budget.plan_slack(state.budget, policy.attainment, rate),
+            budget.attained_ratio(window, asked, rate),
+            asked,
+            budget.miss_bias(window, asked, rate),
+            budget.plan_slack(window, asked, rate),
         ),
         windows=windows,
         idle=_idle(policy, observed, current, demand, rate, horizon),

@@ -14,6 +14,7 @@ expected of the loads that came (miss_bias), and those that plans aimed at and p
 import itertools
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from autoscaler.core.outcome import BudgetHour, Told
 from autoscaler.core.types import ServiceObservation
@@ -35,6 +36,17 @@ MOST_TOLD = 0.995  # share within a target that p99 meets: nothing is known beyo
 NOTHING = Told()
 
 
+class Spent(NamedTuple):
+    """A window's hours that were seen, and their sums: requests, and those that missed or were to miss."""
+
+    hours: int
+    finished: float
+    missed: float
+    foretold: float
+    aimed: float
+    promised: float
+
+
 def record(
     hours: tuple[BudgetHour, ...],
     now_seconds: float,
@@ -49,21 +61,22 @@ def record(
     """
     hour = int(now_seconds // SECONDS_PER_HOUR)
     since = hour - window_hours
-    kept = [h for h in hours if h.hour > since]
+    if hours and hours[0].hour <= since:  # once an hour: a month has 720 of them
+        hours = tuple([h for h in hours if h.hour > since])
     if not (math.isfinite(finished) and math.isfinite(attained_ratio)) or finished <= 0:
-        return tuple(kept)
+        return hours
     missed = finished * (1.0 - attained_ratio)
     expected = finished * (1.0 - told.expected)
     foretold = expected if math.isfinite(expected) else missed
     aimed, promised = finished * (1.0 - told.aimed), finished * (1.0 - told.promised)
     if not math.isfinite(aimed + promised):  # one without the other compares nothing
         aimed = promised = math.nan
-    if kept and kept[-1].hour == hour:
-        last = kept.pop()
+    if hours and hours[-1].hour == hour:
+        last, hours = hours[-1], hours[:-1]
         finished, missed = finished + last.finished, missed + last.missed
         foretold += _foretold(last)
         aimed, promised = _told_sum(aimed, last.aimed), _told_sum(promised, last.promised)
-    return (*kept, BudgetHour(hour, finished, missed, foretold, aimed, promised))
+    return (*hours, BudgetHour(hour, finished, missed, foretold, aimed, promised))
 
 
 def _told_sum(misses: float, before: float) -> float:
@@ -73,71 +86,74 @@ def _told_sum(misses: float, before: float) -> float:
     return misses + before
 
 
-def attained_ratio(hours: Sequence[BudgetHour], attainment: float, recent_rate_rps: float) -> float:
+def spent(hours: Sequence[BudgetHour]) -> Spent:
+    """Return a window's sums; misses aimed at and promised are of the hours in which both were told."""
+    finished = missed = foretold = aimed = promised = 0.0
+    for h in hours:
+        finished += h.finished
+        missed += h.missed
+        foretold += _foretold(h)
+        if math.isfinite(h.aimed + h.promised):
+            aimed += h.aimed
+            promised += h.promised
+    return Spent(len(hours), finished, missed, foretold, aimed, promised)
+
+
+def attained_ratio(window: Spent, attainment: float, recent_rate_rps: float) -> float:
     """Return the share of requests that met the SLO in the window, the grace counted as planned."""
-    grace = _grace_requests(hours, recent_rate_rps)
-    finished = sum([h.finished for h in hours])
-    missed = sum([h.missed for h in hours])
-    return 1.0 - (missed + grace * planned_misses(attainment)) / (finished + grace)
+    grace = _grace_requests(window, recent_rate_rps)
+    planned = grace * planned_misses(attainment)
+    return 1.0 - (window.missed + planned) / (window.finished + grace)
 
 
-def miss_bias(hours: Sequence[BudgetHour], attainment: float, recent_rate_rps: float) -> float:
+def miss_bias(window: Spent, attainment: float, recent_rate_rps: float) -> float:
     """Return how many requests miss for each that the latency model expects to, at the loads that came.
 
     Its doubt counts as one to one; from LEAST_BIAS to MOST_BIAS.
     """
-    doubt = _doubted_misses(hours, attainment, recent_rate_rps)
-    missed = sum([h.missed for h in hours]) + doubt
-    foretold = sum([_foretold(h) for h in hours]) + doubt
-    return min(max(missed / foretold, LEAST_BIAS), MOST_BIAS)
+    doubt = _doubted_misses(window, attainment, recent_rate_rps)
+    return min(max((window.missed + doubt) / (window.foretold + doubt), LEAST_BIAS), MOST_BIAS)
 
 
-def plan_slack(hours: Sequence[BudgetHour], attainment: float, recent_rate_rps: float) -> float:
+def plan_slack(window: Spent, attainment: float, recent_rate_rps: float) -> float:
     """Return how many misses plans expect for each that they aimed at, from LEAST_SLACK to 1.
 
     Replicas are whole, and those that may be needed again soon are kept: plans are safer than their aim.
     """
-    doubt = _doubted_misses(hours, attainment, recent_rate_rps)
-    told = [(h.aimed, h.promised) for h in hours if math.isfinite(h.aimed + h.promised)]
-    aimed = sum([a for a, _ in told]) + doubt
-    promised = sum([p for _, p in told]) + doubt
-    return min(max(promised / aimed, LEAST_SLACK), 1.0)
+    doubt = _doubted_misses(window, attainment, recent_rate_rps)
+    return min(max((window.promised + doubt) / (window.aimed + doubt), LEAST_SLACK), 1.0)
 
 
 def _foretold(hour: BudgetHour) -> float:
     return hour.missed if math.isnan(hour.foretold) else hour.foretold
 
 
-def _doubted_misses(
-    hours: Sequence[BudgetHour], attainment: float, recent_rate_rps: float
-) -> float:
-    requests = _grace_requests(hours, recent_rate_rps) * HOURS_OF_DOUBT / HOURS_OF_GRACE
+def _doubted_misses(window: Spent, attainment: float, recent_rate_rps: float) -> float:
+    requests = _grace_requests(window, recent_rate_rps) * HOURS_OF_DOUBT / HOURS_OF_GRACE
     return requests * (1.0 - attainment)
 
 
-def _grace_requests(hours: Sequence[BudgetHour], recent_rate_rps: float) -> float:
+def _grace_requests(window: Spent, recent_rate_rps: float) -> float:
     rate = recent_rate_rps
     if not math.isfinite(rate):  # blind: as busy as the window was
-        rate = sum([h.finished for h in hours]) / (max(1, len(hours)) * SECONDS_PER_HOUR)
+        rate = window.finished / (max(1, window.hours) * SECONDS_PER_HOUR)
     return max(1.0, rate * HOURS_OF_GRACE * SECONDS_PER_HOUR)
 
 
 def left_ratio(
-    hours: Sequence[BudgetHour], attainment: float, window_hours: float, recent_rate_rps: float
+    window: Spent, attainment: float, window_hours: float, recent_rate_rps: float
 ) -> float:
     """Return the share of the window's error budget left: 1 nothing missed, 0 spent, negative overspent.
 
     1 - missed / ((1 - attainment) * requests of the whole window), where the part of the window that has
     not been seen yet counts with the recent rate: the budget is whole at the start.
     """
-    finished = sum([h.finished for h in hours])
-    missed = sum([h.missed for h in hours])
-    if missed <= 0:
+    if window.missed <= 0:
         return 1.0
-    seen_hours = min(len(hours), window_hours)
+    seen_hours = min(window.hours, window_hours)
     rate = recent_rate_rps if math.isfinite(recent_rate_rps) else 0.0
-    requests = finished + rate * (window_hours - seen_hours) * SECONDS_PER_HOUR
-    return 1.0 - missed / ((1.0 - attainment) * requests)
+    requests = window.finished + rate * (window_hours - seen_hours) * SECONDS_PER_HOUR
+    return 1.0 - window.missed / ((1.0 - attainment) * requests)
 
 
 def planned_misses(attainment: float) -> float:

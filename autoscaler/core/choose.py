@@ -10,7 +10,6 @@ from autoscaler.core.requirements import Requirements
 from autoscaler.core.sizing import Sizes
 from autoscaler.core.spot import spot_in_words
 from autoscaler.core.types import Observation, Policy, Reason, Variant
-from models.phases import phases_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +64,7 @@ def choose_pinned(
 
 def _raise_to(replicas: int, policy: Policy, counts: dict[str, int], spare: Spare) -> None:
     """Raise the service to `replicas` for each phase of a request, the first variants first."""
-    for phase in phases_of([v.role for v in policy.variants]):
+    for phase in policy.phases:
         missing = replicas - sum(counts[policy.variants[i].name] for i in phase)
         for v in (policy.variants[i] for i in phase):
             more = spare.take(v, policy.namespace, min(missing, v.max_replicas - counts[v.name]))

@@ -11,7 +11,6 @@ import numpy as np
 
 from autoscaler.core.assess import Situation
 from autoscaler.core.sizing import IDLE_RPS, Sizes
-from models.phases import phases_of
 
 
 def expected_now(situations: Mapping[str, Situation], sizes: Sizes) -> dict[str, float]:
@@ -53,7 +52,7 @@ def _shares(situation: Situation, sizes: Sizes) -> list[dict[int, float]]:
     if observed is None:
         return []
     parts = []
-    for phase in phases_of([v.role for v in policy.variants]):
+    for phase in policy.phases:
         weights: dict[int, float] = {}
         for i in phase:
             name = policy.variants[i].name

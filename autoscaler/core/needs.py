@@ -7,7 +7,7 @@ the Both role serves either phase).
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from autoscaler.core.types import Reason, Role
 from models.phases import phases_of
@@ -59,12 +59,16 @@ class ServiceNeed:
     max_spot_ratio: float = (
         1.0  # of the future requirement, that may rest on spot; 1 where none can
     )
+    _phases: tuple[tuple[int, ...], ...] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Work out the phases, which every step of planning asks for."""
+        phases = () if self.idle else phases_of([v.role for v in self.variants])
+        object.__setattr__(self, "_phases", phases)
 
     def phases(self) -> tuple[tuple[int, ...], ...]:
         """Index sets of the variants that must together cover each phase of a request."""
-        if self.idle:
-            return ()
-        return phases_of([v.role for v in self.variants])
+        return self._phases
 
     def hold_floor(self, phase: tuple[int, ...], *, starting: bool) -> float:
         """Share of the coming load that replicas which exist must go on covering."""

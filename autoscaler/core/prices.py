@@ -9,29 +9,32 @@ from autoscaler.core.types import CapacityType, Pool, Variant
 
 UNPRICED_USD_PER_HOUR = 1.0  # without a pool there is no price: plans then count accelerators,
 # and a budget in $/h cannot be held against them
+UNKNOWN = (UNPRICED_USD_PER_HOUR, False, 0.0)
 
 
 class Prices:
     """Dollars per hour of one replica, by accelerator class, and how surely it stays."""
 
     def __init__(self, pools: Sequence[Pool]) -> None:
-        self._classes = {c.name: c for pool in pools for c in pool.classes}
-        self._usd = {name: c.usd_per_hour for name, c in self._classes.items()}
+        classes = {c.name: c for pool in pools for c in pool.classes}
+        self._usd = {name: c.usd_per_hour for name, c in classes.items()}
+        self._each = {
+            name: (c.usd_per_hour, c.capacity_type is CapacityType.SPOT, c.interruptions_per_hour)
+            for name, c in classes.items()
+        }
 
     def replica_usd_per_hour(self, variant: Variant) -> float:
         """Return the price to plan with; every accelerator costs the same where none is known."""
         usd = self._usd.get(variant.accelerator_class, UNPRICED_USD_PER_HOUR)
         return usd * variant.accelerators_per_replica
 
-    def interruptions_per_hour(self, variant: Variant) -> float:
-        """Return how often a replica that serves is taken back; 0 where nothing is known of its class."""
-        c = self._classes.get(variant.accelerator_class)
-        return 0.0 if c is None else c.interruptions_per_hour
+    def of_replica(self, variant: Variant) -> tuple[float, bool, float]:
+        """Return its price to plan with, whether all may be taken back at once, and how often one is.
 
-    def is_spot(self, variant: Variant) -> bool:
-        """Return whether the replicas may all be taken back at once."""
-        c = self._classes.get(variant.accelerator_class)
-        return c is not None and c.capacity_type is CapacityType.SPOT
+        Of an unknown class: as `replica_usd_per_hour` says, and never taken back.
+        """
+        usd, spot, interruptions = self._each.get(variant.accelerator_class, UNKNOWN)
+        return usd * variant.accelerators_per_replica, spot, interruptions
 
     def known(self, variants: Sequence[Variant]) -> bool:
         """Return whether every one of these variants has a price."""

@@ -15,7 +15,6 @@ from autoscaler.core.outcome import FloatArray, ServiceDecision
 from autoscaler.core.prices import Prices
 from autoscaler.core.sizing import Evaluation, Sizes, evaluate
 from autoscaler.core.types import Mode, Policy
-from models.phases import phases_of
 
 
 class _Shares(NamedTuple):
@@ -76,7 +75,7 @@ def _divide(situation: Situation, choice: Choice, sizes: Sizes) -> _Shares:
     counts: dict[int, int] = {}
     shares: dict[int, float] = {}
     phases, known = [], []
-    for phase in phases_of([v.role for v in policy.variants]):
+    for phase in policy.phases:
         weights, lanes = {}, []
         for i in phase:
             name = policy.variants[i].name

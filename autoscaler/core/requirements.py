@@ -12,7 +12,6 @@ from autoscaler.core.outcome import Forecasts
 from autoscaler.core.prices import Prices
 from autoscaler.core.sizing import Sizes
 from autoscaler.core.types import Policy, Variant
-from models.phases import phases_of
 
 SECONDS_PER_HOUR = 3600.0
 
@@ -139,7 +138,7 @@ def _variant_need(
         # its share of the load would miss the SLO on the idlest fleet: it covers nothing that others can
         upper = min(upper, max(lower, current))
     start = forecasts.starts.get((situation.policy.service, v.name), UNKNOWN_START)
-    usd = prices.replica_usd_per_hour(v)
+    usd, spot, interruptions = prices.of_replica(v)
     start_usd = usd * start.typical_seconds / SECONDS_PER_HOUR
     return VariantNeed(
         name=v.name,
@@ -155,8 +154,8 @@ def _variant_need(
         future=max(1, damped.future),
         hold=max(1, damped.hold),
         present=max(1, damped.present),
-        spot=prices.is_spot(v),
-        restart_usd_per_hour=prices.interruptions_per_hour(v) * start_usd,
+        spot=spot,
+        restart_usd_per_hour=interruptions * start_usd,
     )
 
 
@@ -189,10 +188,8 @@ def _others_able(situation: Situation, variant: Variant, sizes: Sizes) -> bool:
 
 def _in_every_phase(policy: Policy, variant: Variant, holds: Callable[[Variant], bool]) -> bool:
     """Whether something holds for a variant of every phase that this one serves."""
-    variants = policy.variants
-    phases = phases_of([v.role for v in variants])
-    mine = [[variants[i] for i in p] for p in phases if variant in (variants[i] for i in p)]
-    return all(any(holds(v) for v in p) for p in mine)
+    phases = [[policy.variants[i] for i in phase] for phase in policy.phases]
+    return all(any(holds(v) for v in phase) for phase in phases if variant in phase)
 
 
 def _unmodelled(situation: Situation, variant: str) -> int:

@@ -33,7 +33,7 @@ def worth_ratios(
     worth: dict[tuple[str, str], float] = {}
     for name, policy in policies.services.items():
         for v in policy.variants:
-            rate = prices.interruptions_per_hour(v)
+            _, _, rate = prices.of_replica(v)
             if rate > 0:
                 start = forecasts.starts.get((name, v.name), UNKNOWN_START)
                 worth[name, v.name] = worth_ratio(rate, start.typical_seconds + interval_seconds)

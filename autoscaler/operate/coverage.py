@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from autoscaler.core.types import Observation, Policies, Policy, ServiceObservation
 from autoscaler.edge.reading import Reading
 from autoscaler.operate.collect import Replicas, VariantKey
-from models.phases import phases_of
 
 SETTLED_SECONDS = 120.0  # the least time to be ready before a replica must have been scraped
 MOST_FACTOR = 2.0  # of which sums are scaled up: half of the replicas are scraped
@@ -81,7 +80,7 @@ def _covers(
 def _factor(policy: Policy, covers: Mapping[str, _Cover]) -> float:
     """Return the factor of the whole service: that of the phase of a request that is scraped best."""
     out = []
-    for phase in phases_of([v.role for v in policy.variants]):
+    for phase in policy.phases:
         of = [covers[policy.variants[i].name] for i in phase]
         told = sum(c.settled / c.factor for c in of)
         settled = sum(c.settled for c in of)
