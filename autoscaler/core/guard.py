@@ -7,7 +7,8 @@ from zoneinfo import ZoneInfo
 
 from autoscaler.core.types import Policy, ScalingRules, ScheduleWindow, ServiceObservation, Variant
 
-SETTLE_SECONDS = 240.0  # how long a little more must be needed
+SETTLE_SECONDS = 360.0  # how long a little more must be needed
+EASE_SECONDS = 300.0  # how long a little less must do
 TURNS_SECONDS = 1800.0
 CALMING = 2.0
 MAX_CALM_SECONDS = 600.0
@@ -30,13 +31,44 @@ def stabilized(
 ) -> tuple[Holds, int]:
     """Return the updated window and its maximum: a scale-down waits until the window agrees.
 
+    The policy's window, and EASE_SECONDS if that leaves but a little less than runs (`lasting`); a
+    window of 0 asks for no waiting at all.
     No past at all (a controller that has just started) remembers what runs, as HPA does: a restart
     lowers nothing. Only what can still be the maximum is kept: nothing that a later count exceeds.
     """
-    begin = now_seconds - window_seconds
+    begin = now_seconds - (max(window_seconds, EASE_SECONDS) if window_seconds > 0 else 0.0)
     kept = [h for h in past or ((now_seconds, current),) if h[0] > begin and h[1] > value]
-    highest = max([n for _, n in kept]) if kept else value
+    if not kept:
+        return ((now_seconds, value),), value
+    begin = now_seconds - window_seconds
+    highest = max([n for t, n in kept if t > begin], default=value)
+    if current - _little(current) <= highest < current:
+        highest = max([n for _, n in kept])
     return (*kept, (now_seconds, value)), highest
+
+
+def runs_alone(
+    phases: Sequence[tuple[int, ...]], has: Sequence[int], alone: Sequence[int]
+) -> list[int]:
+    """Return, for each variant, how many of it alone carry what now runs of all that serve its phase.
+
+    `alone`: how many of each would be needed if it had to serve everything.
+    """
+    if len(has) == 1:
+        return list(has)
+    needed = [max(1, n) for n in alone]
+    worth = [n / most for n, most in zip(has, needed, strict=True)]
+    carried = [0.0] * len(has)
+    for phase in phases:
+        share = sum([worth[i] for i in phase])
+        for i in phase:
+            carried[i] = max(carried[i], share)
+    return [round(share * most) for share, most in zip(carried, needed, strict=True)]
+
+
+def _little(current: int) -> int:
+    """Return how many replicas are but a little beside what runs; 0 where every one matters."""
+    return max(1, int(LITTLE * current)) if current >= LITTLE_FROM else 0
 
 
 def calmed(window_seconds: float, turned: int) -> float:
@@ -96,8 +128,7 @@ def lasting(
         return ((now_seconds, value),), value
     begin = now_seconds - window_seconds
     wanted = min([n for t, n in kept if t > begin], default=value)
-    little = max(1, int(LITTLE * current)) if current >= LITTLE_FROM else 0
-    if current < wanted <= current + little:
+    if current < wanted <= current + _little(current):
         begin = now_seconds - SETTLE_SECONDS
         wanted = min([n for t, n in kept if t > begin], default=value)
     return (*kept, (now_seconds, value)), wanted

@@ -60,14 +60,18 @@ def need_of(
     variants: list[VariantNeed] = []
     holds, rises = {}, {}
     future, hold = {}, {}
+    steady: list[int] = []
     reactive, modelled = 0, True
-    for v in policy.variants:
-        raw = _raw(situation, v.name, sizes)
-        damped = _damped(situation, v.name, raw, floor, now_seconds)
+    raws = [_raw(situation, v.name, sizes) for v in policy.variants]
+    has = [situation.current[v.name] for v in policy.variants]
+    runs = guard.runs_alone(policy.phases, has, [raw.future for raw in raws])
+    for v, raw, current in zip(policy.variants, raws, runs, strict=True):
+        damped = _damped(situation, v.name, raw, floor, current, now_seconds)
         variants.append(
             _variant_need(situation, v, raw, damped, sizes, forecasts, prices, now_seconds)
         )
         holds[v.name], rises[v.name] = damped.holds, damped.rises
+        steady.append(damped.hold)
         future[v.name], hold[v.name] = raw.future, raw.hold
         reactive = reactive or raw.reactive
         modelled = modelled and raw.lane is not None
@@ -77,7 +81,7 @@ def need_of(
         policy.priority,
         _budget_usd_per_hour(policy, variants, prices),
         tuple(variants),
-        idle=situation.idle and not any(n for steps in holds.values() for _, n in steps),
+        idle=situation.idle and not any(steady),
         max_spot_ratio=policy.max_spot_ratio if True in [v.spot for v in variants] else 1.0,
     )
     return Requirements(need, holds, rises, future, hold, reactive, floor, modelled)
@@ -103,10 +107,13 @@ def _raw(situation: Situation, variant: str, sizes: Sizes) -> _Raw:
     return _Raw(lane, sizes.future[lane], sizes.hold[lane], sizes.present[lane], reactive)
 
 
-def _damped(situation: Situation, name: str, raw: _Raw, floor: int, now_seconds: float) -> _Damped:
+def _damped(
+    situation: Situation, name: str, raw: _Raw, floor: int, current: int, now_seconds: float
+) -> _Damped:
+    """Damp one variant's needs; `current` is what runs, in replicas of it alone."""
     behavior, state = situation.policy.behavior, situation.state
     up = behavior.scale_up.stabilization_window_seconds
-    past, current = state.rises.get(name, ()), situation.current[name]
+    past = state.rises.get(name, ())
     rises, future = guard.lasting(past, now_seconds, raw.future, up, current)
     future = max(future, raw.reactive, floor)
     hold = max(raw.hold, raw.reactive, floor, future)

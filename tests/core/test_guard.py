@@ -12,14 +12,34 @@ MONDAY_9 = 1_767_571_200.0 + 9 * 3600  # 2026-01-05 09:00 UTC
 
 
 def test_stabilization_keeps_the_maximum_of_its_window() -> None:
-    window, n = guard.stabilized((), 0.0, 3, 60.0, current=5)
-    assert n == 5  # a controller that has just started remembers what runs
-    window, n = guard.stabilized(window, 30.0, 4, 60.0, current=5)
-    assert n == 5
-    window, n = guard.stabilized(window, 61.0, 2, 60.0, current=5)
+    window, n = guard.stabilized((), 0.0, 3, 60.0, current=9)
+    assert n == 9  # a controller that has just started remembers what runs
+    window, n = guard.stabilized(window, 30.0, 4, 60.0, current=9)
+    assert n == 9
+    window, n = guard.stabilized(window, 61.0, 2, 60.0, current=9)
     assert n == 4  # the first two are out
     window, n = guard.stabilized(window, 95.0, 2, 60.0, current=4)
     assert n == 2
+
+
+def test_a_mix_is_measured_in_replicas_of_each_variant_alone() -> None:
+    # 4 of 5 and 2 of 10: all that is needed, which 5 of the one or 10 of the other would be, too
+    assert guard.runs_alone([(0, 1)], [4, 2], [5, 10]) == [5, 10]
+    assert guard.runs_alone([(0,)], [7], [5]) == [7]
+    # prefill and decode apart, and a variant that serves both: by the phase that has more
+    assert guard.runs_alone([(0, 2), (1, 2)], [1, 6, 1], [2, 4, 4]) == [2, 7, 7]
+    assert guard.runs_alone([(0, 1)], [0, 3], [0, 0]) == [3, 3]  # nothing needed: counts add up
+
+
+def test_a_little_less_must_do_for_five_minutes() -> None:
+    window: guard.Holds = ((0.0, 20),)
+    for i in range(1, 22):
+        window, n = guard.stabilized(window, 15.0 * i, 18, 60.0, current=20)
+        assert n == (18 if 15.0 * i >= 300.0 else 20)  # the 20 at 0 s is five minutes old then
+    # more than a tenth goes with the policy's window, and nothing waits where that is 0
+    assert guard.stabilized(((0.0, 20),), 61.0, 17, 60.0, current=20)[1] == 17
+    assert guard.stabilized(((0.0, 20),), 15.0, 18, 0.0, current=20)[1] == 18
+    assert guard.stabilized(((0.0, 1),), 61.0, 0, 60.0, current=1)[1] == 0  # the last one, neither
 
 
 def test_a_fleet_that_turned_scales_down_later() -> None:
@@ -179,13 +199,13 @@ def test_without_a_model_latency_leads_and_concurrency_only_fills_in(
     assert guard.unmodelled_replicas(policy(), observed, 4) == expected
 
 
-def test_a_little_more_must_be_needed_for_four_minutes() -> None:
+def test_a_little_more_must_be_needed_for_six_minutes() -> None:
     past: guard.Holds = ((0.0, 5),)
     kept, wanted = guard.lasting(past, 15.0, 6, 0.0, 5)
     assert wanted == 5  # one more of five: 5 was enough 15 s ago
-    for i in range(2, 17):
+    for i in range(2, 25):
         kept, wanted = guard.lasting(kept, 15.0 * i, 6, 0.0, 5)
-        assert wanted == (6 if 15.0 * i >= 240.0 else 5)  # the 5 at 0 s is four minutes old then
+        assert wanted == (6 if 15.0 * i >= 360.0 else 5)  # the 5 at 0 s is six minutes old then
 
 
 @pytest.mark.parametrize(
