@@ -316,6 +316,7 @@ def _lead_columns(known: Known) -> dict[str, FloatArray]:
         "hour_sin": np.sin(angle),
         "hour_cos": np.cos(angle),
         "hour_position": (known.target_seconds % HOUR_SECONDS) / HOUR_SECONDS,
+        "weekday": weekday,
         "weekend": _rests(known, weekday).astype(np.float64),
     }
 

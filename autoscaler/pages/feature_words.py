@@ -38,6 +38,7 @@ WORDS = (
     (r"trust_(day|week)", "how far the same time a {0} ago is taken at its word"),
     (r"miss_(day|week)", "how far the last day was from the same time a {0} before"),
     (r"hour_position", "minute of the hour: jobs begin on the hour"),
+    (r"weekday", "day of the week"),
     (r"weekend", "Saturday or Sunday"),
     (r"level_seconds", "the span over which the level is taken"),
 )

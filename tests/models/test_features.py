@@ -98,9 +98,11 @@ def test_weekend_and_hour() -> None:
     # 1970-01-01 00:00 is a Thursday; step 47 with lead 1 is Saturday 00:00
     row = feature_matrix(known_of(np.ones((1, 60)), 47, [1]), HOUR)[0]
     assert row[names.index("weekend")] == 1.0
+    assert row[names.index("weekday")] == 5.0
     assert row[names.index("hour_cos")] == pytest.approx(1.0)
     friday = feature_matrix(known_of(np.ones((1, 60)), 46, [1]), HOUR)[0]
     assert friday[names.index("weekend")] == 0.0
+    assert friday[names.index("weekday")] == 4.0
 
 
 @settings(max_examples=25, deadline=None)
