@@ -48,7 +48,12 @@ class _TellRefusalOnce(logging.Filter):
 logging.getLogger("kopf._core.reactor.running").setLevel(
     logging.ERROR
 )  # signals are not kopf's here
-for _name in ("kopf._core.reactor.running", "kopf._core.reactor.observation", "asyncio"):
+for _name in (
+    "kopf._core.reactor.running",
+    "kopf._core.reactor.observation",
+    "kopf._core.reactor.orchestration",
+    "asyncio",
+):
     logging.getLogger(_name).addFilter(_TellRefusalOnce())
 
 # kopf would ask who runs it, and a container's account need not have a name (uid 65532 without /etc/passwd)

@@ -4,6 +4,7 @@ Ingest, the online reader and lint build every query here, so that models learn 
 that decisions are made with (docs/design/008-metric-contract.md). Text in, text out: nothing is fetched.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -221,16 +222,36 @@ def most_samples(quantity: Quantity, labels: Labels, window_seconds: float) -> s
     )
 
 
-def serving_pods(quantity: Quantity, labels: Labels, window_seconds: float) -> str:
+def full_scrapes(window_seconds: float, scrape_seconds: float) -> int:
+    """Return how many scrapes every window holds of a pod that is there all through, at least one.
+
+    Pods are scraped at times of their own: a window that is no whole number of scrapes holds one more
+    of some pods than of others.
+    """
+    return max(1, math.floor(window_seconds / scrape_seconds))
+
+
+def serving_pods(
+    quantity: Quantity, labels: Labels, window_seconds: float, scrape_seconds: float | None
+) -> str:
     """Return the mean number of scraped pods over the window.
 
-    Each pod counts as the share of scrapes that it has of the most scraped pod of its service: one
-    that was there for half of the window counts half. Pods, not engine ranks inside a pod.
+    A pod with `full_scrapes`, or as many as the most scraped pod of its service where that has fewer,
+    counts as one, any other as its share of them: one that was there for half of the window counts
+    half. Where the interval is not known (None), one scrape less than the most scraped is as many.
+    Pods, not engine ranks inside a pod.
     """
     by = ", ".join(labels.group)
     parts = []
     for s in quantity.series:
         samples = f"count_over_time({select(s.name, labels)}[{duration(window_seconds)}])"
         pods = f"max by ({by}, {labels.pod}, instance) ({samples})"
-        parts.append(f"(sum by ({by}) ({pods}) / max by ({by}) ({pods}))")
+        most = f"max by ({by}) ({pods})"
+        full = (
+            f"clamp_min({most} - 1, 1)"
+            if scrape_seconds is None
+            else f"clamp_max({most}, {full_scrapes(window_seconds, scrape_seconds)})"
+        )
+        shares = f"clamp_max({pods} / on ({by}) group_left () {full}, 1)"
+        parts.append(f"sum by ({by}) ({shares})")
     return " or ".join(parts)

@@ -24,10 +24,12 @@ SCRAPE_WINDOW_SECONDS = 600.0
 LEVELS = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
 
 
-def level_queries(labels: Labels, window_seconds: float) -> dict[str, str]:
+def level_queries(
+    labels: Labels, window_seconds: float, scrape_seconds: float | None
+) -> dict[str, str]:
     """Return PromQL by column name for all but latency: rates per second, means, counts.
 
-    Every answer has a row per (namespace, service, variant).
+    Every answer has a row per (namespace, service, variant). `scrape_seconds` None: not known.
     """
     w = window_seconds
     sums = ("_sum", "_count")
@@ -43,16 +45,16 @@ def level_queries(labels: Labels, window_seconds: float) -> dict[str, str]:
         "kv_cache_usage_ratio": total("avg_over_time", of.KV_USAGE, labels, w, aggregate="avg"),
         "prefix_cache_hit_ratio": ratio(of.PREFIX_HITS, of.PREFIX_QUERIES, labels, w),
         "samples": most_samples(of.RUNNING, labels, w),
-        "ready_replicas": serving_pods(of.RUNNING, labels, w),
+        "ready_replicas": serving_pods(of.RUNNING, labels, w, scrape_seconds),
     }
 
 
-def serving_queries(labels: Labels, window_seconds: float) -> dict[str, str]:
+def serving_queries(labels: Labels, window_seconds: float, scrape_seconds: float) -> dict[str, str]:
     """Return a query per column, levels and quantiles: what recording rules record.
 
     History reads the same numbers more cheaply, in the pieces of `READINGS`.
     """
-    queries = level_queries(labels, window_seconds)
+    queries = level_queries(labels, window_seconds, scrape_seconds)
     for quantity in (of.TTFT, of.TPOT):
         for suffix, level in LEVELS:
             name = f"{quantity.name}_{suffix}_seconds"
@@ -186,14 +188,14 @@ def growth_query(quantity: Quantity, labels: Labels, window_seconds: float) -> s
     )
 
 
-def live_queries(labels: Labels, window_seconds: float) -> dict[str, str]:
+def live_queries(labels: Labels, window_seconds: float, scrape_seconds: float) -> dict[str, str]:
     """Return the queries of one tick: the same levels; buckets once instead of a query a quantile.
 
     Aliases have buckets of their own and `or` would mix them: a query each, `ttft_buckets:0` first.
     Native histograms come whole: `models.contract_api` makes rows of buckets, sum and count of them.
     """
     return {
-        **level_queries(labels, window_seconds),
+        **level_queries(labels, window_seconds, scrape_seconds),
         **{
             f"{q.name}_buckets:{place}": bucket_rates(s, labels, window_seconds)
             for q in (of.TTFT, of.TPOT)
@@ -219,7 +221,7 @@ def live_queries(labels: Labels, window_seconds: float) -> dict[str, str]:
 
 def load_queries(labels: Labels, window_seconds: float) -> dict[str, str]:
     """Return what tells the requests that all services hold now, and the pods that serve them."""
-    levels = level_queries(labels, window_seconds)
+    levels = level_queries(labels, window_seconds, None)  # the scaler is not told it
     names = ("running", "waiting", "ready_replicas")
     queue = gateway_queue_query(labels, window_seconds)
     return {**{name: levels[name] for name in names}, "gateway_queue": queue}

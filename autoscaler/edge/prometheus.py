@@ -57,7 +57,7 @@ class PrometheusReader:
         self._api = api
         self._labels = labels
         self._settings = settings
-        self._queries = live_queries(labels, settings.window_seconds)
+        self._queries = live_queries(labels, settings.window_seconds, settings.scrape_seconds)
         self._pool = ThreadPoolExecutor(settings.parallel, thread_name_prefix="telemetry")
 
     def __enter__(self) -> Self:

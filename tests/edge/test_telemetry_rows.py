@@ -21,7 +21,8 @@ from autoscaler.core.types import (
 from autoscaler.edge.prometheus import PrometheusReader, ReaderSettings
 from autoscaler.edge.reading import Reading
 from autoscaler.edge.telemetry_rows import MAX_DOUBT_RATIO, Answers
-from models.contract import Labels
+from models import contract_series as of
+from models.contract import Labels, serving_pods
 from models.contract_api import Row
 from models.contract_queries import live_queries
 from models.slo import SloTargets
@@ -113,7 +114,12 @@ class Canned:
     """Answers a tick's queries from a table by name; what is not in it has no rows."""
 
     def __init__(self, rows: Mapping[str, list[Row]]) -> None:
-        names = {q: n for n, q in live_queries(Labels(), SETTINGS.window_seconds).items()}
+        names = {
+            q: n
+            for n, q in live_queries(
+                Labels(), SETTINGS.window_seconds, SETTINGS.scrape_seconds
+            ).items()
+        }
         self._rows = {q: rows.get(n, []) for q, n in names.items()}
 
     def instant(self, query: str, at_seconds: float) -> list[Row]:
@@ -124,6 +130,33 @@ class Canned:
         self, query: str, start_seconds: float, end_seconds: float, step_seconds: float
     ) -> list[Row]:
         raise NotImplementedError
+
+
+class Asked:
+    """Knows nothing, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.queries: list[str] = []
+
+    def instant(self, query: str, at_seconds: float) -> list[Row]:
+        del at_seconds
+        self.queries.append(query)
+        return []
+
+    def range(
+        self, query: str, start_seconds: float, end_seconds: float, step_seconds: float
+    ) -> list[Row]:
+        raise NotImplementedError
+
+
+def test_the_reader_counts_pods_by_its_own_scrapes() -> None:
+    """A window of 38 s holds two or three of 15 s: who has two is there."""
+    settings, api = ReaderSettings(interval_seconds=15.0, scrape_seconds=15.0), Asked()
+    with PrometheusReader(api, Labels(), settings) as reader:
+        reader.read(Policies({}, ()), 0.0)
+    (pods,) = [q for q in api.queries if "group_left" in q]
+    assert pods == serving_pods(of.RUNNING, Labels(), 38.0, 15.0)
+    assert pods.count(", 2), 1))") == len(of.RUNNING.series)
 
 
 def tick(rows: Mapping[str, list[Row]], *variants: str) -> Reading:

@@ -32,9 +32,9 @@ def reading(name: str) -> Reading:
 
 
 def folded(
-    name: str, *answers: list[Row], targets: tuple[float, ...] = ()
+    name: str, *answers: list[Row], targets: tuple[float, ...] = (), full_scrapes: int = 4
 ) -> dict[str, list[float]]:
-    rows = Folding(reading(name), LABELS, 60.0, targets)(answers, CHUNK)
+    rows = Folding(reading(name), LABELS, 60.0, full_scrapes, targets)(answers, CHUNK)
     out = {}
     for row in rows:
         values = np.full(3, -1.0)  # -1: no sample
@@ -65,6 +65,15 @@ def test_scrapes_make_samples_and_pods() -> None:
     rows = [line([4, 4, 4], pod="p"), line([2, 4], AT[1:], pod="q")]
     # q has 2 of 4 scrapes at the second time: half a pod
     assert folded("scrapes", rows) == {"a samples": [4, 4, 4], "a ready_replicas": [1, 1.5, 2]}
+
+
+def test_pods_with_as_many_scrapes_as_every_window_has_are_whole_ones() -> None:
+    rows = [line([3, 3, 2], pod="p"), line([2, 2, 2], pod="q"), line([1, 1], AT[1:], pod="r")]
+    # a window of 2.53 scrapes; r is there from the middle of the second one on
+    out = folded("scrapes", rows, full_scrapes=2)
+    assert out == {"a samples": [3, 3, 2], "a ready_replicas": [2, 2.5, 2.5]}
+    # nobody has four yet: the most scraped is whole
+    assert folded("scrapes", rows)["a ready_replicas"] == pytest.approx([5 / 3, 2, 2.5])
 
 
 def test_buckets_make_quantiles_and_exact_shares() -> None:
@@ -147,7 +156,7 @@ def test_history_is_what_the_recording_rules_record(fleet_url: str, tmp_path: Pa
     }
     checked = 0
     with PrometheusApi(Access(fleet_url)) as api:
-        for name, query in serving_queries(Labels(), 75.0).items():
+        for name, query in serving_queries(Labels(), 75.0, 15.0).items():
             if name not in serving.columns:
                 continue
             for row in api.range(query, samples.START + 60.0, samples.START + 3600.0, 60.0):
@@ -164,7 +173,7 @@ def test_history_is_what_the_recording_rules_record(fleet_url: str, tmp_path: Pa
 
 def test_every_reading_has_a_way_to_add_up() -> None:
     for r in READINGS:
-        assert Folding(r, Labels(), 60.0).columns
+        assert Folding(r, Labels(), 60.0, 4).columns
         assert (r.fold is Fold.BUCKETS) == (r.quantity in (of.TTFT, of.TPOT))
 
 

@@ -142,7 +142,7 @@ def test_the_summary_says_how_far_quantiles_can_be_off(
 
 
 def test_one_query_a_column_whatever_the_fleet() -> None:
-    assert len(serving_queries(Labels(), 60.0)) == 18
+    assert len(serving_queries(Labels(), 60.0, 15.0)) == 18
 
 
 def test_parts_of_an_earlier_run_are_not_mixed(fleet_url: str, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ MANIFEST = Path(__file__).parents[2] / "manifests" / "recording-rules.yaml"
 def test_the_manifest_is_the_contract() -> None:
     (group,) = yaml.safe_load(MANIFEST.read_text())["spec"]["groups"]
     rules = {rule["record"]: rule["expr"] for rule in group["rules"]}
-    expected = serving_queries(Labels(), 75.0)
+    expected = serving_queries(Labels(), 75.0, 15.0)
     assert rules == {f"foreserve:{name}": query for name, query in expected.items()}
 
 

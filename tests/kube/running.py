@@ -76,8 +76,9 @@ class Prometheus(ThreadingHTTPServer):
     def __init__(self, traffic: Traffic) -> None:
         super().__init__(("127.0.0.1", 0), _Answer)
         self.traffic = traffic
-        window = ReaderSettings(INTERVAL_SECONDS, SCRAPE_SECONDS).window_seconds
-        self.names = {text: name for name, text in live_queries(Labels(), window).items()}
+        settings = ReaderSettings(INTERVAL_SECONDS, SCRAPE_SECONDS)
+        queries = live_queries(Labels(), settings.window_seconds, settings.scrape_seconds)
+        self.names = {text: name for name, text in queries.items()}
         self.url = f"http://127.0.0.1:{self.server_port}"
         self._thread = threading.Thread(target=self.serve_forever, daemon=True)
         self._thread.start()

@@ -2,10 +2,12 @@
 
 import asyncio
 import gc
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
+import kopf
 import pytest
 from apidouble import ApiDouble
 from apiserver import ApiServer
@@ -121,12 +123,16 @@ def test_what_was_deleted_while_nobody_watched_is_gone(double: ApiDouble, watche
 
 
 @pytest.mark.parametrize("kind", ["scalingpolicies$", "pods$|nodes$|definitions$|policies$"])
-def test_watching_begins_anew_after_401(double: ApiDouble, watched: Watched, kind: str) -> None:
+def test_watching_begins_anew_after_401(
+    double: ApiDouble, watched: Watched, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """As while etcd does not answer: no token is known then, and kopf gives up."""
     until(lambda: watches_of(double) >= 4)
     double.fail("GET", kind, 401, times=1)
     double.break_watches()
     watched.check()
+    errors = [r.exc_info[1] for r in caplog.records if r.exc_info]
+    assert not any(isinstance(e, kopf.LoginError) for e in errors), caplog.text
 
 
 def test_an_account_without_a_name_watches_all_the_same(
@@ -164,6 +170,38 @@ def test_credentials_that_are_refused_are_one_line(
     assert "does the ServiceAccount still exist" in told[0].getMessage()
     assert "Traceback" not in caplog.text
     assert not watches.alive
+
+
+TELLS = ("running", "observation", "orchestration")  # kopf's parts that tell of tasks that failed
+
+
+@pytest.mark.parametrize("part", TELLS)
+def test_whichever_part_of_kopf_is_refused_it_is_one_line(
+    part: str, double: ApiDouble, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of open streams `orchestration` tells, at a start `observation`."""
+
+    async def operate(*_: object) -> None:
+        error = kopf.LoginError("Ran out of valid credentials.")
+        log = logging.getLogger(f"kopf._core.reactor.{part}")
+        log.error("Watcher has failed", exc_info=error)
+        raise error
+
+    monkeypatch.setattr(Watches, "_operate", operate)
+    watches = Watches(Cluster(reducers()), KubeApi(double.admin()))
+    watches.start()
+    until(lambda: "401 Unauthorized" in caplog.text)
+    watches.close()
+    (told,) = [r for r in caplog.records if r.levelno >= logging.WARNING]
+    assert "does the ServiceAccount still exist" in told.getMessage()
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize("part", TELLS)
+def test_other_errors_of_kopf_are_told(part: str, caplog: pytest.LogCaptureFixture) -> None:
+    log = logging.getLogger(f"kopf._core.reactor.{part}")
+    log.error("Watcher has failed", exc_info=KeyError("a bug"))
+    assert "a bug" in caplog.text
 
 
 @pytest.mark.slow

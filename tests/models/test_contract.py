@@ -9,9 +9,11 @@ from models.contract import (
     ContractError,
     Kind,
     Labels,
+    full_scrapes,
     once,
     parse_labels,
     quantile,
+    serving_pods,
     total,
 )
 from models.contract_queries import gateway_query, level_queries, live_queries, serving_queries
@@ -40,7 +42,7 @@ def test_tensor_parallel_ranks_of_sglang_are_one() -> None:
 
 def test_a_selector_reaches_every_engine_series() -> None:
     labels = Labels(selector='cluster="eu"')
-    for name, query in serving_queries(labels, 60.0).items():
+    for name, query in serving_queries(labels, 60.0, 15.0).items():
         series = re.findall(r"(?:vllm|sglang):\w+", query)
         assert query.count('cluster="eu"') == len(series), name
 
@@ -51,9 +53,38 @@ def test_quantile() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("window", "scrape", "full"),
+    [
+        (38.0, 15.0, 2),  # 2.53: some pods have three
+        (75.0, 15.0, 5),
+        (150.0, 60.0, 2),
+        (15.0, 15.0, 1),
+        (10.0, 15.0, 1),  # less than one scrape: what has any is there
+    ],
+)
+def test_scrapes_that_every_window_holds(window: float, scrape: float, full: int) -> None:
+    assert full_scrapes(window, scrape) == full
+
+
+def test_serving_pods_by_hand() -> None:
+    pods = "max by (service, pod, instance) (count_over_time(vllm:num_requests_running[38s]))"
+    most = f"max by (service) ({pods})"
+    known = serving_pods(of.RUNNING, NO_LABELS, 38.0, 15.0).split(" or ")
+    assert known[0] == (
+        f"sum by (service) (clamp_max({pods} / on (service) group_left () clamp_max({most}, 2), 1))"
+    )
+    assert known[1] == known[0].replace("vllm:num_requests_running", "sglang:num_running_reqs")
+    unknown = serving_pods(of.RUNNING, NO_LABELS, 38.0, None).split(" or ")
+    assert unknown[0] == (
+        f"sum by (service) (clamp_max({pods} / on (service) group_left () clamp_min({most} - 1, 1), 1))"
+    )
+
+
 def test_history_and_ticks_share_their_definitions() -> None:
-    history, live = serving_queries(Labels(), 75.0), live_queries(Labels(), 75.0)
-    for name, query in level_queries(Labels(), 75.0).items():
+    by = (Labels(), 75.0, 15.0)
+    history, live = serving_queries(*by), live_queries(*by)
+    for name, query in level_queries(*by).items():
         assert history[name] == live[name] == query
 
 

@@ -32,11 +32,15 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Folding:
-    """How the answers of one reading become rows of columns; `targets` in seconds, for shares."""
+    """How the answers of one reading become rows of columns.
+
+    full_scrapes: in every window, of a pod that is there all through. targets: in seconds, for shares.
+    """
 
     reading: Reading
     labels: Labels
     step_seconds: float
+    full_scrapes: int
     targets: tuple[float, ...] = ()
 
     @property
@@ -78,7 +82,8 @@ class Folding:
             return _latency(reading.name, cells, self.targets)
         if reading.fold is Fold.SCRAPES:
             keep = (*group, self.labels.pod, "instance")
-            return _scrapes(_lines(rows, keep, times, np.fmax), len(group), times)
+            lines = _lines(rows, keep, times, np.fmax)
+            return _scrapes(lines, len(group), times, self.full_scrapes)
         keep = (*group, self.labels.pod, "instance", *reading.keep)
         lines = _lines(rows, keep, times, np.fmax)
         mean = reading.fold is Fold.MEAN
@@ -137,21 +142,29 @@ def _added(
 
 
 def _scrapes(
-    pods: dict[Group, Line], names: int, times: FloatArray
+    pods: dict[Group, Line], names: int, times: FloatArray, full: int
 ) -> dict[tuple[Group, str], Line]:
-    """Return scrapes of the most scraped pod, and the number of pods in whole ones."""
-    total = _added(pods, names, times)
-    out: dict[tuple[Group, str], Line] = {}
+    """Return scrapes of the most scraped pod, and the number of pods in whole ones.
+
+    A pod with `full` scrapes, or as many as the most scraped has, is a whole one.
+    """
+    most: dict[Group, Line] = {}
     for key, line in pods.items():
-        most = out.setdefault(
-            (key[:names], "samples"), Line(np.zeros(len(times)), total[key[:names]].seen)
+        own = most.setdefault(
+            key[:names], Line(np.zeros(len(times)), np.zeros(len(times), dtype=np.bool_))
         )
-        np.maximum(most.values, line.values, out=most.values)
-    for group, line in total.items():
-        most = out[group, "samples"]
-        ready = line.values / np.where(line.seen, most.values, 1.0)
-        out[group, "ready_replicas"] = Line(ready, line.seen)
-    return out
+        np.maximum(own.values, line.values, out=own.values)
+        own.seen |= line.seen
+    shares = {
+        key: Line(
+            np.minimum(line.values / np.clip(most[key[:names]].values, 1.0, full), 1.0), line.seen
+        )
+        for key, line in pods.items()
+    }
+    ready = _added(shares, names, times)
+    return {(g, "samples"): line for g, line in most.items()} | {
+        (g, "ready_replicas"): line for g, line in ready.items()
+    }
 
 
 def _latency(

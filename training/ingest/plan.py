@@ -23,7 +23,7 @@ from training.ingest import IngestError
 
 CACHE = ".ingest"  # inside the output folder
 MANIFEST = "manifest.json"
-VERSION = 3
+VERSION = 4
 MAX_POINTS = 10_000  # Prometheus refuses more than 11,000 a series
 MIN_POINTS = 30
 SAMPLES_PER_PART = 300_000  # about 10 MB of JSON

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import contract_series as of
-from models.contract import Labels
+from models.contract import Labels, full_scrapes
 from models.contract_api import QueryApi, Row
 from models.contract_queries import (
     QUOTIENTS,
@@ -127,6 +127,7 @@ def ingest_prometheus(
 def make_plan(request: Request, probe: Probe) -> Plan:
     """Return every query of the run; their number does not depend on services or pods."""
     labels, w = request.labels, probe.window_seconds
+    full = full_scrapes(w, probe.scrape_seconds)
     parts = []
     for reading in READINGS:
         known = probe.histograms.get(reading.name, Histogram())
@@ -136,7 +137,8 @@ def make_plan(request: Request, probe: Probe) -> Plan:
             reading_query(reading, s, labels, w, summed=summed, matcher=known.matcher)
             for s in reading.quantity.series
         )
-        fold = Folding(reading, labels, request.step_seconds, _targets(reading, request, known))
+        targets = _targets(reading, request, known)
+        fold = Folding(reading, labels, request.step_seconds, full, targets)
         lines = rows * (max(known.kept, 1) if reading.fold is Fold.BUCKETS else 1)
         parts.append(Part(reading.name, queries, chunks(request, lines), fold))
     natives = tuple(name for name, h in probe.histograms.items() if h.native)
