@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -75,6 +75,8 @@ class Ahead:
     median_rps: float  # at the horizon, and its upper edge
     upper_rps: float
     horizon_seconds: float
+    isl_tokens: float  # mean lengths forecast for the horizon; NaN where the mix is not forecast
+    osl_tokens: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,9 @@ def look_ahead(
         ]
         ends = fans.at(horizon)
         edges = rates_at(np.array([0.5, UPPER]), ends, fans.quantiles).T.tolist()
-        rows = zip(*points, ends, *edges, horizon.tolist(), strict=True)
+        at = observation.now_seconds + horizon
+        mixes = _mixes_at(at, [known[name] for name in fans.services]).T.tolist()
+        rows = zip(*points, ends, *edges, horizon.tolist(), *mixes, strict=True)
         ahead.update(zip(fans.services, itertools.starmap(Ahead, rows), strict=True))
     return ahead
 
@@ -159,8 +163,7 @@ def assess(
     windows = tuple(guard.active_windows(policy, now)) if policy.schedule else ()
     rate = measured_rate_rps(state.samples, now, RECENT_SECONDS)
     window, asked = budget.spent(state.budget), policy.attainment
-    mixes = (*_mix(observed, outlook), *_mix_ahead(outlook, now + horizon))
-    demand = _demand(observed, mixes, ahead, windows, rate, policy)
+    demand = _demand(observed, _mix(observed, outlook), ahead, windows, rate, policy)
     return Situation(
         policy=policy,
         state=state,
@@ -257,15 +260,15 @@ def _pinned(policy: Policy, state: ServiceState, now: float, *, stale: bool) -> 
 
 def _demand(
     observed: ServiceObservation | None,
-    mixes: tuple[float, float, float, float],
+    mix: tuple[float, float],
     ahead: Ahead | None,
     windows: tuple[ScheduleWindow, ...],
     rate: float,
     policy: Policy,
 ) -> Demand | None:
-    isl, osl, ahead_isl, ahead_osl = mixes
-    if math.isnan(ahead_isl + ahead_osl):
-        ahead_isl, ahead_osl = isl, osl
+    isl, osl = ahead_isl, ahead_osl = mix
+    if ahead is not None and not math.isnan(ahead.isl_tokens + ahead.osl_tokens):
+        ahead_isl, ahead_osl = ahead.isl_tokens, ahead.osl_tokens
     if not (math.isfinite(isl) and math.isfinite(osl)):
         return None
     reactive = 0.0
@@ -293,13 +296,27 @@ def _mix(observed: ServiceObservation | None, outlook: Outlook | None) -> tuple[
     return isl, osl
 
 
-def _mix_ahead(outlook: Outlook | None, at_seconds: float) -> tuple[float, float]:
-    """Return the mean lengths forecast for a time; NaN where the mix is not forecast."""
-    if outlook is None or outlook.ahead_tokens is None:
-        return math.nan, math.nan
-    lead, leads = at_seconds - outlook.cutoff_seconds, outlook.leads_seconds
-    isl, osl = (float(np.interp(lead, leads, outlook.ahead_tokens[:, i])) for i in (0, 1))
-    return isl, osl
+def _mixes_at(at_seconds: FloatArray, outlooks: Sequence[Outlook]) -> FloatArray:
+    """Return the mean lengths (S, 2) forecast for times (S,), of outlooks with the same leads.
+
+    Linear between leads, held beyond them; NaN where the mix is not forecast.
+    """
+    mixes = np.full((len(outlooks), 2), np.nan)
+    told = [(i, o.ahead_tokens) for i, o in enumerate(outlooks) if o.ahead_tokens is not None]
+    if not told:
+        return mixes
+    rows = np.array([i for i, _ in told])
+    tokens, leads = np.stack([each for _, each in told]), outlooks[0].leads_seconds
+    lead = at_seconds[rows] - np.array([outlooks[i].cutoff_seconds for i in rows])
+    last = leads.size - 1
+    low = np.minimum(np.maximum(leads.searchsorted(lead, "right") - 1, 0), max(0, last - 1))
+    high, each = np.minimum(low + 1, last), np.arange(rows.size)
+    span = np.where(high > low, leads[high] - leads[low], 1.0)[:, np.newaxis]
+    slope = (tokens[each, high] - tokens[each, low]) / span
+    between = slope * (lead - leads[low])[:, np.newaxis] + tokens[each, low]
+    early, late = (lead <= leads[0])[:, np.newaxis], (lead >= leads[-1])[:, np.newaxis]
+    mixes[rows] = np.where(early, tokens[:, 0], np.where(late, tokens[:, -1], between))
+    return mixes
 
 
 def _idle(

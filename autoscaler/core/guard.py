@@ -165,8 +165,11 @@ def bounds(
     policy: Policy, variant: Variant, current: int, changes: Changes, now_seconds: float
 ) -> tuple[int, int]:
     """Return the least and the most replicas that the rate limits allow now, within min and max."""
-    high = _limit(policy.behavior.scale_up, variant.name, current, changes, now_seconds, up=True)
-    low = _limit(policy.behavior.scale_down, variant.name, current, changes, now_seconds, up=False)
+    behavior = policy.behavior
+    if not behavior.scale_up.limits and not behavior.scale_down.limits:
+        return min(variant.min_replicas, variant.max_replicas), variant.max_replicas
+    high = _limit(behavior.scale_up, variant.name, current, changes, now_seconds, up=True)
+    low = _limit(behavior.scale_down, variant.name, current, changes, now_seconds, up=False)
     least = min(max(variant.min_replicas, low), variant.max_replicas)
     most = min(variant.max_replicas, max(high, least))
     return least, most

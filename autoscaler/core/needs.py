@@ -125,10 +125,10 @@ class ServiceNeed:
 
     def covered(self, replicas: tuple[int, ...]) -> float:
         """Return the least covered phase's share of the future requirement, at most 1."""
-        shares = (
-            sum(replicas[i] / self.variants[i].future for i in phase) for phase in self.phases()
-        )
-        return min([1.0, *shares])
+        least, variants = 1.0, self.variants
+        for phase in self._phases:
+            least = min(least, sum([replicas[i] / variants[i].future for i in phase]))
+        return least
 
     def usd_per_hour(self, replicas: tuple[int, ...]) -> float:
         """Return what these replicas cost."""

@@ -44,12 +44,57 @@ def report(
             counts[lane], share[lane] = n, parts.shares[lane]
     evaluation = evaluate(sizes, counts, share)
     held = _held(situations, sizes, counts)
+    carried = [_carried_rps(divided[name], evaluation) for name in situations]
+    quantiles = _quantiles(list(situations.values()), carried)
     return {
         name: _decision(
-            situation, choices[name], divided[name], sizes, evaluation, prices, held.get(name, {})
+            situation,
+            choices[name],
+            divided[name],
+            sizes,
+            evaluation,
+            prices,
+            held.get(name, {}),
+            (rate, quantile),
         )
-        for name, situation in situations.items()
+        for (name, situation), rate, quantile in zip(
+            situations.items(), carried, quantiles, strict=True
+        )
     }
+
+
+def _carried_rps(parts: _Shares, evaluation: Evaluation) -> float:
+    """Return what a service's counts carry within the SLO; NaN where a speed is not known."""
+    if not all(parts.phases):
+        return math.nan
+    return min([sum([evaluation.carried_rps[lane] for lane in p]) for p in parts.phases])
+
+
+def _quantiles(situations: Sequence[Situation], carried: Sequence[float]) -> list[float]:
+    """Return at which quantile of each predicted load the carried rate lies, between those predicted.
+
+    0 below the lowest, the highest above it; NaN where either is not known.
+    """
+    out = [math.nan] * len(situations)
+    alike: dict[bytes, list[tuple[int, FloatArray]]] = {}  # most predict the same quantiles
+    for i, (s, rate) in enumerate(zip(situations, carried, strict=True)):
+        if s.ahead is not None and s.outlook is not None and not math.isnan(rate):
+            key = s.outlook.quantiles.tobytes()
+            alike.setdefault(key, []).append((i, s.ahead.horizon))
+    for key, group in alike.items():
+        levels = np.frombuffer(key)
+        rows, rates = [i for i, _ in group], np.array([horizon for _, horizon in group])
+        x = np.array([carried[i] for i in rows])
+        met = (rates <= x[:, np.newaxis]).sum(axis=1)
+        low, each = np.minimum(np.maximum(met - 1, 0), levels.size - 2), np.arange(len(rows))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            slope = (levels[low + 1] - levels[low]) / (rates[each, low + 1] - rates[each, low])
+        between = slope * (x - rates[each, low]) + levels[low]
+        at = np.where(met == 0, 0.0, np.where(met == levels.size, levels[-1], between))
+        known = np.where(np.isfinite(rates[:, -1]), at, np.nan).tolist()
+        for i, level in zip(rows, known, strict=True):
+            out[i] = level
+    return out
 
 
 def _held(
@@ -102,17 +147,17 @@ def _decision(
     evaluation: Evaluation,
     prices: Prices,
     held: Mapping[str, float],
+    carried: tuple[float, float],
 ) -> ServiceDecision:
+    """Return a decision; `carried` is the rate within the SLO, and its quantile of the predicted load."""
     policy = situation.policy
     ahead, outlook = situation.ahead, situation.outlook
-    carried, attained = math.nan, math.nan
-    quantile, carried_forecast = math.nan, math.nan
+    attained, carried_forecast = math.nan, math.nan
+    rate, quantile = carried
     if all(parts.phases):  # each by a lane whose speed is known
-        carried = min([sum([evaluation.carried_rps[lane] for lane in p]) for p in parts.phases])
         attained = math.prod([_mean(evaluation.attainment, parts, p) for p in parts.phases])
-        if ahead is not None and outlook is not None and math.isfinite(ahead.horizon[-1]):
-            quantile = float(np.interp(carried, ahead.horizon, outlook.quantiles, left=0.0))
-            carried_forecast = min(carried, float(ahead.horizon[-1]))
+        if ahead is not None and not math.isnan(quantile):
+            carried_forecast = min(rate, float(ahead.horizon[-1]))
     return ServiceDecision(
         variants=dict(choice.counts),
         reason=choice.reason,
