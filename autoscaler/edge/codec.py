@@ -92,18 +92,23 @@ def _besides_none(kinds: tuple[Any, ...]) -> Any:  # noqa: ANN401
     return some[0]
 
 
+def _given(kind: Any) -> list[dataclasses.Field[Any]]:  # noqa: ANN401
+    """Return the fields that a value is made of; what it works out of them is not told."""
+    return [f for f in dataclasses.fields(kind) if f.init]
+
+
 def _object_out(kind: Any) -> Convert:  # noqa: ANN401
     hints = get_type_hints(kind)
-    fields = [(f.name, encoder(hints[f.name])) for f in dataclasses.fields(kind)]
+    fields = [(f.name, encoder(hints[f.name])) for f in _given(kind)]
     return lambda value: {name: convert(getattr(value, name)) for name, convert in fields}
 
 
 def _object_in(kind: Any) -> Convert:  # noqa: ANN401
     hints = get_type_hints(kind)
-    fields = {f.name: decoder(hints[f.name]) for f in dataclasses.fields(kind)}
+    fields = {f.name: decoder(hints[f.name]) for f in _given(kind)}
     needed = {
         f.name
-        for f in dataclasses.fields(kind)
+        for f in _given(kind)
         if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     }
 
