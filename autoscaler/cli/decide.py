@@ -15,7 +15,7 @@ from autoscaler.cli.common import log
 from autoscaler.core.types import Policies
 from autoscaler.edge.artifacts import ServingModels, load_models
 from autoscaler.edge.decision_log import DecisionLog, Header
-from autoscaler.edge.decisions import decisions_to_dict, dump_line
+from autoscaler.edge.decisions import answer_line, decisions_to_dict
 from autoscaler.edge.garbage import collect_seldom, give_back, keep_little
 from autoscaler.edge.history import read_parts
 from autoscaler.edge.policy_files import read_documents
@@ -123,12 +123,12 @@ def _answer(
         return set()
     if decision_log is not None:
         decision_log.append(observation, step.forecasts.outlooks, step.decisions, step.accounts)
-    _write(sink, dump_line(decisions_to_dict(step.decisions)))
+    _write(sink, answer_line(decisions_to_dict(step.decisions)))
     return set(observation.services) - set(controller.policies.services)
 
 
-def _write(sink: BinaryIO, line: str) -> None:
-    sink.write(line.encode("ascii"))
+def _write(sink: BinaryIO, line: bytes) -> None:
+    sink.write(line)
     sink.flush()
 
 
@@ -150,5 +150,6 @@ def _lines(source: BinaryIO) -> Iterator[tuple[int, str]]:
         yield number, raw.decode("utf-8", errors="replace")
 
 
-def _error(line: int, field: str, message: str) -> str:
-    return json.dumps({"error": {"line": line, "field": field, "message": message}}) + "\n"
+def _error(line: int, field: str, message: str) -> bytes:
+    error = {"error": {"line": line, "field": field, "message": message}}
+    return json.dumps(error).encode("ascii") + b"\n"

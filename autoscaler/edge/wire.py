@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
+import orjson
+
 from autoscaler.core.types import Observation, ServiceObservation, VariantObservation
 
 MAX_LINE_CHARACTERS = 64 * 1024 * 1024
@@ -20,6 +22,8 @@ MAX_INTERVAL_SECONDS = 86_400.0
 MAX_NUMBER = 1e15  # no rate, length or latency is larger; its products stay finite
 MAX_SHOWN_CHARACTERS = 80  # of a value echoed in a message
 MAX_FIELD_CHARACTERS = 1000  # of a path: names come from outside
+DEPTH = 4  # below the line: services, a service, its variants, a variant
+GAPS = ('" ', '"\t', '"\n', '"\r')  # between a quote and what follows it
 COUNTS = ("ready", "starting", "draining", "desired")
 VARIANT_NUMBERS = tuple(f.name for f in fields(VariantObservation) if f.name not in COUNTS)
 SERVICE_NUMBERS = ("arrival_rate_rps", "isl_tokens", "osl_tokens")
@@ -91,6 +95,8 @@ def _null_if_nan(value: float) -> float | None:
 def _decoded(line: str) -> object:
     if len(line) > MAX_LINE_CHARACTERS:
         raise _FieldError("", f"{len(line)} characters; allowed: up to {MAX_LINE_CHARACTERS}")
+    if (plain := _plain(line)) is not None:
+        return plain
     constants: list[tuple[str, float]] = []
 
     def constant(literal: str) -> float:
@@ -108,6 +114,30 @@ def _decoded(line: str) -> object:
     except ValueError as error:  # not JSON, or an integer of thousands of digits
         raise _FieldError("", f"not JSON: {error}; allowed: one JSON object") from None
     return data
+
+
+def _plain(line: str) -> dict[str, Any] | None:
+    """Return what a line as programs write it holds, in a fourth of the time; None: look more closely.
+
+    orjson keeps the last of two equal keys. Where each key's quote is followed by its colon at once, there
+    are as many of these as keys, or something in the line is not plain: a key twice, or text with a quote.
+    """
+    if any(gap in line for gap in GAPS):
+        return None
+    try:
+        data = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    return data if isinstance(data, dict) and line.count('":') == _keys(data) else None
+
+
+def _keys(data: dict[str, Any]) -> int:
+    """Return how many keys the objects of a line have, as deep as the protocol nests them."""
+    total, objects = len(data), [data]
+    for _ in range(DEPTH):
+        objects = [x for each in objects for x in each.values() if type(x) is dict]
+        total += sum(map(len, objects))
+    return total
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
