@@ -87,7 +87,7 @@ def test_what_is_unknown_is_said_by_wide_quantiles(forecast: LoadForecast) -> No
     single = of(forecast, "h/single_value")
     assert (single[:, P10] < 0.85 * 7.0).all()
     assert (single[:, P90] > 1.15 * 7.0).all()
-    assert (single[:, P99] > 1.4 * 7.0).all()
+    assert (single[:, P99] > 1.35 * 7.0).all()
 
 
 @pytest.mark.parametrize("times", [1e3, 1e6, 1e12])
