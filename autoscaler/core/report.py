@@ -89,7 +89,7 @@ def _quantiles(situations: Sequence[Situation], carried: Sequence[float]) -> lis
         low, each = np.minimum(np.maximum(met - 1, 0), levels.size - 2), np.arange(len(rows))
         with np.errstate(divide="ignore", invalid="ignore"):
             slope = (levels[low + 1] - levels[low]) / (rates[each, low + 1] - rates[each, low])
-        between = slope * (x - rates[each, low]) + levels[low]
+            between = slope * (x - rates[each, low]) + levels[low]
         at = np.where(met == 0, 0.0, np.where(met == levels.size, levels[-1], between))
         known = np.where(np.isfinite(rates[:, -1]), at, np.nan).tolist()
         for i, level in zip(rows, known, strict=True):

@@ -62,7 +62,7 @@ def need_of(
     future, hold = {}, {}
     steady: list[int] = []
     reactive, modelled = 0, True
-    raws = [_raw(situation, v.name, sizes) for v in policy.variants]
+    raws = _raws(situation, sizes)
     has = [situation.current[v.name] for v in policy.variants]
     runs = guard.runs_alone(policy.phases, has, [raw.future for raw in raws])
     for v, raw, current in zip(policy.variants, raws, runs, strict=True):
@@ -98,13 +98,23 @@ def _budget_usd_per_hour(policy: Policy, variants: Sequence[VariantNeed], prices
     return max(budget, sum([v.lower * v.usd_per_hour for v in variants]))
 
 
-def _raw(situation: Situation, variant: str, sizes: Sizes) -> _Raw:
-    lane = sizes.lanes.get((situation.policy.service, variant))
-    if lane is None:
-        wanted = _unmodelled(situation, variant)
-        return _Raw(None, wanted, wanted, wanted, 0)
-    reactive = sizes.reactive[lane] if _reactive(situation) else 0
-    return _Raw(lane, sizes.future[lane], sizes.hold[lane], sizes.present[lane], reactive)
+def _raws(situation: Situation, sizes: Sizes) -> list[_Raw]:
+    """Return what each variant alone would need; those of unknown speed by what is measured of all."""
+    service, raws = situation.policy.service, []
+    urgent, measured = _reactive(situation), None
+    for v in situation.policy.variants:
+        lane = sizes.lanes.get((service, v.name))
+        if lane is not None:
+            reactive = sizes.reactive[lane] if urgent else 0
+            raws.append(
+                _Raw(lane, sizes.future[lane], sizes.hold[lane], sizes.present[lane], reactive)
+            )
+            continue
+        if measured is None:
+            measured = _unmodelled(situation)
+        wanted = situation.current[v.name] if measured is None else measured
+        raws.append(_Raw(None, wanted, wanted, wanted, 0))
+    return raws
 
 
 def _damped(
@@ -199,10 +209,10 @@ def _in_every_phase(policy: Policy, variant: Variant, holds: Callable[[Variant],
     return all(any(holds(v) for v in phase) for phase in phases if variant in phase)
 
 
-def _unmodelled(situation: Situation, variant: str) -> int:
-    """Size a variant whose speed is unknown by measured concurrency and latency."""
+def _unmodelled(situation: Situation) -> int | None:
+    """Size a service of unknown speed by measured concurrency and latency; None: nothing is measured."""
     if situation.observed is None:
-        return situation.current[variant]
+        return None
     current = sum(situation.current.values())
     wanted = guard.unmodelled_replicas(situation.policy, situation.observed, current)
     return wanted if math.isfinite(wanted) else current
