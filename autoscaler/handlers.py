@@ -29,6 +29,9 @@ FOLLOW_SECONDS = 0.1  # between two looks at what the other thread and kopf say
 INACTIVE_SECONDS = 70.0  # a silent stream is opened anew: bookmarks come every minute
 
 STREAM = "watcher for "  # how kopf names the tasks of its watch streams
+# kopf's tasks that know the kinds and keep the streams: without either it is ending, or should be
+ROOTS = frozenset({"resource observer", "multidimensional multitasker"})
+START_SECONDS = 60.0  # for the first stream: pods, nodes and namespaces are served everywhere
 LACKING_SECONDS = 5.0  # that a stream may be gone (its CRD is, say) before all are begun anew
 END_SECONDS = 5.0  # for kopf to end by itself
 
@@ -36,13 +39,15 @@ END_SECONDS = 5.0  # for kopf to end by itself
 class _TellRefusalOnce(logging.Filter):
     """Drops what kopf says, with its stacks, of each try and of credentials that are refused.
 
-    `Watches` tells in one line why watching has ended.
+    `Watches` tells in one line why watching has ended. Nor is it news that a stream's pause, which is
+    cancelled while the stream still asks, cancels it in the way of a task and is none.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
         a_try = str(record.msg).startswith("Request attempt")
-        return not (isinstance(error, kopf.LoginError) or a_try)
+        a_pause = isinstance(error, AssertionError) and "request_cancel_callback" in str(record.msg)
+        return not (isinstance(error, kopf.LoginError) or a_try or a_pause)
 
 
 logging.getLogger("kopf._core.reactor.running").setLevel(
@@ -117,7 +122,12 @@ def settings_of() -> kopf.OperatorSettings:
     settings.watching.chunk_size = 500
     settings.networking.request_timeout = 30.0
     settings.queueing.idle_timeout = 1.0
+    settings.process.ultimate_exiting_timeout = None  # after which kopf would kill this process
     return settings
+
+
+class _LostError(Exception):
+    """Watching is not whole."""
 
 
 class Watches:
@@ -148,22 +158,26 @@ class Watches:
     def _run(self) -> None:
         failures = 0
         while not self._stop.is_set():
-            ready = threading.Event()
+            begun = time.monotonic()
             try:
-                asyncio.run(self._operate(ready))
+                asyncio.run(self._operate())
                 why, told = "ended", "kopf gave up"
             except kopf.LoginError:
                 why, told = "401 Unauthorized", REFUSED
+            except _LostError as error:
+                why, told = "not whole", str(error)
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - watching goes on
                 why, told = type(error).__name__, str(error) or "no message"
             self._running.clear()
             if self._stop.is_set():
                 return
-            failures = 0 if ready.is_set() else failures + 1
             self._troubles.follow({why: f"{told}; it is begun anew"}, time.monotonic())
+            failures = 0 if time.monotonic() - begun > RESTART_SECONDS[-1] else failures
             self._stop.wait(RESTART_SECONDS[min(failures, len(RESTART_SECONDS) - 1)])
+            failures += 1
 
-    async def _operate(self, ready: threading.Event) -> None:
+    async def _operate(self) -> None:
+        ready = asyncio.Event()
         stop = (
             asyncio.Event()
         )  # for a threading.Event kopf keeps a thread, which no end of kopf's ends
@@ -178,41 +192,61 @@ class Watches:
                 stop_flag=stop,
             )
         )
-        follower = asyncio.create_task(self._follow(ready, stop, operator))
-        try:
-            await operator
-        finally:
-            follower.cancel()
-            self._running.clear()
+        follower = asyncio.create_task(self._follow(ready))
+        await asyncio.wait({operator, follower}, return_when=asyncio.FIRST_COMPLETED)
+        self._running.clear()
+        stop.set()
+        await asyncio.wait({operator}, timeout=END_SECONDS)
+        await _cancel_all()
+        for task in (operator, follower):
+            if not task.cancelled():
+                task.result()
 
-    async def _follow(
-        self, ready: threading.Event, stop: asyncio.Event, operator: asyncio.Task[None]
-    ) -> None:
-        """Follow kopf until it is to end, or until streams are gone for good: then end it, if need be hard.
+    async def _follow(self, ready: asyncio.Event) -> None:
+        """Follow kopf until it is to end; raises why watching is not whole, and then kopf is to end too.
 
-        kopf outlives the failure of its parts, and so may watch half of what it should for ever.
+        kopf outlives the failure of its parts, and so may watch half of what it should for ever: of
+        credentials that are refused, its streams may learn only when nobody fetches new ones any more.
         """
         most, whole_at = 0, time.monotonic()
+        roots: set[asyncio.Task[Any]] = set()
         followed: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
         while not self._stop.is_set():
             tasks = asyncio.all_tasks()
             for task in tasks.difference(followed):
                 task.add_done_callback(_take_error)
                 followed.add(task)
+            roots.update(t for t in tasks if t.get_name() in ROOTS)
+            ended = [root for root in roots if root.done()]
+            for root in ended:
+                if not root.cancelled():
+                    root.result()  # raises what it has ended of
+            if ended:
+                raise _LostError(f"kopf's {ended[0].get_name()} has ended")
             streams = sum(t.get_name().startswith(STREAM) for t in tasks)
             most = max(most, streams)
-            whole_at = time.monotonic() if streams == most else whole_at
-            if time.monotonic() - whole_at > LACKING_SECONDS:
-                log.warning("%d of %d watch streams have ended", most - streams, most)
-                break
+            whole_at = time.monotonic() if most and streams == most else whole_at
+            lacking_seconds = time.monotonic() - whole_at
+            if most and lacking_seconds > LACKING_SECONDS:
+                raise _LostError(f"{most - streams} of {most} watch streams have ended")
+            if lacking_seconds > START_SECONDS:
+                raise _LostError(f"no watch stream was opened within {START_SECONDS:.0f} s")
             if ready.is_set() and streams and not self._running.is_set():
                 self._running.set()
                 self._troubles.follow({}, time.monotonic())
             await asyncio.sleep(FOLLOW_SECONDS)
-        self._running.clear()
-        stop.set()
-        await asyncio.sleep(END_SECONDS)
-        operator.cancel()
+
+
+async def _cancel_all() -> None:
+    """Cancel every other task until none is left.
+
+    A stream of kopf's that is cancelled together with its pause takes that for a pause, and goes on.
+    """
+    while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+        for task in tasks:
+            task.add_done_callback(_take_error)
+            task.cancel()
+        await asyncio.wait(tasks, timeout=1.0)
 
 
 def _take_error(task: asyncio.Task[Any]) -> None:

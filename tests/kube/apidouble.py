@@ -47,6 +47,7 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     after: bool = False  # the request is carried out, its answer is lost
     is_storm: bool = False
+    of_watches: bool = False  # only of these
 
 
 @dataclass(frozen=True)
@@ -98,14 +99,24 @@ class ApiDouble(ApiServer):
         times: int = 1,
         headers: dict[str, str] | None = None,
         after: bool = False,
+        of_watches: bool = False,
     ) -> None:
         """Answer the next `times` requests of that method and path with a failure.
 
         `method` is a regular expression too ("PUT|PATCH"), `path_regex` is searched for in the path.
         `status` 0 closes the connection without an answer. `after` carries the request out first.
+        `of_watches` lets lists and single objects pass.
         """
-        plan = (re.compile(method), re.compile(path_regex), status, times, headers or {}, after)
-        self._do(lambda: self._faults.append(Fault(*plan)))
+        fault = Fault(
+            re.compile(method),
+            re.compile(path_regex),
+            status,
+            times,
+            headers or {},
+            after,
+            of_watches=of_watches,
+        )
+        self._do(lambda: self._faults.append(fault))
 
     def conflict_storm(self, path_regex: str, times: int) -> None:
         """Let somebody else write the object just before each of the next `times` PUT or PATCH."""
@@ -235,6 +246,8 @@ class ApiDouble(ApiServer):
 
     def _next_fault(self, request: web.Request) -> Fault | None:
         for fault in self._faults:
+            if fault.of_watches and "watch" not in request.query:
+                continue
             if fault.methods.fullmatch(request.method) and fault.path.search(request.path):
                 fault.times -= 1
                 self._faults = [f for f in self._faults if f.times > 0]

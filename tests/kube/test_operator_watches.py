@@ -15,11 +15,13 @@ from crd_setup import install
 from kopf._cogs.clients import api as kopf_api
 from operating import OWN_NAMESPACE, PER_REPLICA, Rig, Script, Time, Workloads, deployment, policy
 
+from autoscaler import handlers
 from autoscaler.edge.kube.api import KubeApi
 from autoscaler.edge.kube.cluster import Cluster
 from autoscaler.handlers import Watches
 from autoscaler.operate.facts import reducers
 
+BEGUN_ANEW_SECONDS = 30.0
 SEEN_SECONDS = 60.0  # kopf takes its time to end and to begin anew, more on a busy machine
 
 
@@ -33,7 +35,12 @@ def until(told: Callable[[], bool], seconds: float = SEEN_SECONDS) -> None:
 class Watched:
     """An operator whose cache is filled by kopf: lists are due every ten minutes of its own clock."""
 
-    def __init__(self, kube: ApiServer, namespace: str) -> None:
+    def __init__(
+        self,
+        kube: ApiServer,
+        namespace: str,
+        start: Callable[[Watches], None] = Watches.start,
+    ) -> None:
         install(kube)
         for name in (OWN_NAMESPACE, namespace):
             kube.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
@@ -45,7 +52,7 @@ class Watched:
         self.rig = Rig(kube, self.script, Time(), timeout_seconds=1.0)
         self.watches = Watches(self.rig.cluster, self.rig.api)
         self.rig.process._parts.finder._watching = lambda: self.watches.alive
-        self.watches.start()
+        start(self.watches)
         until(lambda: self.watches.alive)
         self.rig.turn(1)
         self.world.edit("chat", {"metadata": {"labels": {"probe": "0"}, "annotations": {"a": "0"}}})
@@ -133,6 +140,57 @@ def test_watching_begins_anew_after_401(
     watched.check()
     errors = [r.exc_info[1] for r in caplog.records if r.exc_info]
     assert not any(isinstance(e, kopf.LoginError) for e in errors), caplog.text
+
+
+@pytest.mark.parametrize("lingers", [False, True])
+def test_watching_that_was_refused_from_the_start_begins_anew(
+    double: ApiDouble,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    lingers: bool,
+) -> None:
+    """kopf gives up, but a stream that was about to try again (`lingers`) waits for a token for ever."""
+    monkeypatch.setattr(handlers, "FOLLOW_SECONDS", 0.8)  # no look before the policies are refused
+
+    def start(watches: Watches) -> None:
+        double.slow(0.3, "scalingpolicies$")
+        double.fail("GET", "scalingpolicies$", 401, times=1_000_000)
+        if lingers:
+            # both are tried again after 1 s: the CRDs' watch would end kopf in good order
+            double.fail("GET", "/namespaces$|definitions$", 503, times=2, of_watches=True)
+        watches.start()
+        until(lambda: "401 Unauthorized" in caplog.text, BEGUN_ANEW_SECONDS)
+        assert not watches.alive
+        double.heal()
+        until(lambda: watches.alive, BEGUN_ANEW_SECONDS)
+
+    watched = Watched(double, "prod", start)
+    try:
+        watched.check()
+    finally:
+        watched.watches.close()
+    own = [r for r in caplog.records if r.name.startswith("foreserve") and r.levelno > logging.INFO]
+    assert len(own) == 1, caplog.text
+    assert "Traceback" not in caplog.text
+
+
+def test_watching_that_does_not_begin_begins_anew(
+    double: ApiDouble, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(handlers, "START_SECONDS", 1.0)
+
+    def start(watches: Watches) -> None:
+        double.pause(5.0)
+        watches.start()
+        until(lambda: "no watch stream was opened within 1 s" in caplog.text, BEGUN_ANEW_SECONDS)
+        monkeypatch.setattr(handlers, "START_SECONDS", 60.0)
+
+    watched = Watched(double, "prod", start)
+    try:
+        watched.check()
+    finally:
+        watched.watches.close()
+    assert "Traceback" not in caplog.text
 
 
 def test_an_account_without_a_name_watches_all_the_same(
