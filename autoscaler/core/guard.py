@@ -27,16 +27,21 @@ Changes = tuple[tuple[float, Mapping[str, int]], ...]
 
 
 def stabilized(
-    past: Holds, now_seconds: float, value: int, window_seconds: float, current: int
+    past: Holds,
+    now_seconds: float,
+    value: int,
+    window_seconds: float,
+    current: int,
+    ease_seconds: float = EASE_SECONDS,
 ) -> tuple[Holds, int]:
     """Return the updated window and its maximum: a scale-down waits until the window agrees.
 
-    The policy's window, and EASE_SECONDS if that leaves but a little less than runs (`lasting`); a
+    The policy's window, and `ease_seconds` if that leaves but a little less than runs (`lasting`); a
     window of 0 asks for no waiting at all.
     No past at all (a controller that has just started) remembers what runs, as HPA does: a restart
     lowers nothing. Only what can still be the maximum is kept: nothing that a later count exceeds.
     """
-    begin = now_seconds - (max(window_seconds, EASE_SECONDS) if window_seconds > 0 else 0.0)
+    begin = now_seconds - (max(window_seconds, ease_seconds) if window_seconds > 0 else 0.0)
     kept = [h for h in past or ((now_seconds, current),) if h[0] > begin and h[1] > value]
     if not kept:
         return ((now_seconds, value),), value
@@ -113,23 +118,28 @@ def turns(changes: Changes, variant: str, now_seconds: float) -> int:
 
 
 def lasting(
-    past: Holds, now_seconds: float, value: int, window_seconds: float, current: int
+    past: Holds,
+    now_seconds: float,
+    value: int,
+    window_seconds: float,
+    current: int,
+    settle_seconds: float = SETTLE_SECONDS,
 ) -> tuple[Holds, int]:
     """Return the updated window and what has lasted: a scale-up waits until the demand has.
 
-    The least count of the policy's window, and of SETTLE_SECONDS if that is but a little more than runs:
+    The least count of the policy's window, and of `settle_seconds` if that is but a little more than runs:
     every forecast differs a little from the one before, and what follows each of them swings.
     No past at all (a controller that has just started) follows at once: too many is the safer error.
     Only what can still be the least is kept.
     """
-    begin = now_seconds - max(window_seconds, SETTLE_SECONDS)
+    begin = now_seconds - max(window_seconds, settle_seconds)
     kept = [h for h in past if h[0] > begin and h[1] < value]
     if not kept:
         return ((now_seconds, value),), value
     begin = now_seconds - window_seconds
     wanted = min([n for t, n in kept if t > begin], default=value)
     if current < wanted <= current + _little(current):
-        begin = now_seconds - SETTLE_SECONDS
+        begin = now_seconds - settle_seconds
         wanted = min([n for t, n in kept if t > begin], default=value)
     return (*kept, (now_seconds, value)), wanted
 

@@ -123,15 +123,19 @@ def _damped(
     """Damp one variant's needs; `current` is what runs, in replicas of it alone."""
     behavior, state = situation.policy.behavior, situation.state
     up = behavior.scale_up.stabilization_window_seconds
+    # without a model counts go one by one, by what is measured now: not the noise of forecasts
+    settle, ease = (
+        (guard.SETTLE_SECONDS, guard.EASE_SECONDS) if raw.lane is not None else (0.0, 0.0)
+    )
     past = state.rises.get(name, ())
-    rises, future = guard.lasting(past, now_seconds, raw.future, up, current)
+    rises, future = guard.lasting(past, now_seconds, raw.future, up, current, settle)
     future = max(future, raw.reactive, floor)
     hold = max(raw.hold, raw.reactive, floor, future)
     asked = 0 if situation.idle and not floor else hold
     turned = guard.turns(state.changes, name, now_seconds)
     down = guard.calmed(behavior.scale_down.stabilization_window_seconds, turned)
     past = state.holds.get(name, ())
-    holds, steady = guard.stabilized(past, now_seconds, asked, down, current)
+    holds, steady = guard.stabilized(past, now_seconds, asked, down, current, ease)
     return _Damped(future, steady, max(raw.present, raw.reactive), holds, rises, turned)
 
 

@@ -154,7 +154,11 @@ class ScaleDownSpec(_Model):
     """How fast replicas may be given up."""
 
     stabilization_window_seconds: float = Field(
-        default=60.0, ge=0, le=3600, description="seconds; the highest count wanted in it is kept"
+        default=60.0,
+        ge=0,
+        le=3600,
+        description="seconds; the highest count wanted in it is kept. One replica or a tenth less waits five "
+        "minutes at least, unless it is 0 or nothing is forecast",
     )
     policies: list[ScalingPolicyLimit] = Field(
         default=[], max_length=16, description="the most generous counts; none: no limit"
