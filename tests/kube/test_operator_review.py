@@ -361,7 +361,7 @@ def test_watching_is_begun_again_whatever_ended_it(
     begun = count()
     again = threading.Event()
 
-    async def operate(self: Watches, _: threading.Event) -> None:
+    async def operate(self: Watches) -> None:
         if next(begun) == 0:
             raise error
         again.set()
