@@ -499,6 +499,24 @@ def test_without_a_model_the_reason_still_names_what_holds_a_count() -> None:
     assert (n, reason) == (4, Reason.NO_MODEL)
 
 
+def test_without_a_model_one_more_or_less_waits_for_no_forecasts() -> None:
+    unknown = forecasts({}, latency_model(("prod/other", "h100")))
+    fine = seen(5, ttft_p95_seconds=0.8, tpot_p95_seconds=0.03)
+    late, calm = (
+        seen(5, ttft_p95_seconds=x, tpot_p95_seconds=0.03, waiting=0.0) for x in (1.1, 0.2)
+    )
+    minute = Behavior(Mode.SCALE, ScalingRules(0.0), ScalingRules(60.0))
+    world = policies(policy(behavior=minute))
+    state, n, _ = replicas(State(), observation(h100=fine), world=world, known=unknown)
+    assert n == 5
+    later = observation(NOW + 15, h100=late)
+    assert replicas(state, later, world=world, known=unknown)[1] == 6
+    for seconds in range(15, 75, 15):  # the policy's window, and no more
+        now = observation(NOW + seconds, h100=calm)
+        state, n, _ = replicas(state, now, world=world, known=unknown)
+        assert n == (5 if seconds < 60 else 4)
+
+
 def test_advice_takes_no_accelerator_from_what_is_scaled() -> None:
     acted = Behavior(Mode.SCALE, ScalingRules(0.0), ScalingRules(300.0))
     loud = policy(priority=10, behavior=policy().behavior)  # only recommended
