@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from autoscaler.core.milp import GIVEN_UP_PRICE, SHORT_PRICES, lack_prices_usd
+from autoscaler.core.milp import SHORT_PRICES, given_up_times, lack_prices_usd
 from autoscaler.core.needs import COVER_SLACK, ServiceNeed
 
 FloatArray = NDArray[np.float64]
@@ -96,6 +96,7 @@ class _Facts:
         self.lasting_usd = self.usd_per_hour + restart_usd
         self.budget = np.array([need.budget_usd_per_hour for need in needs])
         self.lack_usd = np.array(lack_prices_usd(needs))
+        self.given_up_times = np.array([given_up_times(need) for need in needs])
         self._phases([need.phases() for need in needs])
         self._spot(needs)
         self.hold_floor = np.minimum(self._share(self.current, self.hold), 1.0)
@@ -205,7 +206,7 @@ class _Facts:
             self._worst(floor, np.minimum(replicas, exists), alone)
             for exists, alone, floor in self._existing()
         ]
-        usd += self.lack_usd * (lack + GIVEN_UP_PRICE * np.maximum(*given_up))
+        usd += self.lack_usd * (lack + self.given_up_times * np.maximum(*given_up))
         spent = (replicas * self.usd_per_hour).sum(axis=0)
         return np.where(spent <= self.budget * (1 + COVER_SLACK), usd, np.inf)
 

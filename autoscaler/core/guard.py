@@ -90,8 +90,9 @@ def calmed(window_seconds: float, turned: int) -> float:
 def dearer_start_usd(start_usd: float, usd_per_hour: float, turned: int) -> float:
     """Return the price of a start to plan with: a variant that swings may well stop again before it pays.
 
-    WARY times as much for each turn of the last while, up to an hour of the replica. Without it a service
-    whose variants cost nearly the same goes to and fro between them with the noise of every forecast.
+    WARY times as much for each turn of the last while, and once where any count of its service changed in
+    it (`unsettled`), up to an hour of the replica. Without it a service whose variants cost nearly the same
+    goes to and fro between them with the noise of every forecast.
     """
     if not turned:
         return start_usd
@@ -115,6 +116,11 @@ def turns(changes: Changes, variant: str, now_seconds: float) -> int:
         if seconds <= since:  # what was in force when the while began
             break
     return found
+
+
+def unsettled(changes: Changes, now_seconds: float) -> bool:
+    """Whether any count of a service changed within TURNS_SECONDS."""
+    return bool(changes) and changes[-1][0] > now_seconds - TURNS_SECONDS
 
 
 def lasting(

@@ -20,8 +20,9 @@ y_s is the share of service s that rests on spot beyond its cap, b_s whether any
 what spot saves (autoscaler.core.needs) and stay below those of a share that does not fit.
 
 Within a tier the worse off is served first, since each third is dearer than the one before. What runs
-and is needed is only taken from a service for an equal that lacks a third more: between two that are
-about as badly off nothing moves to and fro.
+and is needed is only taken from a service for an equal that lacks a third more, and while its counts changed
+of late only for one that lacks more than two thirds and has less itself: what starts anew serves nobody for
+minutes, so that between two that are about as badly off nothing moves to and fro.
 
 Bounded by nodes and gap, not by the clock, so that the answer is the same on every machine
 (HiGHS: Huangfu and Hall, Math. Prog. Comp. 10, 2018; through scipy.optimize.milp).
@@ -50,6 +51,7 @@ SHORT_PRICES = (
     9.0,
 )  # of each third of a service that does not fit, in prices of its tier
 GIVEN_UP_PRICE = 1.0  # of running replicas that are needed, beside what is then short
+UNSETTLED_PRICE = 2.5  # of the same, while a service's counts changed of late
 PER_SERVICE = len(SHORT_PRICES) + 3
 
 
@@ -162,6 +164,7 @@ def _variables(
     high = np.full(layout.columns, np.inf)
     integral = np.zeros(layout.columns)
     for need, price in zip(needs, lack_prices_usd(needs), strict=True):
+        given_up_usd = given_up_times(need) * price
         for i, v in enumerate(need.variants):
             n, m = layout.n(need.service, i), layout.m(need.service, i)
             cost[n] = v.start_usd
@@ -173,7 +176,7 @@ def _variables(
             high[layout.r(need.service, i)] = v.ready
         for column, times in zip(layout.z(need.service), SHORT_PRICES, strict=True):
             cost[column], high[column] = times * price, 1.0 / len(SHORT_PRICES)
-        cost[layout.e(need.service)] = GIVEN_UP_PRICE * price
+        cost[layout.e(need.service)] = given_up_usd
         high[layout.e(need.service)] = 1.0
         y, b = layout.y(need.service), layout.b(need.service)
         cost[b], cost[y] = need.excess_prices_usd()
@@ -194,6 +197,11 @@ def lack_prices_usd(needs: Sequence[ServiceNeed]) -> list[float]:
         )
         prices.append(SHORT_PRICE * max(alone, 1.0) * TIER_STEP ** rank[need.priority])
     return prices
+
+
+def given_up_times(need: ServiceNeed) -> float:
+    """Return the price of running replicas that are needed and given up, in that of what does not fit."""
+    return UNSETTLED_PRICE if need.unsettled else GIVEN_UP_PRICE
 
 
 def _service_rows(rows: _Rows, need: ServiceNeed, layout: _Layout) -> None:

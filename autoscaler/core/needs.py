@@ -59,6 +59,7 @@ class ServiceNeed:
     max_spot_ratio: float = (
         1.0  # of the future requirement, that may rest on spot; 1 where none can
     )
+    unsettled: bool = False  # its counts changed of late: what it runs is given up less easily
     _phases: tuple[tuple[int, ...], ...] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -83,6 +83,7 @@ def need_of(
         tuple(variants),
         idle=situation.idle and not any(steady),
         max_spot_ratio=policy.max_spot_ratio if True in [v.spot for v in variants] else 1.0,
+        unsettled=guard.unsettled(situation.state.changes, now_seconds),
     )
     return Requirements(need, holds, rises, future, hold, reactive, floor, modelled)
 
@@ -167,7 +168,9 @@ def _variant_need(
         accelerator_class=v.accelerator_class,
         accelerators=v.accelerators_per_replica,
         usd_per_hour=usd,
-        start_usd=guard.dearer_start_usd(start_usd, usd, damped.turned),
+        start_usd=guard.dearer_start_usd(
+            start_usd, usd, max(damped.turned, guard.unsettled(changes, now_seconds))
+        ),
         current=min(current, upper),  # what is beyond the maximum goes anyway
         ready=min(_ready(situation, v.name), upper),
         lower=lower,

@@ -158,6 +158,34 @@ def test_an_equal_that_grows_takes_no_replica_that_is_needed() -> None:
     assert counts(two(6, 12), limits) == {"n/x": (4,), "n/y": (6,)}
 
 
+def test_what_changed_of_late_gives_up_to_an_equal_only_in_need() -> None:
+    def two(x: int, y: int, *, unsettled: bool) -> dict[str, tuple[int, ...]]:
+        needs = tuple(
+            service(
+                f"n/{name}",
+                need_variant("a", future=need, hold=need, current=5, ready=5),
+                unsettled=unsettled and name == "x",
+            )
+            for name, need in (("x", x), ("y", y))
+        )
+        return counts(needs, Limits({"a": 10}, {}, {}, {}))
+
+    # y lacks 7/12: its second third is worth 3; a settled x gives up at 1 + 1, an unsettled one at 1 + 2.5
+    assert two(6, 12, unsettled=False) == {"n/x": (4,), "n/y": (6,)}
+    assert two(6, 12, unsettled=True) == {"n/x": (5,), "n/y": (5,)}
+    # y lacks 13/18: its last third is worth 9, and it has 6 when two thirds are short
+    assert two(6, 18, unsettled=True) == {"n/x": (4,), "n/y": (6,)}
+    assert two(12, 18, unsettled=True) == {"n/x": (4,), "n/y": (6,)}  # 9 is more than 3 + 2.5, too
+
+
+def test_what_changed_of_late_gives_way_to_a_higher_tier() -> None:
+    low = service(
+        "n/low", need_variant("a", future=4, hold=4, current=4, ready=4), unsettled=True, priority=1
+    )
+    high = service("n/high", need_variant("a", future=4), priority=2)
+    assert counts((low, high), Limits({"a": 4}, {}, {}, {})) == {"n/high": (4,), "n/low": (0,)}
+
+
 def test_a_higher_tier_takes_what_a_lower_one_runs() -> None:
     low = service("n/low", need_variant("a", future=4, hold=4, current=4, ready=4), priority=1)
     high = service("n/high", need_variant("a", future=3), priority=2)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from test_planner import NO_LIMITS, below, need_variant, needs_strategy, service
 
 from autoscaler.core import planner
-from autoscaler.core.milp import GIVEN_UP_PRICE, SHORT_PRICES, lack_prices_usd, solve
+from autoscaler.core.milp import SHORT_PRICES, given_up_times, lack_prices_usd, solve
 from autoscaler.core.needs import Limits, ServiceNeed, usage_of
 from autoscaler.core.planner import FEW, plan_replicas
 from autoscaler.core.priced import plan_by_price
@@ -21,7 +21,9 @@ from autoscaler.core.types import Role
 Plan = Mapping[str, tuple[int, ...]]
 
 
-def crowd(size: int, seed: int, *, share: float = 0.8) -> tuple[tuple[ServiceNeed, ...], Limits]:
+def crowd(
+    size: int, seed: int, *, share: float = 0.8, unsettled: int = 0
+) -> tuple[tuple[ServiceNeed, ...], Limits]:
     """Services of two kinds of GPU in three tiers and four namespaces; `share` of what they want."""
     rng = random.Random(seed)  # noqa: S311 - a case, not a secret
     needs = []
@@ -41,7 +43,7 @@ def crowd(size: int, seed: int, *, share: float = 0.8) -> tuple[tuple[ServiceNee
                     upper=12,
                 )
             )
-        needs.append(service(f"n{i % 4}/s{i}", *kinds, priority=i % 3))
+        needs.append(service(f"n{i % 4}/s{i}", *kinds, priority=i % 3, unsettled=i % 5 < unsettled))
     wanted = [cheapest(need) or (0, 0) for need in needs]
     classes = {name: int(share * sum(n[i] for n in wanted)) for i, name in enumerate("ab")}
     return tuple(needs), Limits(classes, dict.fromkeys("ab", "p"), {}, {})
@@ -58,7 +60,7 @@ def cost_usd(needs: tuple[ServiceNeed, ...], plan: Plan) -> float:
     total = 0.0
     for need, price in zip(needs, lack_prices_usd(needs), strict=True):
         n = plan[need.service]
-        kept = price * GIVEN_UP_PRICE * given_up(need, n)
+        kept = price * given_up_times(need) * given_up(need, n)
         every = itertools.product(*(range(v.lower, v.upper + 1) for v in need.variants))
         total += kept + min(
             need.objective_usd(m, n) + price * short_price(1.0 - need.covered(m))
@@ -88,10 +90,13 @@ def given_up(need: ServiceNeed, n: tuple[int, ...]) -> float:
     return lacking
 
 
+@pytest.mark.parametrize("unsettled", [0, 2])
 @pytest.mark.parametrize("seed", range(4))
-def test_prices_cost_one_service_more_than_the_exact_plan_at_most(seed: int) -> None:
+def test_prices_cost_one_service_more_than_the_exact_plan_at_most(
+    seed: int, unsettled: int
+) -> None:
     """With K limits no more than K services are torn between two plans: here two, and whole replicas."""
-    needs, limits = crowd(40, seed)
+    needs, limits = crowd(40, seed, unsettled=unsettled)
     plan, _ = priced(needs, limits)
     exact = solve(needs, limits)
     assert exact is not None

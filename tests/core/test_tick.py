@@ -585,6 +585,28 @@ def test_two_variants_and_a_pool_too_small_for_one() -> None:
     assert got["b"] >= 1
 
 
+def test_a_service_that_changed_of_late_does_not_move_to_a_kind_a_little_cheaper() -> None:
+    # b is a tenth cheaper: in an hour that pays for a start of 2 minutes and a kept as long, not for four
+    # times that
+    keys = latency_model((SERVICE, "a"), (SERVICE, "b"))
+    lead = StartLead(120.0, 240.0)
+    known = forecasts({SERVICE: outlook(20.0)}, keys, a=lead, b=lead)
+    pool = Pool("p", (AcceleratorClass("a", 2.0, None), AcceleratorClass("b", 1.8, None)))
+    variants = (variant("a", min_replicas=0), variant("b", min_replicas=0))
+    world = policies(policy(variants=variants), pools=(pool,))
+    _, needs, _ = replicas(State(), observation(a=seen(1), b=seen(0)), world=world, known=known)
+
+    def after(seconds: float) -> int:
+        few, now = {"a": needs - 1, "b": 0}, {"a": needs, "b": 0}
+        past = ServiceState(changes=((-math.inf, few), (NOW - seconds, now)))
+        obs = observation(a=seen(needs), b=seen(0))
+        _, decisions = tick(world, known, State({SERVICE: past}), obs)
+        return decisions.services[SERVICE].variants["b"]
+
+    assert after(600.0) == 0
+    assert after(1801.0) > 0
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     rate=st.floats(0.1, 60.0),
