@@ -149,6 +149,45 @@ def test_a_pair_that_does_not_fit_changes_nothing(secure: Secure) -> None:
     assert secure.served.exported(RELOADS % "ok") == 1.0
 
 
+def test_grpc_is_told_of_a_change_once(tmp_path: Path, authority: Authority) -> None:
+    """Told again of the same, it frees what other threads are making handshakes from (grpc#36693)."""
+    files = TlsFiles(tmp_path / "tls.crt", tmp_path / "tls.key")
+    told: list[bool] = []
+
+    def install(name: str) -> None:
+        certificate, key = authority.issue(name)
+        shutil.copy(key, files.key)
+        shutil.copy(certificate, files.certificate)
+
+    install("first")
+    tls = ReloadedTls(files, told.append)
+    assert tls.changed() is None
+    install("second")
+    assert isinstance(tls.changed(), grpc.ServerCertificateConfiguration)
+    assert tls.changed() is None
+    files.key.write_bytes(b"")
+    assert tls.changed() is None
+    assert told == [True, False]
+
+
+def test_many_new_connections_at_once_are_answered(secure: Secure) -> None:
+    credentials = secure.credentials()
+    answered = []
+
+    def connect() -> None:
+        for _ in range(40):
+            keda = secure.served.keda(credentials)
+            answered.append(keda.count())
+            keda.channel.close()
+
+    threads = [threading.Thread(target=connect) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60.0)
+    assert answered == [7.0] * 320
+
+
 def test_files_that_cannot_be_used_are_an_error_at_the_start(
     tmp_path: Path, authority: Authority
 ) -> None:

@@ -2,10 +2,15 @@
 
 gRPC asks at every handshake. A pair that does not fit (one file is written, the other not yet) or cannot
 be read changes nothing: what was in use stays, and is tried again at the next handshake.
+
+gRPC is told of a change only, and is given time before it: what it had, it frees with the change, also
+while another thread makes a handshake from it (a use after free, https://github.com/grpc/grpc/issues/36693).
+Told the same at every handshake it would do so at every handshake: a dozen clients ended it within seconds.
 """
 
 import logging
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +19,7 @@ from threading import Lock
 import grpc
 
 log = logging.getLogger("foreserve")
+SETTLE_SECONDS = 0.1  # a handshake is made of the configuration within microseconds
 Stamp = tuple[tuple[int, int, int], ...]
 
 
@@ -41,32 +47,36 @@ class ReloadedTls:
         self._lock = Lock()
         self._stamp = _stamp(files)
         self._refused: Stamp | None = None
-        self._current = _configuration(files)
+        self._initial = _configuration(files)
 
     def credentials(self) -> grpc.ServerCredentials:
-        """Return credentials that follow the files."""
+        """Return credentials that follow the files, for one port: of a change one port is told."""
         return grpc.dynamic_ssl_server_credentials(
-            self._current, self._fetch, require_client_authentication=bool(self._files.client_ca)
+            self._initial, self.changed, require_client_authentication=bool(self._files.client_ca)
         )
 
-    def _fetch(self) -> grpc.ServerCertificateConfiguration:
-        """Return what new handshakes must use; called by gRPC from threads of its own."""
+    def changed(self) -> grpc.ServerCertificateConfiguration | None:
+        """Return what new handshakes must use if the files changed since the last call, else None.
+
+        Called by gRPC at every handshake, from threads of its own, which wait for one another.
+        """
         with self._lock:
             try:
                 stamp = _stamp(self._files)
                 if stamp == self._stamp:
-                    return self._current
-                self._current = _configuration(self._files)
+                    return None
+                new = _configuration(self._files)
             except OSError as error:
                 if self._refused is None:
                     log.warning("TLS: %s; the certificate in use stays", error)
                     self._told(False)
                 self._refused = self._stamp
-                return self._current
+                return None
             self._stamp, self._refused = stamp, None
             self._told(True)
             log.info("TLS: %s read again", self._files.certificate)
-            return self._current
+            time.sleep(SETTLE_SECONDS)  # handshakes that were asked for before are made by then
+            return new
 
 
 def _stamp(files: TlsFiles) -> Stamp:
