@@ -52,7 +52,9 @@ class ReloadedTls:
     def credentials(self) -> grpc.ServerCredentials:
         """Return credentials that follow the files, for one port: of a change one port is told."""
         return grpc.dynamic_ssl_server_credentials(
-            self._initial, self.changed, require_client_authentication=bool(self._files.client_ca)
+            self._initial,
+            self.changed,  # type: ignore[arg-type]  # gRPC takes None as no change, the stubs do not know
+            require_client_authentication=bool(self._files.client_ca),
         )
 
     def changed(self) -> grpc.ServerCertificateConfiguration | None:
