@@ -170,24 +170,6 @@ def test_grpc_is_told_of_a_change_once(tmp_path: Path, authority: Authority) -> 
     assert told == [True, False]
 
 
-def test_many_new_connections_at_once_are_answered(secure: Secure) -> None:
-    credentials = secure.credentials()
-    answered = []
-
-    def connect() -> None:
-        for _ in range(40):
-            keda = secure.served.keda(credentials)
-            answered.append(keda.count())
-            keda.channel.close()
-
-    threads = [threading.Thread(target=connect) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60.0)
-    assert answered == [7.0] * 320
-
-
 def test_files_that_cannot_be_used_are_an_error_at_the_start(
     tmp_path: Path, authority: Authority
 ) -> None:
