@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import random
 import time
 import uuid
 from typing import Any
@@ -30,6 +31,8 @@ SERVER_SETS = {
     *("name", "namespace", "generateName", "uid", "resourceVersion", "generation"),
     *("creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"),
 }
+NAME_LETTERS = "bcdfghjklmnpqrstvwxz2456789"  # apiserver's storage/names, apimachinery's util/rand
+NAME_DRAWS = 8  # KEP-4420: seven tries after a name that is taken
 
 
 class Objects:
@@ -51,7 +54,7 @@ class Objects:
     def create(self, kind: Kind, namespace: str, body: Object, *, dry_run: bool = False) -> Object:
         metadata = self._envelope(kind, namespace, body)
         if not metadata.get("name") and metadata.get("generateName"):
-            metadata["name"] = metadata["generateName"] + uuid.uuid4().hex[:5]
+            metadata["name"] = self._generated(kind, namespace, metadata["generateName"])
         name = metadata.get("name", "")
         if namespace:
             self._check_namespace(namespace)
@@ -68,6 +71,14 @@ class Objects:
         if self.store.get(kind.storage, (namespace, name)) is not None:
             raise already_exists(kind, name)
         return body if dry_run else self._keep(kind, (namespace, name), body)
+
+    def _generated(self, kind: Kind, namespace: str, prefix: str) -> str:
+        """Return a name that is free; the API server too draws again, up to NAME_DRAWS times."""
+        for _ in range(NAME_DRAWS):
+            name = prefix + "".join(random.choices(NAME_LETTERS, k=5))  # noqa: S311
+            if self.store.get(kind.storage, (namespace, name)) is None:
+                break
+        return name
 
     def replace(
         self, kind: Kind, name: str, old: Object, body: Object, part: str, *, dry_run: bool = False

@@ -17,6 +17,18 @@ def configmap(name: str) -> dict[str, Any]:
     return {"metadata": {"name": name}, "data": {"k": "v"}}
 
 
+def test_a_generated_name_that_is_taken_is_drawn_again(
+    double: ApiDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draws = iter(["bbbbb", "bbbbb", "ccccc", *["bbbbb"] * 8])
+    monkeypatch.setattr("double_objects.random.choices", lambda *_, **__: next(draws))
+    answers = [double.request("POST", MAPS, {"metadata": {"generateName": "p-"}}) for _ in range(3)]
+    names = [a["metadata"].get("name") for code, a in answers if code == 201]
+    assert names == ["p-bbbbb", "p-ccccc"]
+    code, refusal = answers[-1]  # eight draws, all taken
+    assert (code, refusal["reason"]) == (409, "AlreadyExists")
+
+
 def test_it_fails_as_often_as_planned(double: ApiDouble) -> None:
     double.fail("GET|PUT", "configmaps/a$", 429, times=2, headers={"Retry-After": "1"})
     assert double.request("POST", MAPS, configmap("a"))[0] == 201  # another method
