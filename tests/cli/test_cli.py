@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from foreserve_process import Done, cold, run
 from telemetry_maker import (
     END_SECONDS,
     POLICY,
@@ -22,16 +21,8 @@ from telemetry_maker import (
     write_telemetry,
 )
 
-FORESERVE = [sys.executable, "-c", "from autoscaler.cli import main; main()"]
-Run = subprocess.CompletedProcess[str]
 
-
-def run(*arguments: object, stdin: str = "") -> Run:
-    command = [*FORESERVE, *map(str, arguments)]
-    return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
-
-
-def last_line(result: Run) -> str:
+def last_line(result: Done) -> str:
     lines = [line for line in result.stderr.splitlines() if not line.startswith("INFO")]
     return lines[-1] if lines else ""
 
@@ -88,9 +79,9 @@ def line(tick: int, **changes: Any) -> str:
     return json.dumps({**observation, **changes}) + "\n"
 
 
-def decide(world: Path, stdin: str, *more: object) -> Run:
+def decide(world: Path, stdin: str, *more: object, by: Callable[..., Done] = run) -> Done:
     history = world / "telemetry" / "load.parquet"
-    return run(
+    return by(
         "decide",
         "--models",
         world / "models",
@@ -114,7 +105,7 @@ def test_training_says_what_it_did(world: Path) -> None:
 
 def test_one_decision_a_line_and_the_same_bytes_every_time(world: Path) -> None:
     stdin = "".join(line(i) for i in range(12))
-    first, second = decide(world, stdin), decide(world, stdin)
+    first, second = decide(world, stdin, by=cold), decide(world, stdin)
     assert first.returncode == 0, first.stderr
     assert first.stdout == second.stdout
     decisions = [json.loads(text) for text in first.stdout.splitlines()]
@@ -569,9 +560,7 @@ def test_backtest_is_complete_ordered_and_blind_to_the_future(world: Path, tmp_p
     ids=" ".join,
 )
 def test_wrong_usage_is_status_two(arguments: list[str], tmp_path: Path) -> None:
-    result = subprocess.run(
-        [*FORESERVE, *arguments], capture_output=True, text=True, check=False, cwd=tmp_path
-    )
+    result = run(*arguments, cwd=tmp_path)
     assert result.returncode == 2
     assert result.stdout == ""
     assert len(result.stderr.splitlines()) == 1, result.stderr
@@ -587,6 +576,6 @@ def test_help_shows_an_example(command: str) -> None:
 
 
 def test_the_version_is_told() -> None:
-    result = run("--version")
+    result = cold("--version")
     assert result.returncode == 0
     assert re.fullmatch(r"foreserve \d+\.\d+\.\d+\n", result.stdout)

@@ -1,11 +1,10 @@
 """From telemetry to decisions and back: start-up times by the node, and a correction of the latency."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import foreserve_process
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,12 +21,9 @@ from autoscaler.cli.latency import capacity, fit
 
 pytestmark = pytest.mark.slow  # a training
 
-FORESERVE = [sys.executable, "-c", "from autoscaler.cli import main; main()"]
 
-
-def run(*arguments: object, stdin: str = "") -> "subprocess.CompletedProcess[str]":
-    command = [*FORESERVE, *map(str, arguments)]
-    result = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+def run(*arguments: object, stdin: str = "") -> foreserve_process.Done:
+    result = foreserve_process.run(*arguments, stdin=stdin)
     assert result.returncode == 0, result.stderr
     return result
 

@@ -1,17 +1,14 @@
 """`foreserve run` before it runs: its options, and no cluster to run in."""
 
 import os
-import subprocess
-import sys
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+from foreserve_process import run
 from typer.testing import CliRunner
 
 from autoscaler.cli import app, wiring
-
-FORESERVE = [sys.executable, "-c", "from autoscaler.cli import main; main()"]
 
 
 @pytest.mark.parametrize("given", [True, False])
@@ -33,12 +30,8 @@ def test_starts_are_kept_only_where_they_are_asked_for(
 def test_without_a_cluster_it_says_so_in_one_line(tmp_path: Path) -> None:
     outside = {k: v for k, v in os.environ.items() if not k.startswith(("KUBE", "HOME"))}
     asked = ["run", "--models", str(tmp_path), "--prometheus", "http://127.0.0.1:1"]
-    result = subprocess.run(
-        [*FORESERVE, *asked, "--kubeconfig", str(tmp_path / "none")],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=outside | {"HOME": str(tmp_path)},
+    result = run(
+        *(*asked, "--kubeconfig", tmp_path / "none"), env=outside | {"HOME": str(tmp_path)}
     )
     assert result.returncode == 2
     assert "Traceback" not in result.stderr

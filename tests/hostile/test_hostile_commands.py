@@ -1,14 +1,13 @@
 """Hostile load through the commands: train and backtest end well, and say what they mended."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from foreserve_process import run
 from hostile_series import DAY, DAYS, NAMES, START, cycle, frame_of, hostile_values
 
 from models.frames import FrameError, to_series, validate_load
@@ -17,15 +16,9 @@ from models.mend import mend_load
 from models.quantiles import QUANTILES
 from training.backtest import backtest
 
-FORESERVE = [sys.executable, "-c", "from autoscaler.cli import main; main()"]
 MIDNIGHT = START + pd.Timedelta(days=DAYS - 1)
 P90 = QUANTILES.index(0.9)
 Harm = Callable[[pd.DataFrame], pd.DataFrame]
-
-
-def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
-    command = [*FORESERVE, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def harmed_frame() -> pd.DataFrame:

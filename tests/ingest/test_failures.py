@@ -4,7 +4,6 @@ import base64
 import json
 import ssl
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 import samples
 import servers
 from double import Answer, Plan, ok, refusal, serving, vector
+from foreserve_process import run
 from tenacity import wait_none
 
 from autoscaler.edge.prometheus_api import MAX_ANSWER_BYTES, Access, PrometheusApi, checked_url
@@ -391,20 +391,7 @@ def test_parts_are_whole_or_absent_and_damage_is_told(tmp_path: Path) -> None:
 def test_the_command_says_it_in_one_line(
     options: list[str], status: int, says: str, tmp_path: Path
 ) -> None:
-    command = [
-        sys.executable,
-        "-c",
-        "from autoscaler.cli import main; main()",
-        "ingest",
-        "prometheus",
-    ]
-    done = subprocess.run(
-        [*command, *options, "--out", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run("ingest", "prometheus", *options, "--out", tmp_path)
     assert done.returncode == status, done.stderr
     assert says in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
@@ -413,16 +400,6 @@ def test_the_command_says_it_in_one_line(
 def test_a_config_that_is_wrong(tmp_path: Path) -> None:
     config = tmp_path / "labels.yaml"
     config.write_text(json.dumps({"labels": {"service": "not a label!"}}))
-    command = [
-        sys.executable,
-        "-c",
-        "from autoscaler.cli import main; main()",
-        "lint",
-        "--url",
-        "http://x",
-    ]
-    done = subprocess.run(
-        [*command, "--config", str(config)], capture_output=True, text=True, timeout=60, check=False
-    )
+    done = run("lint", "--url", "http://x", "--config", config)
     assert done.returncode == 2
     assert "labels.service is 'not a label!'" in done.stderr

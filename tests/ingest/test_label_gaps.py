@@ -1,6 +1,5 @@
 """Labels that only some engines have: a sentence each, and the others' numbers stay what they are."""
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 import samples
 import servers
+from foreserve_process import run
 from test_real_servers import foreserve, ingest
 
 from models.contract import Labels
@@ -81,13 +81,7 @@ def test_all_that_can_be_told_is_told(url: str, tmp_path: Path) -> None:
 
 
 def test_the_command_says_it_once(url: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [*foreserve(url, tmp_path), "--to", str(samples.START + 600)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run(*foreserve(url, tmp_path), "--to", samples.START + 600)
     assert done.returncode == 0, done.stderr
     said = " ".join(done.stderr.split())
     for sentence in (LOST, *PARTLY):

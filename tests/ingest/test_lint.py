@@ -2,13 +2,12 @@
 
 import json
 import math
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import samples
+from foreserve_process import Done, run
 
 from autoscaler.edge.lint import Facts, Finding, Status, judge, look, target_findings
 from autoscaler.edge.prometheus_api import Access, PrometheusApi
@@ -17,18 +16,8 @@ from models.contract import Labels
 NOW = float(samples.START + 3590)
 
 
-def lint(url: str, *more: str) -> "subprocess.CompletedProcess[str]":
-    command = [
-        sys.executable,
-        "-c",
-        "from autoscaler.cli import main; main()",
-        "lint",
-        "--url",
-        url,
-    ]
-    return subprocess.run(
-        [*command, *more], capture_output=True, text=True, timeout=60, check=False
-    )
+def lint(url: str, *more: str) -> Done:
+    return run("lint", "--url", url, *more)
 
 
 def test_a_complete_server_passes(fleet_url: str, tmp_path: Path) -> None:

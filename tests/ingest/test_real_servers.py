@@ -5,7 +5,6 @@ import math
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pandas as pd
 import pytest
 import samples
 import servers
+from foreserve_process import COLD, run
 
 from autoscaler.edge.prometheus_api import Access, PrometheusApi
 from models.contract import Labels
@@ -172,8 +172,7 @@ def test_a_range_without_engines_is_an_error_not_an_empty_folder(
 
 def foreserve(url: str, out: Path, *more: str) -> list[str]:
     return [
-        *(sys.executable, "-c", "from autoscaler.cli import main; main()", "ingest", "prometheus"),
-        *("--url", url, "--out", str(out), "--from", str(samples.START)),
+        *("ingest", "prometheus", "--url", url, "--out", str(out), "--from", str(samples.START)),
         *("--to", str(samples.START + 3600), "--parallel", "1", *more),
     ]
 
@@ -182,20 +181,15 @@ def test_killed_and_resumed_is_as_if_never_killed(
     fleet_url: str, fleet: tuple[Path, dict[str, object]], tmp_path: Path
 ) -> None:
     parts = tmp_path / ".ingest" / "parts"
-    with subprocess.Popen(foreserve(fleet_url, tmp_path), stderr=subprocess.DEVNULL) as process:
+    command = [*COLD, *foreserve(fleet_url, tmp_path)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         end = time.monotonic() + 30
         while time.monotonic() < end and len(list(parts.glob("*.parquet"))) < 3:
             time.sleep(0.002)
         os.kill(process.pid, signal.SIGKILL)
     kept = {p: p.stat().st_mtime_ns for p in parts.glob("*.parquet")}
     assert 3 <= len(kept) < 29, "killed in the middle"
-    again = subprocess.run(
-        foreserve(fleet_url, tmp_path, "--resume"),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    again = run(*foreserve(fleet_url, tmp_path, "--resume"))
     assert again.returncode == 0, again.stderr
     assert all(p.stat().st_mtime_ns == at for p, at in kept.items()), "nothing was fetched twice"
     whole, resumed = read_telemetry(fleet[0]), read_telemetry(tmp_path)

@@ -1,13 +1,12 @@
 """`foreserve whatif --prometheus`: from a real server's last hours to a report, today's fleet in it."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import samples
 import servers
+from foreserve_process import run
 
 from autoscaler.edge.clock import wall_seconds
 
@@ -64,15 +63,9 @@ def test_the_last_hours_of_a_server_become_a_report(tmp_path: Path) -> None:
     (tmp_path / "policies.yaml").write_text(POLICIES)
     (tmp_path / "scenario.yaml").write_text(SCENARIO)
     with servers.prometheus(tmp_path / "server", file) as url:
-        done = subprocess.run(
-            [
-                *(sys.executable, "-c", "from autoscaler.cli import main; main()"),
-                *("whatif", "scenario.yaml", "--prometheus", url, "--last", "110m"),
-                *("--out", "r.html", "--json", "r.json", "--no-cache", "--workers", "1"),
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
+        done = run(
+            *("whatif", "scenario.yaml", "--prometheus", url, "--last", "110m"),
+            *("--out", "r.html", "--json", "r.json", "--no-cache", "--workers", "1"),
             cwd=tmp_path,
         )
     assert done.returncode == 0, done.stderr
@@ -89,15 +82,9 @@ def test_the_last_hours_of_a_server_become_a_report(tmp_path: Path) -> None:
 def test_a_scenario_is_checked_before_a_server_is_asked(tmp_path: Path) -> None:
     (tmp_path / "policies.yaml").write_text(POLICIES)
     (tmp_path / "scenario.yaml").write_text(SCENARIO + "speed: 3\n")
-    done = subprocess.run(
-        [
-            *(sys.executable, "-c", "from autoscaler.cli import main; main()"),
-            *("whatif", "scenario.yaml", "--prometheus", "http://127.0.0.1:1", "--out", "r.html"),
-            *("--json", "r.json"),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
+    done = run(
+        *("whatif", "scenario.yaml", "--prometheus", "http://127.0.0.1:1", "--out", "r.html"),
+        *("--json", "r.json"),
         cwd=tmp_path,
     )
     assert done.returncode == 2

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 import urllib.error
@@ -18,6 +16,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from apiserver import ApiServer, free_ports
+from foreserve_process import Process
 from operating import OWN_NAMESPACE
 
 from autoscaler.edge.clock import wall_seconds
@@ -140,14 +139,9 @@ class Running:
             "--http": f"127.0.0.1:{self._port}",
         }
         arguments = [part for pair in flags.items() for part in pair]
-        command = [sys.executable, "-c", "from autoscaler.cli import main; main()", "run"]
-        with self._file.open("wb") as log:
-            self.process = subprocess.Popen(
-                [*command, *arguments, *more, "--no-history"],
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            )
+        with self._file.open("wb") as log, Path(os.devnull).open("rb") as nothing:
+            words = ["run", *arguments, *more, "--no-history"]
+            self.process = Process(words, (nothing, log, log))
 
     @property
     def log(self) -> str:
