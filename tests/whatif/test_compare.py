@@ -13,6 +13,7 @@ from conftest import measures
 
 from autoscaler.core.types import Observation, Reason
 from autoscaler.edge.policy_files import load_policies
+from autoscaler.sim.bundle import read_bundled
 from autoscaler.sim.engine import EngineProfile
 from autoscaler.sim.variants import Spot
 from autoscaler.sim.workload import Requests
@@ -93,8 +94,11 @@ def steady(rate_rps: float, seconds: float, *, since: float = START) -> Requests
     return Requests(at, rng.integers(200, 800, n), rng.integers(10, 60, n))
 
 
-@pytest.fixture
-def case(policies: Path) -> Case:
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """An hour at 12 requests a second; frozen, so that all tests may share it."""
+    policies = tmp_path_factory.mktemp("case") / "policies.yaml"
+    policies.write_text(POLICIES)
     arrivals = Arrivals({"prod/code": steady(12.0, 3600.0)}, START, START + 3600.0)
     engines = {("prod/code", "h100"): PROFILE}
     return build_case(scenario_of(policies), load_policies([policies]), arrivals, engines)
@@ -375,7 +379,17 @@ def train_for_real(telemetry: Path, models: Path) -> None:
 def test_foreserve_runs_on_a_trace_and_on_the_telemetry_and_models_that_it_left(
     policies: Path, tmp_path: Path
 ) -> None:
-    small = {"meanRequestsPerSecond": 1, "judgedHours": 2, "autoscalers": ["foreserve", "static"]}
+    whole = read_bundled("azure2024_code_10min.csv")
+    whole.tail(2 * 144).to_csv(
+        tmp_path / "trace.csv", index=False
+    )  # two days are soon learned from
+    autoscalers = ["foreserve", "static"]
+    small: dict[str, object] = {
+        "meanRequestsPerSecond": 1,
+        "judgedHours": 2,
+        "autoscalers": autoscalers,
+    }
+    small["trace"] = str(tmp_path / "trace.csv")
     work = tmp_path / "work"
 
     def run(**changes: object) -> Comparison:
