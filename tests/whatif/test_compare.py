@@ -383,10 +383,10 @@ def test_foreserve_runs_on_a_trace_and_on_the_telemetry_and_models_that_it_left(
     whole.tail(2 * 144).to_csv(
         tmp_path / "trace.csv", index=False
     )  # two days are soon learned from
-    autoscalers = ["foreserve", "static"]
+    autoscalers = ["foreserve", {"name": "static", "setting": 3}]
     small: dict[str, object] = {
         "meanRequestsPerSecond": 1,
-        "judgedHours": 2,
+        "judgedHours": 1,
         "autoscalers": autoscalers,
     }
     small["trace"] = str(tmp_path / "trace.csv")
@@ -395,7 +395,7 @@ def test_foreserve_runs_on_a_trace_and_on_the_telemetry_and_models_that_it_left(
     def run(**changes: object) -> Comparison:
         scenario = scenario_of(policies, **{**small, **changes})
         return compare(
-            scenario, work=work, train=train_for_real, progress=lambda *_: None, workers=2
+            scenario, work=work, train=train_for_real, progress=lambda *_: None, workers=1
         )
 
     first = run()
@@ -404,16 +404,16 @@ def test_foreserve_runs_on_a_trace_and_on_the_telemetry_and_models_that_it_left(
     assert ours.series.forecast_p95_rps.notna().mean() > 0.9
     assert (ours.series.forecast_p10_rps <= ours.series.forecast_p95_rps).all()
     assert set(ours.series.reason) <= {reason.value for reason in Reason}
-    changes = {"trace": None, "profile": None, "startup": None, "judgedHours": 1}
+    changes = {"trace": None, "profile": None, "startup": None, "judgedHours": 0.5}
     told = run(telemetry=work / "telemetry", models=work / "models", **changes)
     assert told.runs[0].measures.requests > 0
     assert "The models were given" in told.notes[0]
     for rest in ("serving.parquet", "startups.parquet"):
         (work / "telemetry" / rest).rename(work / rest)
-    changes = {"trace": None, "startup": None, "judgedHours": 1, "autoscalers": ["foreserve"]}
+    changes = {"trace": None, "startup": None, "judgedHours": 0.5, "autoscalers": ["foreserve"]}
     again = scenario_of(policies, **{**small, **changes, "telemetry": work / "telemetry"})
     bare = compare(
-        again, work=tmp_path / "bare", train=train_for_real, progress=lambda *_: None, workers=2
+        again, work=tmp_path / "bare", train=train_for_real, progress=lambda *_: None, workers=1
     )
     assert "The telemetry tells of load alone" in bare.notes[0]
     assert (tmp_path / "bare" / "telemetry" / "serving.parquet").exists()
