@@ -36,7 +36,7 @@ RISE_SECONDS = 9 * 3600.0
 RAMP_SECONDS = 1800.0
 START_SECONDS = 150.0
 QUIET_RPS, BUSY_RPS = 10.0, 100.0
-DAYS = 8
+DAYS = 4
 NEARLY = (
     0.9  # of what the load will need: one replica of fourteen is a risk the error budget may take
 )

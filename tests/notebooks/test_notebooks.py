@@ -12,6 +12,7 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SECONDS_PER_CELL = 600  # a busy machine
+SHORTER = {"04_what_if": ("judgedHours: 4", "judgedHours: 1")}  # every cell runs all the same
 named = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 
 
@@ -52,6 +53,11 @@ def test_it_runs_and_tells_with_plots(
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     monkeypatch.chdir(tmp_path)
     notebook = nbformat.read(path, as_version=4)
+    if path.stem in SHORTER:
+        whole, part = SHORTER[path.stem]
+        assert sum(cell.source.count(whole) for cell in notebook.cells) == 1
+        for cell in notebook.cells:
+            cell.source = cell.source.replace(whole, part)
     sockets = str(tmp_path / "k")  # the same for both sides, wherever they run
     kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=sockets)
     where = {"metadata": {"path": str(path.parent)}}
