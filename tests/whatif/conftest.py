@@ -81,6 +81,10 @@ def run_result(name: str, made: Measures, frame: pd.DataFrame, **changes: object
 
 @pytest.fixture
 def comparison() -> Comparison:
+    return made_comparison()
+
+
+def made_comparison() -> Comparison:
     return Comparison(
         scenario={"name": "a day", "seed": 7, "engineErrorRatio": 0.08, "tickSeconds": 15.0},
         attainments={SERVICE: 0.99},

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import SERVICE, measures
+from conftest import SERVICE, made_comparison, measures
 from driver import ENTER, TAB, Browser, browser, needs_driver
 
 from autoscaler.policy import parse_policies
 from autoscaler.whatif.recommend import recommended_text
 from autoscaler.whatif.report import render
-from autoscaler.whatif.results import Comparison, Try, Variation, World
+from autoscaler.whatif.results import Try, Variation, World
 from autoscaler.whatif.uncertainty import by_hour
 
 pytestmark = needs_driver
@@ -27,9 +27,10 @@ def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         yield found
 
 
-@pytest.fixture
-def page(comparison: Comparison, tmp_path: Path) -> Path:
-    """Write the report of two services, with everything on it."""
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write the report of two services, with everything on it; browsers only read it."""
+    comparison = made_comparison()
     runs = []
     for n, run in enumerate(comparison.runs):
         m = run.measures
@@ -50,7 +51,7 @@ def page(comparison: Comparison, tmp_path: Path) -> Path:
             Variation("b200", {}, {}, (), gap="its price is not known"),
         ),
     )
-    path = tmp_path / "report.html"
+    path = tmp_path_factory.mktemp("page") / "report.html"
     path.write_text(render(whole, written="29 November 2026"), encoding="utf-8")
     return path
 
