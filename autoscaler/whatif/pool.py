@@ -75,8 +75,10 @@ class Pool:
     def __init__(self, workers: int | None = None) -> None:
         """`workers`: None for one per core."""
         count = min(workers or os.cpu_count() or 1, MAX_WORKERS)
-        # a fork would copy the threads' locks of numba and LightGBM
-        context = multiprocessing.get_context("spawn")
+        # a fork of this process would copy the threads' locks of numba and LightGBM; one of a server
+        # that has only imported does not, and the imports take each worker two seconds otherwise
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
         executor = ProcessPoolExecutor(max_workers=count, mp_context=context)
         self._turns = Turns(executor, count)
 
