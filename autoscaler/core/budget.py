@@ -27,7 +27,7 @@ SAFEST = (
 )
 LEAST_BIAS = 0.7  # of expected misses that come true: less is luck, and luck turns
 MOST_BIAS = 4.0
-LEAST_SLACK = 0.6  # of the misses aimed at that a plan expects: more rests on few plans
+LEAST_SLACK = 0.3  # of the misses aimed at that a plan expects: more rests on few plans
 HOURS_OF_GRACE = 6.0  # requests at the recent rate that count as served as planned
 HOURS_OF_DOUBT = 2.0  # and that count as just as foretold
 SECONDS_PER_HOUR = 3600.0

@@ -10,6 +10,7 @@ from autoscaler.core.types import Policy, ScalingRules, ScheduleWindow, ServiceO
 SETTLE_SECONDS = 360.0  # how long a little more must be needed
 EASE_SECONDS = 300.0  # how long a little less must do
 TURNS_SECONDS = 1800.0
+UNSETTLED_SECONDS = 7200.0  # after any change: who changed once most often changes again
 CALMING = 2.0
 MAX_CALM_SECONDS = 600.0
 WARY = 4.0
@@ -90,9 +91,9 @@ def calmed(window_seconds: float, turned: int) -> float:
 def dearer_start_usd(start_usd: float, usd_per_hour: float, turned: int) -> float:
     """Return the price of a start to plan with: a variant that swings may well stop again before it pays.
 
-    WARY times as much for each turn of the last while, and once where any count of its service changed in
-    it (`unsettled`), up to an hour of the replica. Without it a service whose variants cost nearly the same
-    goes to and fro between them with the noise of every forecast.
+    WARY times as much for each turn of the last while, and once where its service is `unsettled`, up to an
+    hour of the replica. Without it a service whose variants cost nearly the same goes to and fro between
+    them with the noise of every forecast.
     """
     if not turned:
         return start_usd
@@ -119,8 +120,8 @@ def turns(changes: Changes, variant: str, now_seconds: float) -> int:
 
 
 def unsettled(changes: Changes, now_seconds: float) -> bool:
-    """Whether any count of a service changed within TURNS_SECONDS."""
-    return bool(changes) and changes[-1][0] > now_seconds - TURNS_SECONDS
+    """Whether any count of a service changed within UNSETTLED_SECONDS."""
+    return bool(changes) and changes[-1][0] > now_seconds - UNSETTLED_SECONDS
 
 
 def lasting(
