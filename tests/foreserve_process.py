@@ -26,13 +26,16 @@ COLD = (sys.executable, "-c", "from autoscaler.cli import main; main()")
 WARM = (sys.executable, "-c", "from foreserve_process import serve; serve()")
 IMPORTED = ("autoscaler.cli", "autoscaler.cli.wiring", "training.train", "training.contest")
 POLL_SECONDS = 0.005
+MOST_SECONDS = 300.0  # that a command may take: one that hangs must fail its test, not hold up all
 Done = subprocess.CompletedProcess[str]
 
 
 def cold(*words: object, stdin: str = "") -> Done:
     """Run it as a user does, imports and all."""
     command = [*COLD, *map(str, words)]
-    return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, input=stdin, capture_output=True, text=True, check=False, timeout=MOST_SECONDS
+    )
 
 
 def run(
@@ -51,7 +54,7 @@ def run(
         source.seek(0)
         process = Process(words, (source, out, err), cwd=cwd, env=env)
         try:
-            status = process.wait()
+            status = process.wait(MOST_SECONDS)
         finally:
             process.kill()
         said = [_whole(file).decode() for file in (out, err)]
